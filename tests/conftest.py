@@ -1,0 +1,51 @@
+"""Shared parts of the tests: small real networks and images."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Keep decoded images of the tests out of the user's cache."""
+    before = os.environ.get("TFDISTILL_CACHE")
+    os.environ["TFDISTILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["TFDISTILL_CACHE"]
+    else:
+        os.environ["TFDISTILL_CACHE"] = before
+
+
+@pytest.fixture
+def small_network():
+    """Return a function that builds a small convolutional network of 3 classes on 8x8x1 images."""
+
+    def build(channels=4, dropout=0.0, penalty=None, batch_norm=False, dtype=None):
+        layers = keras.layers
+        inputs = keras.Input((8, 8, 1))
+        x = layers.Conv2D(channels, 3, kernel_regularizer=penalty, dtype=dtype)(inputs)
+        if batch_norm:
+            x = layers.BatchNormalization(dtype=dtype)(x)
+        x = layers.Activation("relu", name="features", dtype=dtype)(x)
+        x = layers.GlobalAveragePooling2D(dtype=dtype)(x)
+        x = layers.Dropout(dropout, dtype=dtype)(x) if dropout else x
+        return keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
+
+    return build
+
+
+@pytest.fixture
+def images():
+    """24 random images of 3 classes: float32 [24, 8, 8, 1] and int32 [24]."""
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(24, 8, 8, 1)).astype("float32"), np.arange(24, dtype="int32") % 3

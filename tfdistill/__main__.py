@@ -1,0 +1,7 @@
+"""`python -m tfdistill`."""
+
+import sys
+
+from tfdistill.cli import main
+
+sys.exit(main())

@@ -1,0 +1,123 @@
+"""Argument checks: the only place where errors for users are worded.
+
+Every message is one line that says what came, what was expected and what to do. `UsageError` is a
+`ValueError`, so library users catch what they expect; the command line turns it into exit status 2.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Input that the user can correct; its text is one line and complete."""
+
+
+def fraction(name: str, value: float) -> float:
+    """Return `value` if it lies in 0..1, else raise."""
+    if not (_is_number(value) and 0.0 <= value <= 1.0):
+        raise UsageError(f"{name} must be a number from 0 to 1. Received: {name}={value!r}.")
+    return value
+
+
+def positive(name: str, value: float) -> float:
+    """Return `value` if it is finite and > 0, else raise."""
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} must be a finite number > 0. Received: {name}={value!r}.")
+    return value
+
+
+def non_negative(name: str, value: float) -> float:
+    """Return `value` if it is finite and >= 0, else raise."""
+    if not (_is_number(value) and math.isfinite(value) and value >= 0):
+        raise UsageError(f"{name} must be a finite number >= 0. Received: {name}={value!r}.")
+    return value
+
+
+def count(name: str, value: int, minimum: int = 1) -> int:
+    """Return `value` if it is an integer >= `minimum`, else raise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UsageError(
+            f"{name} must be a whole number, at least {minimum}. Received: {name}={value!r}."
+        )
+    return value
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if it is among `known`, else raise with the list and the nearest name."""
+    known = list(known)
+    if value not in known:
+        raise UsageError(
+            f"{name} must be one of: {', '.join(known)}. Received: {name}={value!r}."
+            f"{_nearest(value, known)}"
+        )
+    return value
+
+
+def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise at the first key that is not among `known`, with the list and the nearest name."""
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            raise UsageError(
+                f"{where}: unknown key {key!r}.{_nearest(str(key), known)} "
+                f"Known keys: {', '.join(known)}."
+            )
+
+
+def same_classes(teacher_classes: int, student_classes: int) -> None:
+    """Raise unless teacher and student tell the same number of classes apart."""
+    if teacher_classes != student_classes:
+        raise UsageError(
+            f"Teacher and student must have the same classes. Received: teacher with "
+            f"{teacher_classes}, student with {student_classes}. Give both the same last layer size."
+        )
+
+
+def same_input(teacher_shape: tuple, student_shape: tuple) -> None:
+    """Raise unless two input shapes agree; `None` agrees with every size."""
+    same_rank = len(teacher_shape) == len(student_shape)
+    sizes = zip(teacher_shape, student_shape, strict=False)
+    if not same_rank or any(t is not None and s is not None and t != s for t, s in sizes):
+        raise UsageError(
+            f"Teacher and student must take the same images. Received: teacher input "
+            f"{tuple(teacher_shape)}, student input {tuple(student_shape)}. "
+            f"Put a resizing layer in front of one of them."
+        )
+
+
+def label_range(smallest: int, largest: int, classes: int) -> None:
+    """Raise unless every label is one of 0 .. classes - 1."""
+    if smallest < 0 or largest >= classes:
+        raise UsageError(
+            f"Labels must lie in 0..{classes - 1} for {classes} classes. "
+            f"Received: labels from {smallest} to {largest}."
+        )
+
+
+def no_empty_class(counts: Iterable[int], class_names: Iterable[str], split: str) -> None:
+    """Raise if a class has no example in `split`."""
+    empty = [name for number, name in zip(counts, class_names, strict=True) if number == 0]
+    if empty:
+        raise UsageError(
+            f"Every class needs at least one {split} example. Received none of: "
+            f"{', '.join(map(str, empty))}. Add images or remove the class."
+        )
+
+
+def enough_examples(examples: int, batch_size: int) -> None:
+    """Raise unless there is at least one full batch."""
+    if examples < batch_size:
+        raise UsageError(
+            f"Training needs at least one full batch. Received: {examples} training examples and "
+            f"batch_size={batch_size}. Lower training.batch_size or give more examples."
+        )
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) or hasattr(value, "dtype")
+
+
+def _nearest(value: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(value), known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

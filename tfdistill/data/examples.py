@@ -1,0 +1,88 @@
+"""What a source yields: images with labels and stable numbers; and the data set made of them.
+
+An example keeps its number (`id`) through every split and subset, because views, mixing weights and
+teacher logits are looked up by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images with their labels and numbers.
+
+    Args:
+        images: `[n, height, width, channels]` uint8.
+        labels: `[n]` int32, in 0..num_classes - 1.
+        ids: `[n]` int64, >= 0, unique: the place in the source's full training split.
+
+    Example:
+        >>> examples = Examples.numbered(images, labels)
+        >>> half = examples.take(np.arange(0, len(examples), 2))
+        >>> half.ids  # 0, 2, 4, ...
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+    @classmethod
+    def numbered(cls, images: np.ndarray, labels: np.ndarray) -> Examples:
+        """Return examples whose numbers are their places."""
+        return cls(images, np.asarray(labels, np.int32), np.arange(len(labels), dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> Examples:
+        """Return the examples at `indices` (`[m]` int), which keep their ids."""
+        return Examples(self.images[indices], self.labels[indices], self.ids[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader returns: all training and test examples, before any part is held back."""
+
+    class_names: tuple[str, ...]
+    train: Examples
+    test: Examples
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set, split and measured.
+
+    Args:
+        name: The configured source, such as `tfds:cifar10`.
+        class_names: One name for each label.
+        train: Examples to train on.
+        validation: Examples held back from the training split, to select with.
+        test: The source's own test examples, numbered by themselves.
+        mean: Per channel, in units of 0..255; to be subtracted from the images.
+        std: Per channel, in units of 0..255, > 0; to divide by.
+        input_size: Side in pixels that networks see; None means the images' own.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    test: Examples
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of the images that networks see."""
+        height, width, channels = self.train.images.shape[1:]
+        return (self.input_size or height, self.input_size or width, channels)

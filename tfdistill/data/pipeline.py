@@ -1,0 +1,234 @@
+"""Batches to train on, to evaluate on and to run a teacher over: exact, replayable epochs.
+
+An epoch is a permutation of all examples set by (seed, epoch), and shows each in the view whose
+number is the epoch's. So a stream that starts at epoch k equals the rest of one that started at 0.
+"""
+
+import weakref
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from tfdistill import checks
+from tfdistill.config import AugmentConfig
+from tfdistill.data import augment, views
+from tfdistill.data.examples import Examples
+
+PARALLEL = 2
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How examples become batches.
+
+    Args:
+        batch_size: Images in a batch; the last of an epoch may be smaller.
+        seed: Of the order and of the views.
+        augment: Random changes of the images.
+        num_classes: Needed for mixup and `one_hot`, whose labels are `[b, num_classes]` float32.
+        input_size: Side in pixels that images are brought to, after all changes; None keeps theirs.
+        one_hot: Give labels as distributions even without mixup.
+    """
+
+    batch_size: int
+    seed: int = 0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    num_classes: int | None = None
+    input_size: int | None = None
+    one_hot: bool = False
+
+    def __post_init__(self):
+        checks.count("batch_size", self.batch_size)
+        checks.count("seed", self.seed, minimum=0)
+        if self.soft_labels:
+            checks.count("num_classes", self.num_classes, minimum=2)
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether labels are distributions over the classes."""
+        return self.one_hot or self.augment.mixup > 0
+
+
+def training_batches(
+    examples: Examples,
+    settings: BatchSettings,
+    *,
+    epochs: int,
+    first_epoch: int = 0,
+    num_views: int | None = None,
+    teacher_logits: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Return the batches of epochs `first_epoch` .. `epochs` - 1, one after the other.
+
+    Give `fit` this with `steps_per_epoch=steps_per_epoch(...)` and `shuffle=False`.
+
+    Args:
+        examples: All are seen once in every epoch.
+        settings: Batch size, seed and changes.
+        epochs: Number of epochs of the whole training, not of the rest.
+        first_epoch: Where to start.
+        num_views: Epoch e shows view e modulo this; None means as many views as `teacher_logits`
+            has, or a new one in every epoch.
+        teacher_logits: `[views, largest id + 1, classes]` float32, an array or like one.
+
+    Returns:
+        A `tf.data.Dataset` of (images, labels): `[b, h, w, c]` uint8 and `[b]` int32, or
+        `[b, num_classes]` float32 for soft labels. With `teacher_logits`, of
+        (images, {"label": labels, "teacher_logits": `[b, classes]` float32}).
+
+    Raises:
+        UsageError: `teacher_logits` lack a view or an example.
+
+    Example:
+        >>> settings = BatchSettings(batch_size=64, augment=AugmentConfig(flip=True))
+        >>> batches = training_batches(data.train, settings, epochs=10)
+        >>> steps = steps_per_epoch(len(data.train), 64)
+        >>> model.fit(batches, epochs=10, steps_per_epoch=steps, shuffle=False)
+    """
+    checks.count("epochs", epochs, minimum=first_epoch)
+    store = _store(examples)
+    if teacher_logits is not None:
+        num_views = num_views or teacher_logits.shape[0]
+        _check_logits(teacher_logits.shape, num_views, store.num_ids)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        view = epoch % num_views if num_views else epoch
+        render = _renderer(store, settings, view)
+        order = views.order(settings.seed, epoch, store.count)
+        if teacher_logits is None:
+            return _in_batches(order, settings.batch_size, render)
+        logits = _logits_of_view(teacher_logits, view)
+
+        def batch(places: tf.Tensor):
+            images, labels = render(places)
+            known = tf.gather(logits, tf.gather(store.ids, places))
+            return images, {"label": labels, "teacher_logits": known}
+
+        return _in_batches(order, settings.batch_size, batch)
+
+    return _served(tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch))
+
+
+def view_batches(examples: Examples, settings: BatchSettings, view: int) -> tf.data.Dataset:
+    """Return the images of one view, `[b, h, w, c]` uint8, in the order of the examples.
+
+    They equal, to the bit, what `training_batches` shows in an epoch of this view.
+    """
+    store = _store(examples)
+    places = tf.range(store.count, dtype=tf.int64)
+
+    def batch(part: tf.Tensor) -> tf.Tensor:
+        return _renderer(store, settings, tf.constant(view, tf.int64))(part)[0]
+
+    return _served(_in_batches(places, settings.batch_size, batch))
+
+
+def evaluation_batches(
+    examples: Examples, batch_size: int, input_size: int | None = None
+) -> tf.data.Dataset:
+    """Return unchanged (images `[b, h, w, c]` uint8, labels `[b]` int32), in their order."""
+    store = _store(examples)
+    render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
+    places = tf.range(store.count, dtype=tf.int64)
+    return _served(_in_batches(places, batch_size, render))
+
+
+def steps_per_epoch(examples_count: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch, the last partial one included.
+
+    Raises:
+        UsageError: There are fewer examples than one batch holds.
+    """
+    checks.enough_examples(examples_count, batch_size)
+    return -(-examples_count // batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Store:
+    """Examples as tensors."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    ids: tf.Tensor
+    count: int
+    num_ids: int
+
+
+_stores: weakref.WeakKeyDictionary[Examples, _Store] = weakref.WeakKeyDictionary()
+
+
+def _store(examples: Examples) -> _Store:
+    """Return the examples as tensors on the host, shared by all pipelines over them."""
+    if examples not in _stores:
+        with tf.device("CPU"):
+            parts = (examples.images, examples.labels, examples.ids)
+            tensors = tuple(map(tf.constant, parts))
+        _stores[examples] = _Store(*tensors, len(examples), int(examples.ids.max()) + 1)
+    return _stores[examples]
+
+
+def _renderer(store: _Store, settings: BatchSettings, view: tf.Tensor):
+    """Return the function that makes a batch of `view` from the places of its examples."""
+    change, seed = settings.augment, settings.seed
+    draws = views.draws(seed, view, store.num_ids) if change.active else None
+
+    def changed(places: tf.Tensor) -> tf.Tensor:
+        images = tf.gather(store.images, places)
+        if draws is None:
+            return images
+        return augment.apply(images, tf.gather(draws, tf.gather(store.ids, places)), change)
+
+    def labelled(places: tf.Tensor) -> tf.Tensor:
+        labels = tf.gather(store.labels, places)
+        return tf.one_hot(labels, settings.num_classes) if settings.soft_labels else labels
+
+    def plain(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment.resize(changed(places), settings.input_size), labelled(places)
+
+    if not change.mixup:
+        return plain
+    partners = views.partners(seed, view, store.count)
+    weights = views.weights(seed, view, store.num_ids, change.mixup)
+
+    def mixed(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        other, weight = (
+            tf.gather(partners, places),
+            tf.gather(weights, tf.gather(store.ids, places)),
+        )
+        images = augment.mix(changed(places), changed(other), weight)
+        labels = weight[:, None] * labelled(places) + (1 - weight)[:, None] * labelled(other)
+        return augment.resize(images, settings.input_size), labels
+
+    return mixed
+
+
+def _in_batches(places: tf.Tensor, size: int, render) -> tf.data.Dataset:
+    steps = -(-places.shape[0] // size)
+    return tf.data.Dataset.range(0, steps * size, size).map(
+        lambda start: render(places[start : start + size]),
+        num_parallel_calls=PARALLEL,
+        deterministic=True,
+    )
+
+
+def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    # With it on, every end of fit or evaluate may wait for a sleeping thread of the autotuner.
+    options.autotune.enabled = False
+    return batches.prefetch(2).with_options(options)
+
+
+def _logits_of_view(teacher_logits: np.ndarray, view: tf.Tensor) -> tf.Tensor:
+    def read(number: np.ndarray) -> np.ndarray:
+        return np.asarray(teacher_logits[number], np.float32)
+
+    return tf.ensure_shape(tf.numpy_function(read, [view], tf.float32), teacher_logits.shape[1:])
+
+
+def _check_logits(shape: tuple[int, ...], num_views: int, num_ids: int) -> None:
+    if len(shape) != 3 or shape[0] < num_views or shape[1] < num_ids:
+        raise checks.UsageError(
+            f"teacher_logits must be [views, ids, classes] with at least {num_views} views and "
+            f"{num_ids} ids. Received: {list(shape)}."
+        )

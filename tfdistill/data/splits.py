@@ -1,0 +1,75 @@
+"""Stratified parts of a set of labels, the same on every machine and in every process."""
+
+import numpy as np
+
+from tfdistill import checks
+from tfdistill.config import DataConfig
+from tfdistill.data.examples import Source
+
+VALIDATION, SUBSET, TEST = range(3)
+
+
+def stratified(labels: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
+    """Choose `count` examples so that every class keeps its share, to within one example.
+
+    Args:
+        labels: `[n]` int.
+        count: 0..n.
+        seed: >= 0.
+        stream: Tells choices with the same seed apart.
+
+    Returns:
+        `[count]` int64 places in `labels`, ascending.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    shares = count * sizes / len(labels)
+    taken = np.floor(shares).astype(int)
+    taken[np.argsort(taken - shares, kind="stable")[: count - taken.sum()]] += 1
+    # RandomState and not Generator: only its numbers are promised never to change.
+    random = np.random.RandomState([seed, stream])
+    pairs = zip(classes, taken, strict=True)
+    chosen = [random.permutation(np.flatnonzero(labels == name))[:size] for name, size in pairs]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def without(chosen: np.ndarray, total: int) -> np.ndarray:
+    """Return the places of 0..total - 1 that are not in `chosen`, ascending."""
+    return np.setdiff1d(np.arange(total), chosen, assume_unique=True)
+
+
+def training_and_validation(source: Source, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the training and of the validation part in `source.train`.
+
+    The validation part does not depend on `config.train_examples`.
+
+    Raises:
+        UsageError: A part would be empty, lack a class to train on, or be larger than the set.
+    """
+    labels = source.train.labels
+    held = stratified(labels, _held_back(config, len(labels)), config.split_seed, VALIDATION)
+    kept = without(held, len(labels))
+    if config.train_examples is not None:
+        kept = _subset(kept, labels, config)
+    counts = np.bincount(labels[kept], minlength=len(source.class_names))
+    checks.no_empty_class(counts, source.class_names, "training")
+    return kept, held
+
+
+def _held_back(config: DataConfig, total: int) -> int:
+    value = config.validation
+    count = max(1, round(value * total)) if value < 1 else int(value)
+    if count >= total or value >= 1 and count != value:
+        raise checks.UsageError(
+            f"data.validation must be a share below 1 or a whole number below {total}, the size of "
+            f"the training set. Received: data.validation={value!r}."
+        )
+    return count
+
+
+def _subset(kept: np.ndarray, labels: np.ndarray, config: DataConfig) -> np.ndarray:
+    if config.train_examples > len(kept):
+        raise checks.UsageError(
+            f"data.train_examples must be at most {len(kept)}, what the validation part leaves. "
+            f"Received: data.train_examples={config.train_examples}."
+        )
+    return kept[stratified(labels[kept], config.train_examples, config.split_seed, SUBSET)]

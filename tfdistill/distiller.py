@@ -1,0 +1,267 @@
+"""The Distiller: a Keras model whose train step combines labels and a teacher.
+
+loss = (1 - alpha) * hard + alpha * soft + sum of weighted feature losses + the student's regularisation
+
+Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2. The train step only puts the teacher's outputs
+into y; Keras's own step does the gradient, scaling, metrics and distribution.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from tfdistill import checks
+from tfdistill.losses import SoftTargets, TemperedLoss
+from tfdistill.models.taps import tap
+
+LABEL, TEACHER_LOGITS, TEACHER_FEATURES = "label", "teacher_logits", "teacher_features"
+
+
+@dataclass(frozen=True)
+class FeatureLoss:
+    """A loss between an inner layer of the teacher and one of the student.
+
+    Args:
+        loss: A Keras loss; teacher's activations are y_true, student's are y_pred.
+        weight: Its weight beside hard and soft loss, >= 0.
+        teacher_layer: Name of the teacher's layer.
+        student_layer: Name of the student's layer.
+    """
+
+    loss: keras.losses.Loss
+    weight: float = 1.0
+    teacher_layer: str = "features"
+    student_layer: str = "features"
+
+    def __post_init__(self):
+        checks.non_negative("weight", self.weight)
+
+    def get_config(self) -> dict:
+        """Return the serialised form."""
+        loss = keras.saving.serialize_keras_object(self.loss)
+        layers = {"teacher_layer": self.teacher_layer, "student_layer": self.student_layer}
+        return {"loss": loss, "weight": self.weight, **layers}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "FeatureLoss":
+        """Return the feature loss of a serialised form."""
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**{**config, "loss": loss})
+
+
+@keras.saving.register_keras_serializable("tfdistill")
+class Distiller(keras.Model):
+    """Trains a student on labels and on a teacher's outputs.
+
+    Targets are labels, or `{"label": labels, "teacher_logits": [batch, num_classes]}` with the
+    teacher's logits computed beforehand; then no teacher is needed. The hard loss is the one given
+    to `compile`, and there a regulariser of the student counts as usual. `evaluate` and `predict`
+    measure the student: they do not run the teacher.
+
+    The teacher runs in inference mode outside the gradient tape. It is not part of this model: it
+    is neither trained nor saved nor counted, so give it again with `set_teacher` after loading.
+
+    Args:
+        student: A Keras model returning logits.
+        teacher: A Keras model (or `Ensemble`) returning logits; None where the batches hold them.
+        alpha: Weight of the soft loss in 0..1; 1 - alpha is that of the labels.
+        temperature: Softens both sides, > 0; short for `soft_loss=SoftTargets(temperature)`.
+        soft_loss: A Keras loss between teacher logits (y_true) and student logits (y_pred).
+        features: `FeatureLoss`es; they need the live teacher.
+
+    Raises:
+        UsageError: alpha outside 0..1, temperature not finite and > 0, both temperature and
+            soft_loss given, or teacher and student that differ in input or classes; in training,
+            if a batch has no teacher logits and there is no teacher.
+
+    Example:
+        >>> distiller = Distiller(student, teacher, alpha=0.9, temperature=4.0)
+        >>> distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> distiller.fit(images, labels); distiller.student.save("student.keras")
+    """
+
+    def __init__(
+        self,
+        student,
+        teacher=None,
+        *,
+        alpha: float = 0.9,
+        temperature: float | None = None,
+        soft_loss: keras.losses.Loss | None = None,
+        features=(),
+        **kwargs,
+    ):
+        kwargs.setdefault("dtype", _training_policy(student))
+        super().__init__(autocast=False, **kwargs)
+        if soft_loss is not None and temperature is not None:
+            raise checks.UsageError(
+                f"Give temperature or soft_loss, not both. Received: temperature={temperature!r} "
+                f"beside soft_loss={soft_loss.name!r}. Set the temperature in the loss."
+            )
+        self.student = student
+        self.soft_loss = soft_loss or SoftTargets(4.0 if temperature is None else temperature)
+        self.features = tuple(features)
+        self._alpha = _Dial(checks.fraction("alpha", alpha))
+        self._trackers = {"hard_loss": keras.metrics.Mean("hard_loss")}
+        self._trackers["soft_loss"] = keras.metrics.Mean("soft_loss")
+        if self.features:
+            self._trackers["feature_loss"] = keras.metrics.Mean("feature_loss")
+            layers = [feature.student_layer for feature in self.features]
+            self._student_taps = _untracked(tap(student, layers))
+        self.set_teacher(teacher)
+        if student.built:
+            self.build(None)
+
+    def build(self, input_shape):
+        if not self.student.built:
+            self.student.build(input_shape)
+        self.built = True
+
+    def set_teacher(self, teacher) -> None:
+        """Let another teacher teach from now on; None means that the batches bring its logits."""
+        self._teacher = None
+        if teacher is not None:
+            _check_pair(teacher, self.student)
+            layers = [feature.teacher_layer for feature in self.features]
+            # In a closure, because Keras tracks and saves a model that is an attribute.
+            self._teacher = _untracked(tap(teacher, layers) if layers else teacher)
+        self.train_function = None  # a compiled train step would go on with the old teacher
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the soft loss in 0..1; assigning takes effect in the compiled step."""
+        return float(ops.convert_to_numpy(self._alpha.variable))
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        self._alpha.variable.assign(checks.fraction("alpha", value))
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the soft loss; assigning takes effect in the compiled step."""
+        return self._tempered_loss().temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._tempered_loss().temperature = value
+
+    def call(self, x, training=None):
+        if training and self.features:
+            return self._student_taps(x, training=True)  # (logits, [activations])
+        return self.student(x, training=training)
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return super().train_step((x, self._with_teacher(x, y), sample_weight))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y, (logits, activations) = _targets(y), _outputs(y_pred)
+        hard = super().compute_loss(x, y[LABEL], logits, sample_weight, training)
+        if TEACHER_LOGITS not in y:
+            return hard
+        checks.same_classes(y[TEACHER_LOGITS].shape[-1], logits.shape[-1])
+        soft = self.soft_loss(y[TEACHER_LOGITS], logits, sample_weight)
+        penalty = sum((ops.sum(loss) for loss in self.losses), start=0.0)
+        self._trackers["hard_loss"].update_state(hard - penalty)
+        self._trackers["soft_loss"].update_state(soft)
+        # `hard` already holds the student's regularisation; adding it to `soft` keeps its weight 1.
+        alpha = self._alpha.variable
+        loss = (1.0 - alpha) * hard + alpha * (soft + penalty)
+        if activations:
+            loss = loss + self._feature_loss(y[TEACHER_FEATURES], activations, sample_weight)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, (logits, activations) = _targets(y), _outputs(y_pred)
+        results = super().compute_metrics(x, y[LABEL], logits, sample_weight)
+        measured = {"hard_loss", "soft_loss"} if TEACHER_LOGITS in y else set()
+        measured |= {"feature_loss"} if activations else set()
+        # A metric that was not updated would be shown as 0.0.
+        return {k: v for k, v in results.items() if k not in self._trackers or k in measured}
+
+    def _with_teacher(self, x, y):
+        y = dict(_targets(y))
+        if self._teacher is None and (self.features or TEACHER_LOGITS not in y):
+            raise checks.UsageError(
+                "The Distiller has no teacher and the batch has no teacher_logits. Give a teacher "
+                "(Distiller(student, teacher) or set_teacher), or targets "
+                "{'label': ..., 'teacher_logits': ...}; feature losses always need the teacher."
+            )
+        if self.features or TEACHER_LOGITS not in y:
+            logits, activations = _outputs(self._teacher(x, training=False))
+            y.setdefault(TEACHER_LOGITS, ops.cast(logits, "float32"))
+            y |= {TEACHER_FEATURES: activations} if self.features else {}
+        return y
+
+    def _feature_loss(self, teacher_features, student_features, sample_weight):
+        total = sum(
+            feature.weight * feature.loss(of_teacher, of_student, sample_weight)
+            for feature, of_teacher, of_student in zip(
+                self.features, teacher_features, student_features, strict=True
+            )
+        )
+        self._trackers["feature_loss"].update_state(total)
+        return total
+
+    def _tempered_loss(self) -> TemperedLoss:
+        if not isinstance(self.soft_loss, TemperedLoss):
+            raise checks.UsageError(
+                f"This soft loss has no temperature. Received: {type(self.soft_loss).__name__}."
+            )
+        return self.soft_loss
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "student": keras.saving.serialize_keras_object(self.student),
+            "alpha": self.alpha,
+            "soft_loss": keras.saving.serialize_keras_object(self.soft_loss),
+            "features": [feature.get_config() for feature in self.features],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        objects = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects)
+            for key in ("student", "soft_loss")
+        }
+        features = [FeatureLoss.from_config(feature) for feature in config["features"]]
+        return cls(**{**config, **objects, "features": features})
+
+
+class _Dial:
+    """A number read by the compiled step; deliberately no weight, so it is in no checkpoint."""
+
+    def __init__(self, value: float):
+        self.variable = keras.Variable(value, trainable=False, dtype="float32", name="alpha")
+
+
+def _untracked(model):
+    return lambda x, training: model(x, training=training)
+
+
+def _targets(y) -> dict:
+    return y if isinstance(y, dict) else {LABEL: y}
+
+
+def _outputs(y_pred) -> tuple:
+    return y_pred if isinstance(y_pred, (tuple, list)) else (y_pred, [])
+
+
+def _check_pair(teacher, student) -> None:
+    # A subclassed model has no shapes before its first batch; the train step checks it then.
+    shapes = [getattr(m, name, None) for name in ("input_shape", "output_shape") for m in (teacher, student)]
+    teacher_in, student_in, teacher_out, student_out = shapes
+    if teacher_in and student_in:
+        checks.same_input(teacher_in, student_in)
+    if teacher_out and student_out:
+        checks.same_classes(teacher_out[-1], student_out[-1])
+
+
+def _training_policy(student):
+    # Keras scales the loss only for a model whose own policy is mixed_float16, and a loaded student
+    # reports float32 while its layers compute in float16.
+    layers = student._flatten_layers(include_self=False, recursive=True)
+    half = any(layer.compute_dtype == "float16" for layer in layers)
+    return "mixed_float16" if half else student.dtype_policy

@@ -1,0 +1,68 @@
+"""What this machine offers: devices, XLA, precision, versions, data sets found."""
+
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+
+from tfdistill.records import Table
+
+_PACKAGES = (
+    "tfdistill",
+    "tensorflow",
+    "keras",
+    "keras-tuner",
+    "tensorflow-datasets",
+    "pandas",
+    "numpy",
+    "jsonargparse",
+    "tensorboard",
+)
+
+
+def tables(data_dir: str | None = None) -> list[Table]:
+    """Return the tables of `tfdistill doctor`: machine, versions, data.
+
+    Args:
+        data_dir: Where prepared TensorFlow Datasets lie; None means the usual place.
+    """
+    return [_machine(), _versions(), _data(data_dir)]
+
+
+def _machine() -> Table:
+    from tfdistill import training
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    xla = training.uses_xla("auto")
+    rows = (
+        ("device", training.device()),
+        ("memory", f"{memory / 2**30:.1f} GiB"),
+        ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
+        ("jit: auto", "XLA on" if xla else "XLA off (it slows small networks on a CPU)"),
+        ("precision", "mixed_bfloat16 pays" if xla else "float32; mixed precision is slower here"),
+    )
+    return Table("Machine", ("", ""), rows)
+
+
+def _versions() -> Table:
+    rows = []
+    for package in _PACKAGES:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        rows.append((package, version))
+    return Table("Versions", ("package", "version"), tuple(rows))
+
+
+def _data(data_dir: str | None) -> Table:
+    from tfdistill.config import DataConfig
+    from tfdistill.data import prepared
+
+    folder = Path(prepared.data_dir(DataConfig(data_dir=data_dir)))
+    rows = [("digits", "built in")]
+    infos = sorted(folder.glob("*/*/dataset_info.json"))
+    for info in infos:
+        rows.append((f"tfds:{info.parts[-3]}", f"version {info.parts[-2]}"))
+    note = f"Looked in {folder}" + ("." if infos else ": no prepared data set there.")
+    return Table("Data", ("source", ""), tuple(rows), note)

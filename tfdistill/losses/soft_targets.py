@@ -1,0 +1,110 @@
+"""Soft targets: the student imitates the teacher's softened class probabilities.
+
+Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2; logit standardisation after Sun et al. 2024
+(arXiv 2403.01427), equation 8.
+"""
+
+import keras
+from keras import ops
+
+from tfdistill import checks
+from tfdistill.config import DIVERGENCES
+from tfdistill.losses.tempered import TemperedLoss
+
+
+def soft_targets(
+    teacher_logits,
+    student_logits,
+    temperature=4.0,
+    divergence: str = "kl",
+    scale_by_t2: bool = True,
+    standardize: bool = False,
+):
+    """Return how far the student's softened probabilities are from the teacher's, per example.
+
+    With p = softmax(z / T): `kl` is T^2 * sum_k p_t[k] (log p_t[k] - log p_s[k]), zero where both
+    agree; `cross_entropy` is T^2 * sum_k -p_t[k] log p_s[k], which has the same gradient. The
+    factor T^2 keeps the gradient's size as T grows; without it the gradient fades as 1 / T^2.
+
+    Args:
+        teacher_logits: `[batch, num_classes]` float; log-probabilities are logits too.
+        student_logits: `[batch, num_classes]` float.
+        temperature: T > 0, a number or a scalar tensor.
+        divergence: `kl` or `cross_entropy`.
+        scale_by_t2: Multiply by T^2.
+        standardize: First shift and scale the logits of each example to mean 0, deviation 1.
+
+    Returns:
+        `[batch]` float.
+
+    Example:
+        >>> soft_targets([[2.0, 0.0]], [[0.0, 0.0]], temperature=1.0)
+        [0.3278...]
+    """
+    if standardize:
+        teacher_logits = standardized(teacher_logits)
+        student_logits = standardized(student_logits)
+    log_teacher = ops.log_softmax(ops.divide(teacher_logits, temperature), axis=-1)
+    log_student = ops.log_softmax(ops.divide(student_logits, temperature), axis=-1)
+    compared = log_student if divergence == "cross_entropy" else log_student - log_teacher
+    value = -ops.sum(ops.exp(log_teacher) * compared, axis=-1)  # [batch]
+    return value * ops.square(temperature) if scale_by_t2 else value
+
+
+def standardized(logits):
+    """Return `[batch, num_classes]` logits with mean 0 and deviation 1 (n - 1) in each row."""
+    logits = ops.convert_to_tensor(logits)
+    centred = logits - ops.mean(logits, axis=-1, keepdims=True)
+    classes = logits.shape[-1]
+    variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / max(classes - 1, 1)
+    # The constant stands inside the root: the root's slope at zero is infinite.
+    return centred / ops.sqrt(variance + 1e-12)
+
+
+@keras.saving.register_keras_serializable("tfdistill")
+class SoftTargets(TemperedLoss):
+    """`soft_targets` as a Keras loss: teacher logits are y_true, student logits are y_pred.
+
+    Args:
+        temperature: T > 0.
+        divergence: `kl` or `cross_entropy`.
+        scale_by_t2: Multiply by T^2.
+        standardize: Standardise each example's logits first.
+
+    Raises:
+        UsageError: A temperature that is not finite and > 0, or an unknown divergence.
+
+    Example:
+        >>> SoftTargets(temperature=4.0)(teacher_logits, student_logits)
+    """
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        divergence: str = "kl",
+        scale_by_t2: bool = True,
+        standardize: bool = False,
+        name: str = "soft_targets",
+    ):
+        super().__init__(temperature, name)
+        self.divergence = checks.one_of("divergence", divergence, DIVERGENCES)
+        self.scale_by_t2 = scale_by_t2
+        self.standardize = standardize
+
+    def call(self, y_true, y_pred):
+        return soft_targets(
+            y_true,
+            y_pred,
+            self.temperature_variable,
+            self.divergence,
+            self.scale_by_t2,
+            self.standardize,
+        )
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "divergence": self.divergence,
+            "scale_by_t2": self.scale_by_t2,
+            "standardize": self.standardize,
+        }

@@ -1,0 +1,33 @@
+"""What all losses on softened logits share: a temperature that a compiled step reads at run time."""
+
+import keras
+from keras import ops
+
+from tfdistill import checks
+
+
+class TemperedLoss(keras.losses.Loss):
+    """A loss between teacher logits (y_true) and student logits (y_pred) at a temperature.
+
+    The temperature is a variable, so assigning `loss.temperature` takes effect in an already
+    compiled train step. It belongs to the loss, not to a model: it is in no checkpoint.
+    """
+
+    def __init__(self, temperature: float, name: str):
+        super().__init__(name=name, dtype="float32")
+        checks.positive("temperature", temperature)
+        self.temperature_variable = keras.Variable(
+            temperature, trainable=False, dtype="float32", name="temperature"
+        )
+
+    @property
+    def temperature(self) -> float:
+        """The present temperature, > 0."""
+        return float(ops.convert_to_numpy(self.temperature_variable))
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.temperature_variable.assign(checks.positive("temperature", value))
+
+    def get_config(self) -> dict:
+        return {"name": self.name, "temperature": self.temperature}

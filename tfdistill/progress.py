@@ -1,0 +1,171 @@
+"""What a person sees while a study runs: one live display, or plain lines where there is no terminal."""
+
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from tfdistill.records import FINISHED, Record
+
+
+class Silent:
+    """Shows nothing; the base of the displays, and the default of library calls."""
+
+    def start(self, title: str, costs: dict[str, float]) -> None:
+        """Begin a study of runs, by name, with their relative costs."""
+
+    def begin(self, name: str) -> None:
+        """Begin one run."""
+
+    def skip(self, name: str, why: str) -> None:
+        """Pass over a run that is finished or cannot be done."""
+
+    def step(self, epoch: int, epochs: int, share: float) -> None:
+        """Tell how far an epoch is, `share` in 0..1."""
+
+    def epoch(self, epoch: int, epochs: int, logs: dict[str, float]) -> None:
+        """Tell the figures of a finished epoch (0, 1, ...)."""
+
+    def end(self, record: Record) -> None:
+        """End one run with its record."""
+
+    def say(self, text: str) -> None:
+        """Tell something beside the progress."""
+
+    def stop(self) -> None:
+        """End the study; also after an error."""
+
+
+@dataclass
+class _Clock:
+    """Estimates the time left from the costs done since the start."""
+
+    costs: dict[str, float]
+    started: float = field(default_factory=time.monotonic)
+    worked: float = 0.0
+    passed: float = 0.0
+
+    def left(self, share_of_run: float, name: str) -> str:
+        worked = self.worked + share_of_run * self.costs[name]
+        if worked <= 0:
+            return ""
+        remaining = sum(self.costs.values()) - self.passed - worked
+        return duration((time.monotonic() - self.started) / worked * remaining)
+
+    def done(self, name: str, skipped: bool = False) -> None:
+        if skipped:
+            self.passed += self.costs[name]
+        else:
+            self.worked += self.costs[name]
+
+
+class Lines(Silent):
+    """One line for each finished run and, at most every `every` seconds, for an epoch."""
+
+    def __init__(self, console: Console | None = None, every: float = 10.0):
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.every = every
+        self.position = 0
+        self.spoken = time.monotonic()
+
+    def start(self, title, costs):
+        self.clock = _Clock(costs)
+        self.total = len(costs)
+        self.say(title)
+
+    def begin(self, name):
+        self.name = name
+        self.position += 1
+
+    def skip(self, name, why):
+        self.position += 1
+        self.clock.done(name, skipped=True)
+        self.say(f"[{self.position}/{self.total}] {name}: {why}")
+
+    def epoch(self, epoch, epochs, logs):
+        if time.monotonic() - self.spoken >= self.every:
+            left = self.clock.left((epoch + 1) / epochs, self.name)
+            self.say(
+                f"[{self.position}/{self.total}] {self.name}: epoch {epoch + 1}/{epochs}, "
+                f"{_accuracies(logs)}, about {left} left"
+            )
+
+    def end(self, record):
+        self.clock.done(record.name)
+        self.say(f"[{self.position}/{self.total}] {record.name}: {outcome(record)}")
+
+    def say(self, text):
+        self.spoken = time.monotonic()
+        self.console.print(text, markup=False)
+
+
+class Live(Lines):
+    """A live display: the study's bar and the present run's, with finished runs scrolling above."""
+
+    def __init__(self, console: Console):
+        super().__init__(console, every=float("inf"))
+        self.display = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+
+    def start(self, title, costs):
+        super().start(title, costs)
+        self.study = self.display.add_task("study", total=sum(costs.values()), note="")
+        self.run = self.display.add_task("", total=1.0, note="", visible=False)
+        self.display.start()
+
+    def begin(self, name):
+        super().begin(name)
+        self.display.reset(self.run, description=name, note="preparing", visible=True)
+        self._refresh(0.0)
+
+    def step(self, epoch, epochs, share):
+        self._refresh((epoch + share) / epochs)
+
+    def epoch(self, epoch, epochs, logs):
+        note = f"epoch {epoch + 1}/{epochs} {_accuracies(logs)}"
+        self.display.update(self.run, note=note)
+        self._refresh((epoch + 1) / epochs)
+
+    def stop(self):
+        self.display.stop()
+
+    def _refresh(self, share: float) -> None:
+        left = self.clock.left(share, self.name)
+        note = f"run {self.position}/{self.total}" + (f", {left} left" if left else "")
+        done = self.clock.passed + self.clock.worked + share * self.clock.costs[self.name]
+        self.display.update(self.study, completed=done, note=note)
+        self.display.update(self.run, completed=share)
+
+
+def display(console: Console | None = None) -> Silent:
+    """Return the live display on a terminal, else plain lines."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    return Live(console) if console.is_terminal else Lines(console)
+
+
+def outcome(record: Record) -> str:
+    """Return one line about a finished run."""
+    if record.status != FINISHED:
+        return record.message
+    accuracy = 100 * record.figures["test_accuracy"]
+    return f"test accuracy {accuracy:.2f} % ({record.select}), {duration(record.seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _accuracies(logs: dict[str, float]) -> str:
+    named = (("accuracy", "accuracy"), ("validation", "val_accuracy"))
+    return ", ".join(f"{name} {100 * logs[key]:.1f} %" for name, key in named if key in logs)

@@ -1,0 +1,193 @@
+"""Do an ensemble's better answers fit into one network, and can a network teach itself?
+
+Source: Allen-Zhu & Li, "Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in
+Deep Learning" (arXiv 2012.09816), first table: WRN-28-10 on CIFAR-100; and a public reproduction on CIFAR-10
+with ResNet-18, five seeds. Expected: the ensemble is clearly above a single network, the average trained as one
+network is not; a student of the ensemble and a self-distilled network come out between the two.
+Cost: for N seeds, about 5 N trainings of one network, one of them N times as large. Command:
+tfdistill run configs/quickstart.yaml, or configs/mysteries/{small,full}.yaml.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from tfdistill.config import RunConfig, StudyConfig
+from tfdistill.records import Record, Spread, Table, by_row, spread
+
+SINGLE = "single network"
+ALONE = "student alone"
+ENSEMBLE = "ensemble of the single networks"
+AVERAGE = "average trained as one network"
+DISTILLED = "distilled from the ensemble"
+SELF_DISTILLED = "self-distilled"
+DISTILLED_ENSEMBLE = "ensemble of the distilled"
+SELF_ENSEMBLE = "ensemble of the self-distilled"
+
+TITLE = "Ensemble, distillation and self-distillation"
+QUESTION = (
+    "Do an ensemble's better answers fit into one network, and can a network learn from another of "
+    "its own kind?"
+)
+
+# Test accuracy in percent. A: ResNet-18, CIFAR-10, github mrpositron/distillation, five seeds, weights of the
+# best validation epoch. C: WRN-28-10, CIFAR-100, arXiv 2012.09816, ten seeds.
+PUBLISHED_A = {
+    SINGLE: "85.95 ± 0.37",
+    ENSEMBLE: "89.07",
+    DISTILLED: "87.00",
+    SELF_DISTILLED: "86.38 ± 0.70",
+    SELF_ENSEMBLE: "89.38",
+}
+PUBLISHED_C = {
+    SINGLE: "81.51 ± 0.16",
+    AVERAGE: "81.83",
+    ENSEMBLE: "84.87",
+    DISTILLED: "83.81",
+    SELF_DISTILLED: "83.56",
+}
+
+# Fresh networks start from other weights than their teachers.
+_SEED_OF = {AVERAGE: 1000, DISTILLED: 2000, SELF_DISTILLED: 3000, ALONE: 4000}
+
+
+def runs(config: StudyConfig) -> list[RunConfig]:
+    """Return the study's runs, each after those that it depends on."""
+    singles = [_network(config, SINGLE, "single", seed) for seed in config.seeds]
+    names = tuple(run.name for run in singles)
+    average = dataclasses.replace(
+        _network(config, AVERAGE, "average", config.seeds[0]),
+        name="average",
+        width=len(names),
+        average="logits",
+    )
+    alone = [_student(config, ALONE, "alone", seed) for seed in config.seeds if config.student]
+    distilled = [
+        _taught(_student(config, DISTILLED, "distilled", seed), names, config.distillation)
+        for seed in config.seeds
+    ]
+    own = config.self_distillation or config.distillation
+    selfs = [
+        _taught(_network(config, SELF_DISTILLED, "self-distilled", seed), (name,), own)
+        for seed, name in zip(config.seeds, names, strict=True)
+    ]
+    return [
+        *singles,
+        _ensemble(config, ENSEMBLE, "ensemble", singles),
+        average,
+        *alone,
+        *distilled,
+        _ensemble(config, DISTILLED_ENSEMBLE, "ensemble-of-distilled", distilled),
+        *selfs,
+        _ensemble(config, SELF_ENSEMBLE, "ensemble-of-self-distilled", selfs),
+    ]
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Return the study's tables: accuracy beside the published, calibration, teacher and student."""
+    rows = by_row(records)
+    return [_accuracy_table(rows), _fidelity_table(rows), _pairs_table(rows)]
+
+
+def _network(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
+    return RunConfig(
+        name=f"{name}-{seed}",
+        row=row,
+        seed=seed + _SEED_OF.get(row, 0),
+        data=config.data,
+        model=config.teacher,
+        training=config.training,
+    )
+
+
+def _student(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
+    return dataclasses.replace(
+        _network(config, row, name, seed),
+        model=config.student or config.teacher,
+        training=config.student_training or config.training,
+    )
+
+
+def _taught(run: RunConfig, teachers: tuple[str, ...], distillation) -> RunConfig:
+    return dataclasses.replace(run, teachers=teachers, distillation=distillation)
+
+
+def _ensemble(config: StudyConfig, row: str, name: str, members: list[RunConfig]) -> RunConfig:
+    return RunConfig(
+        name=name,
+        row=row,
+        seed=config.seeds[0],
+        data=config.data,
+        model=None,
+        training=members[0].training,
+        members=tuple(run.name for run in members),
+        trained=False,
+        average=config.distillation.average,
+    )
+
+
+def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
+    baseline = spread(rows.get(SINGLE, []), "test_accuracy")
+    lines = tuple(
+        (
+            row,
+            str(len(records)),
+            _percent(spread(records, "test_accuracy", "best")),
+            _percent(spread(records, "test_accuracy", "last")),
+            _gain(spread(records, "test_accuracy"), baseline),
+            PUBLISHED_A.get(row, "–"),
+            PUBLISHED_C.get(row, "–"),
+        )
+        for row, records in rows.items()
+    )
+    columns = ("", "runs", "best epoch", "last epoch", "gain", "published A", "published C")
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over seeds: of the weights with the best "
+        "validation accuracy, and of the last epoch. Gain: against the single networks, in points. "
+        "Published A: ResNet-18 on CIFAR-10, best epoch; C: WRN-28-10 on CIFAR-100."
+    )
+    return Table("Test accuracy", columns, lines, note)
+
+
+def _fidelity_table(rows: dict[str, list[Record]]) -> Table:
+    columns = ("", "NLL", "Brier", "ECE %", "agreement %", "KL from teacher")
+    lines = tuple(
+        (
+            row,
+            _plain(spread(records, "test_nll")),
+            _plain(spread(records, "test_brier")),
+            _percent(spread(records, "test_ece")),
+            _percent(spread(records, "test_agreement")),
+            _plain(spread(records, "test_teacher_kl")),
+        )
+        for row, records in rows.items()
+    )
+    note = (
+        "On the test set, without any later temperature scaling. ECE: 15 bins of equal width. Agreement: "
+        "share of images where student and teacher name the same class. KL: mean KL(teacher || student) at "
+        "temperature 1."
+    )
+    return Table("Calibration and fidelity to the teacher", columns, lines, note)
+
+
+def _pairs_table(rows: dict[str, list[Record]]) -> Table:
+    teachers = {record.name: record for record in rows.get(SINGLE, [])}
+    lines = []
+    for student in rows.get(SELF_DISTILLED, []):
+        teacher = teachers[student.config["teachers"][0]].figures["test_accuracy"]
+        accuracy = student.figures["test_accuracy"]
+        gain = f"{100 * (accuracy - teacher):+.2f}"
+        lines.append((student.name, f"{100 * teacher:.2f}", f"{100 * accuracy:.2f}", gain))
+    columns = ("", "its teacher", "self-distilled", "gain")
+    return Table("Every self-distilled network and its teacher", columns, tuple(lines))
+
+
+def _percent(value: Spread | None) -> str:
+    return value.text() if value else "–"
+
+
+def _plain(value: Spread | None) -> str:
+    return value.text(scale=1.0, digits=3) if value else "–"
+
+
+def _gain(value: Spread | None, baseline: Spread | None) -> str:
+    return f"{100 * (value.mean - baseline.mean):+.2f}" if value and baseline else "–"
