@@ -1,8 +1,9 @@
 """Figures of a study: records in, SVG text out, ready to stand inside a report.
 
-Axes and text take the colour of the surrounding page and the background is transparent, so the same
-figure reads on light and on dark. Colours are close to Okabe & Ito's, safe for colour-blind readers; rows also
-differ by marker. A row without data is left out, and a figure without any row is the empty string.
+Axes and text take the colour of the surrounding page and the background is transparent, so the
+same figure reads on light and on dark. Colours are close to Okabe & Ito's, safe for colour-blind
+readers; rows also differ by marker, and keep colour and marker in all figures of a study. A row
+without data is left out, and a figure without any row is the empty string.
 """
 
 import io
@@ -129,8 +130,8 @@ def calibration(records: Iterable[Record]) -> str:
     """
     looks = _looks(records := list(records))
     rows = _rows(records, lambda record: sum(record.calibration.get("count", ())))
-    columns = min(len(rows), 3)
-    lines = -(-len(rows) // 3)
+    widest = 3 if len(rows) <= FEW_ROWS else 4
+    columns, lines = min(len(rows), widest), -(-len(rows) // widest)
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
@@ -142,11 +143,11 @@ def calibration(records: Iterable[Record]) -> str:
             _reliability_panel(panel, runs, looks[row]["color"])
             error = spread(runs, "test_ece")
             ece = f"\nECE {error.text(1, 4)}" if error else ""
-            panel.set_title(_wrapped(row, 24) + ece)
+            panel.set_title(_wrapped(row, 72 // widest) + ece, fontsize=27 / widest)
         figure.supxlabel("confidence", fontsize=9.5)
         figure.supylabel("accuracy", fontsize=9.5)
 
-    return _svg(rows, 0.5 + 2.35 * lines, draw, "Calibration on the test set")
+    return _svg(rows, 0.5 + 7.0 / widest * lines, draw, "Calibration on the test set")
 
 
 def accuracy_by_row(records: Iterable[Record], published: Mapping[str, float] | None = None) -> str:
@@ -180,7 +181,12 @@ def accuracy_by_row(records: Iterable[Record], published: Mapping[str, float] | 
         if published:
             figure.legend(loc="outside upper right")
 
-    return _svg(rows, 0.9 + 0.42 * len(rows), draw, "Test accuracy by row")
+    return _svg(
+        rows,
+        0.9 + (0.42 if len(rows) <= FEW_ROWS else 0.28) * len(rows),
+        draw,
+        "Test accuracy by row",
+    )
 
 
 def _strip(axes, line: int, runs: Sequence[Record], look: dict) -> None:
@@ -292,5 +298,5 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(INK, "currentColor")
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
     size = f'width="{float(width) * 4 / 3:.0f}" height="{float(height) * 4 / 3:.0f}"'
-    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"|height="[^"]*pt" width="[^"]*pt"', "", svg, 1)
+    svg = re.sub(r'(width|height)="[^"]*pt" ?', "", svg, count=2)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}" {size}', 1).strip()

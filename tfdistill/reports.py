@@ -1,8 +1,8 @@
-"""Reports: a study's tables and records as one self-contained HTML page, in the terminal, as Markdown.
+"""Reports: a study's tables and records as one HTML page, in the terminal and as Markdown.
 
 The page loads nothing, follows the reader's light or dark setting, scrolls wide tables in their own
-box and prints. The numbers of the study's tables come as text from the study; only the table of single
-runs is made here.
+box and prints. The numbers of the study's tables come as text from the study; only the table of
+single runs is made here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,9 +115,9 @@ def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
 
 
 def print_tables(tables: Iterable[Table], console: "rich.console.Console") -> None:
-    """Print tables one below the other, as wide as the console."""
+    """Print tables, a blank line after each; none is wider than the console."""
     for table in tables:
-        console.print(terminal_table(table, console.width))
+        console.print(terminal_table(table, console.width), "")
 
 
 def markdown_table(table: Table) -> str:
@@ -190,7 +190,7 @@ def _run_row(record: Record) -> dict[str, str]:
 
 
 def _figures(records: Sequence[Record], published: Mapping[str, float] | None) -> list[dict]:
-    # Matplotlib takes half a second to import, which terminal and Markdown tables need not wait for.
+    # Matplotlib takes half a second to import; tables in the terminal need not wait for it.
     from tfdistill import figures
 
     drawn = [
@@ -203,7 +203,7 @@ def _figures(records: Sequence[Record], published: Mapping[str, float] | None) -
         (
             "Accuracy by epoch",
             figures.accuracy_by_epoch(records),
-            "Validation accuracy; bold: mean over seeds, thin: single runs.",
+            "Validation accuracy; bold: mean over seeds, thin: single runs (not with many rows).",
         ),
         (
             "Student against teacher",
@@ -213,8 +213,8 @@ def _figures(records: Sequence[Record], published: Mapping[str, float] | None) -
         (
             "Calibration",
             figures.calibration(records),
-            "Accuracy by confidence on the test set, seeds taken together. Hatched: the gap between "
-            "accuracy and confidence; bars under the line: over-confident.",
+            "Accuracy by confidence on the test set, seeds taken together. Hatched: the gap "
+            "between accuracy and confidence; bars under the line: over-confident.",
         ),
     ]
     return [{"title": t, "svg": svg, "caption": caption} for t, svg, caption in drawn if svg]

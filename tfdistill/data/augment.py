@@ -1,8 +1,9 @@
 """Random changes of whole batches of images, decided by the draws of a view (`views.draws`).
 
 Shifts and flips are gathers and stay uint8; crops of other sizes and rotations are one affine
-transform, rounded back to uint8. Cutout is DeVries & Taylor 2017 (arXiv 1708.04552), mixup Zhang
-et al. 2018 (arXiv 1710.09412), resized crops Szegedy et al. 2015 (arXiv 1409.4842, section 6).
+transform, mirrored at the border and rounded back to uint8. Cutout is DeVries & Taylor 2017 (arXiv
+1708.04552), mixup Zhang et al. 2018 (arXiv 1710.09412), resized crops Szegedy et al. 2015 (arXiv
+1409.4842, section 6).
 """
 
 import math
@@ -91,10 +92,10 @@ def _transform(images: tf.Tensor, draws: tf.Tensor, config: AugmentConfig) -> tf
         transforms=tf.stack(rows, axis=1),
         output_shape=tf.shape(images)[1:3],
         interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+        fill_mode="REFLECT",
         fill_value=0.0,
     )
-    return to_uint8(moved)
+    return tf.ensure_shape(to_uint8(moved), images.shape)
 
 
 def _window(draws: tf.Tensor, smallest: float, ratio: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -116,12 +116,11 @@ def view_batches(examples: Examples, settings: BatchSettings, view: int) -> tf.d
     They equal, to the bit, what `training_batches` shows in an epoch of this view.
     """
     store = _store(examples)
-    places = tf.range(store.count, dtype=tf.int64)
-
-    def batch(part: tf.Tensor) -> tf.Tensor:
-        return _renderer(store, settings, tf.constant(view, tf.int64))(part)[0]
-
-    return _served(_in_batches(places, settings.batch_size, batch))
+    # On the host also where there is a GPU, as the functions of a pipeline are.
+    with tf.device("CPU"):
+        render = _renderer(store, settings, tf.constant(view, tf.int64))
+        places = tf.range(store.count, dtype=tf.int64)
+    return _served(_in_batches(places, settings.batch_size, lambda part: render(part)[0]))
 
 
 def evaluation_batches(
@@ -130,7 +129,8 @@ def evaluation_batches(
     """Return unchanged (images `[b, h, w, c]` uint8, labels `[b]` int32), in their order."""
     store = _store(examples)
     render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
-    places = tf.range(store.count, dtype=tf.int64)
+    with tf.device("CPU"):
+        places = tf.range(store.count, dtype=tf.int64)
     return _served(_in_batches(places, batch_size, render))
 
 

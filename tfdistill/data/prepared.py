@@ -26,10 +26,11 @@ def read(config: DataConfig, name: str) -> Source:
     try:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir(config))
     except ValueError:
+        folder = data_dir(config)
+        command = f"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='{folder}')"
         raise checks.UsageError(
-            f"The data set {name!r} is not prepared in data_dir {data_dir(config)}. Set "
-            f'data.data_dir to where it lies, or fetch it: python -c "import tensorflow_datasets as tfds; '
-            f"tfds.load('{name}', data_dir='{data_dir(config)}')\""
+            f"The data set {name!r} is not prepared in data_dir {folder}. Set data.data_dir to "
+            f'where it lies, or fetch it: python -c "{command}"'
         ) from None
     return read_builder(builder, config.image_size)
 

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs lint and tests; arguments go to pytest.
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+
+install_tfdistill "[dev]"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/python -m pytest "$@"

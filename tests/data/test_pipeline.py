@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+
+from tfdistill.checks import UsageError
+from tfdistill.config import AugmentConfig
+from tfdistill.data import (
+    BatchSettings,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+    view_batches,
+)
+
+CROP = AugmentConfig(pad_crop=2, flip=True)
+EVERYTHING = AugmentConfig(2, True, resized_crop=0.5, rotation=20, cutout=2, mixup=0.4)
+
+
+def settings(batch_size=16, augment=CROP, **others):
+    return BatchSettings(batch_size, augment=augment, num_classes=4, **others)
+
+
+def epochs(examples, batch_settings, count, **others):
+    """Images and labels of epochs, each joined: a list of (images, labels)."""
+    batches = list(training_batches(examples, batch_settings, epochs=count, **others))
+    steps = steps_per_epoch(len(examples), batch_settings.batch_size)
+    groups = [batches[at : at + steps] for at in range(0, len(batches), steps)]
+    return [tuple(map(np.concatenate, zip(*group, strict=True))) for group in groups]
+
+
+def places(shown, examples):
+    """Find unchanged images among the examples."""
+    found = (np.flatnonzero((examples.images == image).all(axis=(1, 2, 3))) for image in shown)
+    return [int(place) for (place,) in found]
+
+
+def joined(batches):
+    return np.concatenate(list(batches.as_numpy_iterator()))
+
+
+def test_every_epoch_shows_each_example_once_with_its_label(numbered_images):
+    plain = settings(augment=AugmentConfig())
+    shown = epochs(numbered_images, plain, 3)
+    assert len(shown) == 3
+    orders = [places(images, numbered_images) for images, _ in shown]
+    for order, (_, labels) in zip(orders, shown, strict=True):
+        assert sorted(order) == list(range(40))
+        assert np.array_equal(labels, numbered_images.labels[order])
+    assert orders[0] != orders[1]
+
+
+def test_last_partial_batch_is_kept(numbered_images):
+    sizes = [len(y) for _, y in training_batches(numbered_images, settings(), epochs=2)]
+    assert sizes == [16, 16, 8] * 2
+
+
+@pytest.mark.parametrize("augment", [CROP, EVERYTHING])
+def test_stream_continues_exactly_from_any_epoch(numbered_images, augment):
+    whole = epochs(numbered_images, settings(augment=augment), 3)
+    rest = epochs(numbered_images, settings(augment=augment), 3, first_epoch=2)
+    assert len(rest) == 1
+    for one, other in zip(rest[0], whole[2], strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("augment", [CROP, EVERYTHING])
+def test_batch_size_changes_nothing_about_the_views(numbered_images, augment):
+    whole = epochs(numbered_images, settings(16, augment), 2)
+    other = epochs(numbered_images, settings(7, augment), 2)
+    for one, two in zip(whole, other, strict=True):
+        assert np.array_equal(one[0], two[0])
+        assert np.allclose(one[1], two[1])
+
+
+def test_view_batches_show_what_training_shows(numbered_images):
+    shown, labels = epochs(numbered_images, settings(augment=EVERYTHING), 2)[1]
+    view = joined(view_batches(numbered_images, settings(9, EVERYTHING), view=1))
+    assert view.shape == numbered_images.images.shape
+    assert sorted(map(bytes, shown)) == sorted(map(bytes, view))
+    assert not np.array_equal(shown, view)
+
+
+def test_a_view_does_not_depend_on_the_other_examples(numbered_images):
+    part = numbered_images.take(np.arange(10, 20))
+    whole = joined(view_batches(numbered_images, settings(), view=5))
+    assert np.array_equal(joined(view_batches(part, settings(), view=5)), whole[10:20])
+
+
+def test_one_augmentation_leaves_the_draws_of_another(numbered_images):
+    cropped = joined(view_batches(numbered_images, settings(), view=0))
+    both = AugmentConfig(pad_crop=2, flip=True, cutout=1)
+    cut = joined(view_batches(numbered_images, settings(augment=both), view=0))
+    assert (cropped != cut).any(axis=-1).sum(axis=(1, 2)).max() == 1
+
+
+def test_seed_changes_order_and_views(numbered_images):
+    one, other = (epochs(numbered_images, settings(seed=seed), 1)[0] for seed in (0, 1))
+    assert not np.array_equal(one[1], other[1])
+    views = [joined(view_batches(numbered_images, settings(seed=seed), view=0)) for seed in (0, 1)]
+    assert not np.array_equal(*views)
+
+
+def test_views_return_after_num_views_in_another_order(numbered_images):
+    shown = epochs(numbered_images, settings(), 3, num_views=2)
+    assert sorted(map(bytes, shown[2][0])) == sorted(map(bytes, shown[0][0]))
+    assert not np.array_equal(shown[2][0], shown[0][0])
+    assert sorted(map(bytes, shown[1][0])) != sorted(map(bytes, shown[0][0]))
+
+
+def test_mixup_mixes_images_as_it_mixes_labels(numbered_images):
+    levels = np.linspace(0, 240, 4, dtype=np.uint8)[numbered_images.labels]
+    flat = np.broadcast_to(levels[:, None, None, None], (40, 6, 6, 3)).copy()
+    examples = type(numbered_images)(flat, numbered_images.labels, numbered_images.ids)
+    images, labels = epochs(examples, settings(augment=AugmentConfig(mixup=1.0)), 1)[0]
+    assert labels.dtype == np.float32
+    assert np.allclose(labels.sum(axis=1), 1)
+    assert ((labels > 0).sum(axis=1) <= 2).all()
+    assert (labels.max(axis=1) < 0.99).any()
+    expected = labels @ np.linspace(0, 240, 4)
+    assert np.abs(images[:, 0, 0, 0] - expected).max() <= 0.51
+
+
+def test_one_hot_labels(numbered_images):
+    plain = epochs(numbered_images, settings(), 1)[0][1]
+    soft = epochs(numbered_images, settings(one_hot=True), 1)[0][1]
+    assert plain.dtype == np.int32
+    assert np.array_equal(soft, np.eye(4, dtype=np.float32)[plain])
+
+
+def test_soft_labels_need_the_number_of_classes():
+    with pytest.raises(UsageError, match="num_classes"):
+        BatchSettings(8, one_hot=True)
+
+
+def test_input_size_is_what_batches_have(numbered_images):
+    images = next(iter(training_batches(numbered_images, settings(input_size=9), epochs=1)))[0]
+    assert images.shape == (16, 9, 9, 3)
+    assert images.dtype == "uint8"
+    assert next(iter(evaluation_batches(numbered_images, 8, 9)))[0].shape == (8, 9, 9, 3)
+
+
+def test_teacher_logits_belong_to_example_and_view(numbered_images):
+    views, ids = np.meshgrid(np.arange(2), np.arange(79), indexing="ij")
+    logits = np.stack([views, ids, ids, ids], axis=-1).astype(np.float32)
+    plain = settings(augment=AugmentConfig())
+    batches = list(training_batches(numbered_images, plain, epochs=3, teacher_logits=logits))
+    assert len(batches) == 9
+    for step, (images, targets) in enumerate(batches):
+        order = places(images.numpy(), numbered_images)
+        known = targets["teacher_logits"].numpy()
+        assert np.array_equal(known[:, 1], numbered_images.ids[order])
+        assert (known[:, 0] == step // 3 % 2).all()
+        assert np.array_equal(targets["label"], numbered_images.labels[order])
+
+
+@pytest.mark.parametrize("shape", [(1, 79, 4), (2, 78, 4), (79, 4)])
+def test_teacher_logits_must_cover_views_and_examples(numbered_images, shape):
+    with pytest.raises(UsageError, match="at least 2 views and 79 ids"):
+        training_batches(
+            numbered_images,
+            settings(),
+            epochs=2,
+            num_views=2,
+            teacher_logits=np.zeros(shape, np.float32),
+        )
+
+
+def test_evaluation_keeps_images_and_order(numbered_images):
+    batches = list(evaluation_batches(numbered_images, 16).as_numpy_iterator())
+    images, labels = map(np.concatenate, zip(*batches, strict=True))
+    assert np.array_equal(images, numbered_images.images)
+    assert np.array_equal(labels, numbered_images.labels)
+
+
+def test_steps_count_the_partial_batch_and_need_a_full_one():
+    assert steps_per_epoch(900, 128) == 8
+    assert steps_per_epoch(896, 128) == 7
+    with pytest.raises(UsageError, match="100 training examples and batch_size=128"):
+        steps_per_epoch(100, 128)
+
+
+def test_no_epochs_left_is_an_empty_stream(numbered_images):
+    assert list(training_batches(numbered_images, settings(), epochs=2, first_epoch=2)) == []

@@ -1,0 +1,94 @@
+"""The study as a pure function: which runs it lists, and the table that it makes of records."""
+
+import pytest
+
+from tfdistill.config import ModelConfig, StudyConfig, TrainingConfig, to_dict
+from tfdistill.records import DIVERGED, Record
+from tfdistill.studies import STUDIES, mysteries
+
+
+def by_name(config):
+    return {run.name: run for run in mysteries.runs(config)}
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_every_run_comes_after_what_it_needs(study):
+    seen = set()
+    for run in study.runs(StudyConfig(seeds=[3, 5], student=ModelConfig("cnn4"))):
+        assert set(run.needs) <= seen
+        assert run.name not in seen
+        seen.add(run.name)
+
+
+def test_runs_of_two_seeds():
+    runs = by_name(StudyConfig(seeds=[3, 5]))
+    assert list(runs) == [
+        "single-3",
+        "single-5",
+        "ensemble",
+        "average",
+        "distilled-3",
+        "distilled-5",
+        "ensemble-of-distilled",
+        "self-distilled-3",
+        "self-distilled-5",
+        "ensemble-of-self-distilled",
+    ]
+    assert runs["ensemble"].members == ("single-3", "single-5")
+    assert runs["average"].width == 2
+    assert runs["distilled-5"].teachers == ("single-3", "single-5")
+    assert runs["self-distilled-5"].teachers == ("single-5",)
+
+
+def test_students_start_from_other_weights_than_their_teachers():
+    runs = by_name(StudyConfig(seeds=[3, 5])).values()
+    seeds = [run.seed for run in runs if run.trained]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_student_of_another_kind_also_trains_alone():
+    config = StudyConfig(
+        seeds=[0], student=ModelConfig("cnn4"), student_training=TrainingConfig(epochs=7)
+    )
+    runs = by_name(config)
+    assert runs["alone-0"].model.name == runs["distilled-0"].model.name == "cnn4"
+    assert runs["alone-0"].training.epochs == runs["distilled-0"].training.epochs == 7
+    assert runs["self-distilled-0"].model.name == "cnn2"
+
+
+def made_up(run, best, last, **more):
+    return Record(
+        name=run.name,
+        row=run.row,
+        seed=run.seed,
+        key="",
+        config=to_dict(run),
+        best={"test_accuracy": best, **more},
+        last={"test_accuracy": last, **more},
+    )
+
+
+def test_tables_keep_best_and_last_epoch_apart_and_stand_beside_the_published():
+    runs = by_name(StudyConfig(seeds=[3, 5]))
+    records = [
+        made_up(runs["single-3"], 0.80, 0.70),
+        made_up(runs["single-5"], 0.82, 0.74),
+        made_up(runs["ensemble"], 0.85, 0.79),
+        made_up(runs["self-distilled-5"], 0.83, 0.75, test_agreement=0.9),
+    ]
+    accuracy, fidelity, pairs = mysteries.tables(records)
+    rows = {row[0]: row[1:] for row in accuracy.rows}
+    assert rows["single network"] == (
+        *("2", "81.00 ± 1.41", "72.00 ± 2.83", "+0.00"),
+        *("85.95 ± 0.37", "81.51 ± 0.16"),
+    )
+    assert rows["ensemble of the single networks"][1:4] == ("85.00", "79.00", "+4.00")
+    assert {row[0]: row[4] for row in fidelity.rows}["self-distilled"] == "90.00"
+    assert pairs.rows == (("self-distilled-5", "82.00", "83.00", "+1.00"),)
+
+
+def test_a_diverged_run_is_in_no_mean():
+    runs = by_name(StudyConfig(seeds=[3, 5]))
+    broken = Record("single-5", "single network", 5, "", to_dict(runs["single-5"]), status=DIVERGED)
+    table = mysteries.tables([made_up(runs["single-3"], 0.8, 0.8), broken])[0]
+    assert table.rows[0][1:3] == ("1", "80.00")

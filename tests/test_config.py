@@ -1,0 +1,70 @@
+"""Configurations: what is refused, and with which words."""
+
+import pytest
+import yaml
+
+from tfdistill import config
+from tfdistill.checks import UsageError
+from tfdistill.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    StudyConfig,
+    TrainingConfig,
+)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: DistillationConfig(alpha=1.5), "alpha must be a number from 0 to 1. Received: .*1.5"),
+        (lambda: DistillationConfig(temperature=0.0), "temperature must be a finite number > 0"),
+        (lambda: DistillationConfig(temperature=float("inf")), "temperature must be a finite"),
+        (lambda: DistillationConfig(divergence="js"), "one of: kl, cross_entropy. Received: .*'js'"),
+        (lambda: TrainingConfig(epochs=0), "training.epochs must be a whole number, at least 1"),
+        (lambda: TrainingConfig(optimizer="sdg"), "Did you mean 'sgd'"),
+        (lambda: TrainingConfig(precision="float16"), "one of: float32, mixed_bfloat16"),
+        (lambda: TrainingConfig(learning_rate=-1.0), "learning_rate must be a finite number > 0"),
+        (lambda: DataConfig(source="cifar10"), "data.source must be one of: digits, tfds"),
+        (lambda: DataConfig(normalize=[0.5]), "'measured', 'none' or"),
+        (lambda: AugmentConfig(resized_crop=2.0), "resized_crop must be a number from 0 to 1"),
+        (lambda: ModelConfig(name="saved"), "needs a path"),
+        (lambda: StudyConfig(seeds=[1, 1]), "different whole numbers"),
+        (lambda: StudyConfig(seeds=[]), "different whole numbers"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line(make, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_is_refused_at_any_depth_with_the_known_ones():
+    values = {"data": {"augment": {"flp": True}}}
+    with pytest.raises(UsageError, match="data, augment: unknown key 'flp'. Did you mean 'flip'") as caught:
+        config.check_keys(StudyConfig, values, "file.yaml")
+    assert "Known keys: pad_crop, flip" in str(caught.value)
+
+
+def test_a_configuration_survives_yaml():
+    study = StudyConfig(student=ModelConfig("cnn4"), seeds=[7], data=DataConfig(normalize=[0.5, 0.2]))
+    values = yaml.safe_load(yaml.safe_dump(config.to_dict(study)))
+    config.check_keys(StudyConfig, values, "file.yaml")
+    assert values["student"]["name"] == "cnn4" and values["data"]["normalize"] == [0.5, 0.2]
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="Cannot read the configuration"):
+        config.read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(UsageError, match="must hold keys and values. Received: list"):
+        config.read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(UsageError, match="is not YAML"):
+        config.read_yaml(tmp_path / "broken.yaml")
+
+
+def test_option_names_are_dotted():
+    names = config.option_names(StudyConfig)
+    assert {"seeds", "data.augment.flip", "student.name", "student_training.epochs"} <= set(names)

@@ -1,0 +1,55 @@
+"""Imports point one way: the package's modules stand in levels and import only from lower ones."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import tfdistill
+
+PACKAGE = Path(tfdistill.__file__).parent
+LEVELS = [
+    {"checks"},
+    {"config", "records"},
+    {"progress", "losses", "models", "data", "metrics", "schedules", "studies"},
+    {"distiller", "ensembles", "resume"},
+    {"training", "evaluation", "figures"},
+    {"doctor", "reports", "runner"},
+    {"cli"},
+    {"__main__"},
+]
+FAMILIES = {"losses", "models", "data", "studies"}
+LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(path):
+    """Yield the top-level parts of tfdistill that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfdistill"):
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            yield from (name for name in names if name in LEVEL_OF)
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_level():
+    assert {part_of(path) for path in FILES} == set(LEVEL_OF)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    here = part_of(path)
+    for there in imported(path):
+        if there == here and here in FAMILIES:
+            continue
+        assert not (here in FAMILIES and there in FAMILIES), f"{here} imports {there}"
+        same_family_of_files = LEVEL_OF[there] == LEVEL_OF[here] and here not in FAMILIES
+        assert LEVEL_OF[there] < LEVEL_OF[here] or (same_family_of_files and LEVEL_OF[here] == 1)
+
+
+def test_folders_are_one_deep():
+    assert all(len(path.relative_to(PACKAGE).parts) <= 2 for path in FILES)

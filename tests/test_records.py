@@ -1,0 +1,55 @@
+"""Records: written whole, read back equal, summed up with mean and deviation."""
+
+import json
+
+import pytest
+
+from tfdistill import records
+from tfdistill.records import Record, Spread
+
+
+def record(name="a", **values):
+    return Record(name, "row", 0, "key", {"training": {"select": "best"}}, **values)
+
+
+def test_a_record_comes_back_equal(tmp_path):
+    written = record(best={"test_accuracy": 0.5}, history={"loss": [2.0, 1.0]}, parameters=7)
+    records.write(tmp_path / "run", written)
+    assert records.read(tmp_path / "run") == written
+    assert records.read(tmp_path / "elsewhere") is None
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file.json"
+    records.write_json(path, {"old": 1})
+    with pytest.raises(KeyError), records.appearing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_deviation_is_that_of_a_sample():
+    # mean 4, squared differences 4 + 0 + 4 over n - 1 = 2
+    spread = Spread.of([2.0, 4.0, 6.0])
+    assert (spread.mean, spread.std, spread.count) == (4.0, 2.0, 3)
+    assert spread.text(scale=1.0) == "4.00 ± 2.00"
+    assert Spread.of([0.5]).text() == "50.00"
+    assert Spread.of([]) is None
+
+
+def test_the_key_changes_with_the_configuration_and_with_the_teachers_weights():
+    teacher, other = record(weights={"best": "1"}), record(weights={"best": "2"})
+    keys = {
+        records.run_key({"seed": 0}, [teacher]),
+        records.run_key({"seed": 1}, [teacher]),
+        records.run_key({"seed": 0}, [other]),
+    }
+    assert len(keys) == 3
+    assert records.run_key({"seed": 0}, [teacher]) == records.run_key({"seed": 0}, [teacher])
+
+
+def test_the_frame_has_one_line_for_each_record():
+    frame = records.frame([record("a", best={"test_accuracy": 0.5}), record("b")])
+    assert list(frame["run"]) == ["a", "b"]
+    assert frame["best_test_accuracy"][0] == 0.5

@@ -1,0 +1,221 @@
+"""Runs on real images: records, teachers' logits, exact resume after a kill, divergence."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from tfdistill import data, records, training
+from tfdistill.checks import UsageError
+from tfdistill.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from tfdistill.progress import Silent
+
+DIGITS = DataConfig(train_examples=96, validation=100)
+SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)
+NETWORK = ModelConfig("cnn2", width=0.125)
+TEACHER = RunConfig("teacher", "teacher", 0, DIGITS, NETWORK, SHORT)
+STUDENT = RunConfig(
+    "student",
+    "student",
+    1,
+    DIGITS,
+    NETWORK,
+    SHORT,
+    teachers=("teacher",),
+    distillation=DistillationConfig(),
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study folder with a finished teacher."""
+    folder = tmp_path_factory.mktemp("study")
+    training.run(TEACHER, folder)
+    return folder
+
+
+def renamed(run, name, **changes):
+    return dataclasses.replace(run, name=name, **changes)
+
+
+def test_a_run_leaves_its_record_and_both_networks(study):
+    record = records.read(records.run_folder(study, "teacher"))
+    assert {path.name for path in records.run_folder(study, "teacher").iterdir()} == {
+        "record.json",
+        "best.keras",
+        "last.keras",
+    }
+    assert record.last["epoch"] == 3
+    assert record.best["epoch"] == 1 + int(np.argmax(record.history["val_accuracy"]))
+    assert record.parameters == training.load_network(study, "teacher").count_params()
+    assert record.flops > 0 and sum(record.calibration["count"]) == 797
+
+
+@pytest.mark.parametrize("part", ["best", "last"])
+def test_the_record_tells_what_the_saved_network_does(study, part):
+    record = records.read(records.run_folder(study, "teacher"))
+    network = keras.saving.load_model(records.run_folder(study, "teacher") / f"{part}.keras")
+    test = data.load(DIGITS).test
+    guesses = network.predict(test.images, verbose=0).argmax(-1)
+    assert getattr(record, part)["test_accuracy"] == pytest.approx((guesses == test.labels).mean())
+
+
+def test_a_student_is_compared_with_its_teacher(study):
+    record = training.run(STUDENT, study)
+    student = training.load_network(study, "student")
+    teacher = training.load_network(study, "teacher")
+    images = data.load(DIGITS).test.images
+    same = student.predict(images, verbose=0).argmax(-1) == teacher.predict(images, verbose=0).argmax(-1)
+    assert record.figures["test_agreement"] == pytest.approx(same.mean())
+    assert {"hard_loss", "soft_loss"} <= set(record.history)
+
+
+def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
+    known = training.run(renamed(STUDENT, "known"), study)
+    # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
+    settings = dataclasses.replace(STUDENT.distillation, similarity=1e-12)
+    live = training.run(renamed(STUDENT, "live", distillation=settings), study)
+    assert known.history["soft_loss"] == pytest.approx(live.history["soft_loss"], rel=1e-4)
+    a, b = (training.load_network(study, name, "last").get_weights() for name in ("known", "live"))
+    for first, second in zip(a, b, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
+
+
+def test_an_ensemble_is_evaluated_without_training(study):
+    training.run(renamed(TEACHER, "second", seed=5), study)
+    ensemble = RunConfig(
+        name="ensemble",
+        row="ensemble",
+        seed=0,
+        data=DIGITS,
+        model=None,
+        training=SHORT,
+        members=("teacher", "second"),
+        trained=False,
+    )
+    record = training.run(ensemble, study)
+    members = [training.load_network(study, name, "last") for name in ensemble.members]
+    test = data.load(DIGITS).test
+    mean = sum(keras.ops.softmax(member.predict(test.images, verbose=0)) for member in members)
+    expected = (np.argmax(mean, -1) == test.labels).mean()
+    assert record.last["test_accuracy"] == pytest.approx(expected)
+    assert record.history == {} and record.parameters == 2 * members[0].count_params()
+
+
+def test_several_networks_train_as_one_average(study):
+    record = training.run(renamed(TEACHER, "average", width=2, average="logits"), study)
+    network = training.load_network(study, "average")
+    assert len(network.members) == 2 and network.average == "logits"
+    first, second = (member.get_weights()[-2] for member in network.members)
+    assert (first != second).any()
+    assert record.parameters == network.count_params()
+
+
+def test_the_same_run_twice_gives_the_same_weights(study):
+    again = training.run(renamed(TEACHER, "again"), study)
+    assert again.weights == records.read(records.run_folder(study, "teacher")).weights
+
+
+def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
+    augment = AugmentConfig(pad_crop=1, flip=True, mixup=0.4)
+    images = dataclasses.replace(DIGITS, augment=augment)
+    record = training.run(renamed(STUDENT, "augmented", data=images), study)
+    assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
+
+
+def test_label_smoothing_weight_decay_and_momentum_train(study):
+    settings = dataclasses.replace(
+        SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
+    )
+    losses = training.run(renamed(TEACHER, "smooth", training=settings), study).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_mixed_precision_trains_and_leaves_the_global_policy(study):
+    settings = dataclasses.replace(SHORT, epochs=1, precision="mixed_bfloat16")
+    record = training.run(renamed(TEACHER, "mixed", training=settings), study)
+    assert record.status == records.FINISHED
+    assert keras.config.dtype_policy().name == "float32"
+    assert training.load_network(study, "mixed").layers[2].compute_dtype == "bfloat16"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study):
+    settings = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
+    record = training.run(renamed(TEACHER, "diverged", training=settings), study)
+    assert record.status == records.DIVERGED
+    assert "in epoch 1 of 3, step" in record.message and "lower the learning rate" in record.message
+    assert record == records.read(records.run_folder(study, "diverged"))
+
+
+def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_path):
+    settings = dataclasses.replace(SHORT, batch_size=512)
+    run = renamed(TEACHER, "large", training=settings)
+    with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
+        training.check(run)
+    with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
+        training.run(run, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class StopAfter(Silent):
+    """Interrupts a training from within, as Ctrl-C does."""
+
+    def __init__(self, epoch, share):
+        self.where = epoch, share
+
+    def step(self, epoch, epochs, share):
+        if (epoch, share) >= self.where:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", [(0, 0.5), (1, 0.1), (2, 1.0)])
+@pytest.mark.parametrize("kind", ["student", "dropout"])
+def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
+    run = {
+        "student": renamed(STUDENT, "whole"),
+        "dropout": renamed(TEACHER, "dropout", model=ModelConfig("cnn4", width=0.25, dropout=0.3)),
+    }[kind]
+    whole = records.read(records.run_folder(study, run.name)) or training.run(run, study)
+    parted = renamed(run, f"{kind}-parted-{where[0]}")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(parted, study, StopAfter(*where))
+    record = training.run(parted, study)
+    assert record.weights == whole.weights
+    assert record.history == whole.history
+
+
+PROGRAM = """
+import sys
+from tests import test_training as t
+t.training.run(t.renamed(t.TEACHER, "killed", training=t.LONG), sys.argv[1])
+"""
+LONG = dataclasses.replace(SHORT, epochs=40)
+
+
+def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
+    folder = records.run_folder(tmp_path, "killed")
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    process = subprocess.Popen(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    while not (folder / "state.npz").exists() and process.poll() is None:
+        time.sleep(0.01)  # until there is something to kill
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "record.json").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    resumed = records.read(folder)
+    whole = training.run(renamed(TEACHER, "whole", training=LONG), tmp_path)
+    assert resumed.weights == whole.weights
+    assert resumed.history == whole.history
