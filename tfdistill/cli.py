@@ -265,9 +265,11 @@ def _check_names(runs: list) -> None:
 def _print_tables(tables: list) -> None:
     from tfdistill import reports
 
-    reports.print_tables(tables)
+    from rich.console import Console
+
+    reports.print_tables(tables, Console(highlight=False))
 
 
 def _quiet_tensorflow() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -48,6 +48,9 @@ def run(
     Raises:
         UsageError: Data, network or settings that do not fit together, before anything is written.
     """
+    if not _accelerators():
+        # The same weights at every repetition; on a CPU it costs nothing, on a GPU speed.
+        tf.config.experimental.enable_op_determinism()
     needed = [records.read(records.run_folder(study_folder, name)) for name in config.needs]
     keras.utils.clear_session()
     images = data.load(config.data)

@@ -1,0 +1,89 @@
+"""Networks of keras.applications (https://keras.io/api/applications), with ImageNet weights or not.
+
+Each takes raw pixels and prepares them as its authors did, inside the model: by `preprocess_input`
+of its module, or by layers of its own, as EfficientNet, ConvNeXt and MobileNetV3 do.
+"""
+
+import keras
+from keras import layers
+
+from tfdistill import checks
+from tfdistill.models.blocks import classify, load_weights
+from tfdistill.models.names import APPLICATIONS
+
+
+def application(
+    name: str, input_shape, num_classes: int, weights: str | None = None
+) -> keras.Model:
+    """Return a network of keras.applications with global average pooling and a new last layer.
+
+    Args:
+        name: As in keras.applications, such as `MobileNetV2`.
+        input_shape: `(height, width, channels)` of raw pixels 0..255; one channel is repeated
+            three times.
+        num_classes: Number of classes.
+        weights: `imagenet` (downloaded by Keras), the path of an `.h5` file as Keras publishes
+            them (without top; not of EfficientNetB0 to B7, to which Keras adds a scaling layer
+            with `imagenet` only), or null for random weights. Other files are left to the caller.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`;
+        its layer `features` is the last feature map.
+
+    Raises:
+        UsageError: An unknown name, images that the network cannot take, or weights that cannot
+            be downloaded or read.
+
+    Example:
+        >>> teacher = application("MobileNetV2", (96, 96, 3), 10, weights="imagenet")
+        >>> teacher(images).shape
+        (128, 10)
+    """
+    checks.one_of("name", name, APPLICATIONS)
+    inputs, x = _rgb(name, input_shape)
+    x = vars(keras.applications)[APPLICATIONS[name]].preprocess_input(x)
+    if weights != "imagenet" and not is_backbone(weights):
+        weights = None
+    backbone = _backbone(name, x, weights)
+    features = layers.Activation("linear", name="features")(backbone.output)
+    return classify(inputs, features, num_classes, name)
+
+
+def is_backbone(weights: str | None) -> bool:
+    """Return whether `weights` names a file as Keras publishes them, of all but the last layer."""
+    return str(weights).endswith(".h5") and not str(weights).endswith(".weights.h5")
+
+
+def _rgb(name: str, input_shape):
+    if len(input_shape) != 3 or input_shape[-1] not in (1, 3):
+        raise checks.UsageError(
+            f"keras:{name} takes images of (height, width, 3 or 1 channels). "
+            f"Received: {tuple(input_shape)}."
+        )
+    inputs = keras.Input(input_shape, dtype="float32", name="image")
+    if input_shape[-1] == 3:
+        return inputs, inputs
+    return inputs, layers.Concatenate(dtype="float32", name="rgb")([inputs] * 3)
+
+
+def _backbone(name: str, x, weights: str | None) -> keras.Model:
+    create = vars(keras.applications)[name]
+    download = "imagenet" if weights == "imagenet" else None
+    try:
+        backbone = create(
+            include_top=False, weights=download, input_tensor=x, input_shape=x.shape[1:]
+        )
+    except ValueError as error:
+        raise checks.UsageError(
+            f"keras:{name} cannot take images of {x.shape[1]} x {x.shape[2]} pixels: "
+            f"{checks.first_line(error)} Set data.image_size to bring them to a larger size."
+        ) from error
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        raise checks.UsageError(
+            f"The ImageNet weights of keras:{name} could not be downloaded: "
+            f"{checks.first_line(error)} Try again with a connection, or give model.weights the "
+            "path of a local weights file."
+        ) from error
+    if is_backbone(weights):
+        load_weights(backbone, weights)
+    return backbone

@@ -1,0 +1,135 @@
+"""What the networks share: raw pixels in, float32 logits out, weights at the start.
+
+Initial weights are those of He et al. 2015 (arXiv 1502.01852), section 2.2, in the fan-out form
+that residual networks use; batch norm has momentum 0.9 and epsilon 1e-5 (PyTorch's 0.1 and 1e-5).
+"""
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from tfdistill import checks
+
+
+def pixels(input_shape, mean=0.0, std=1.0) -> tuple:
+    """Return the input of raw pixels and the normalised images.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        mean: One number or one for each channel, in 0..255.
+        std: As `mean`, > 0.
+
+    Returns:
+        Two symbolic tensors `[batch, height, width, channels]` float32; the second is
+        (pixels - mean) / std.
+
+    Raises:
+        UsageError: A shape that is not of images, or a mean that does not fit their channels.
+
+    Example:
+        >>> inputs, x = pixels((32, 32, 3), mean=127.5, std=127.5)
+    """
+    if len(input_shape) != 3:
+        raise checks.UsageError(
+            f"Networks take images of (height, width, channels). Received: {tuple(input_shape)}."
+        )
+    channels = input_shape[-1]
+    mean = _per_channel("mean", mean, channels)
+    std = [checks.positive("std", value) for value in _per_channel("std", std, channels)]
+    inputs = keras.Input(input_shape, dtype="float32", name="image")
+    # float32 also under mixed precision, where 8 bits of mantissa would coarsen the pixels.
+    normalize = layers.Normalization(
+        mean=mean, variance=[value**2 for value in std], dtype="float32", name="normalize"
+    )
+    return inputs, normalize(inputs)
+
+
+def classify(inputs, features, num_classes: int, name: str) -> keras.Model:
+    """Return the network that averages `features` over the image and ends in logits.
+
+    Args:
+        inputs: What `pixels` returned.
+        features: Last feature map, `[batch, h, w, channels]`.
+        num_classes: Number of logits.
+        name: Name of the network.
+
+    Returns:
+        A functional model to `[batch, num_classes]` float32.
+
+    Example:
+        >>> inputs, x = pixels((32, 32, 3))
+        >>> network = classify(inputs, conv(x, 16), num_classes=10, name="tiny")
+    """
+    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    return keras.Model(inputs, logits(x, num_classes), name=name)
+
+
+def logits(x, num_classes: int):
+    """Return the last dense layer's output, `[batch, num_classes]`, float32 in every precision."""
+    return layers.Dense(checks.count("num_classes", num_classes), dtype="float32", name="logits")(x)
+
+
+def conv(x, channels: int, size: int = 3, stride: int = 1):
+    """Return a convolution of `x` without bias, zero-padded, with He-normal fan-out weights.
+
+    An even image is halved by a stride of 2 with padding on its far side only, where PyTorch pads
+    both sides; shapes and numbers of weights are the same.
+    """
+    # A new initialiser each time: one that is shared gives layers of one shape the same weights.
+    start = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    return layers.Conv2D(
+        channels, size, stride, padding="same", use_bias=False, kernel_initializer=start
+    )(x)
+
+
+def norm(x):
+    """Return `x` after batch norm with momentum 0.9 and epsilon 1e-5."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return a number of channels times `width`, at least 1."""
+    return max(1, round(channels * checks.positive("width", width)))
+
+
+def load_weights(model, path: str | Path) -> None:
+    """Load a file of weights into `model`, in place.
+
+    Args:
+        model: A built Keras model.
+        path: A `.weights.h5` or `.keras` file of the same architecture and classes.
+
+    Raises:
+        UsageError: A file that is missing, cannot be read or holds another network.
+
+    Example:
+        >>> load_weights(student, "results/student.weights.h5")
+    """
+    if not Path(path).is_file():
+        raise checks.UsageError(
+            f"model.weights must be 'imagenet' or a file of weights. Received: {str(path)!r}, "
+            "which is not a file."
+        )
+    try:
+        with warnings.catch_warnings():
+            # Keras would only warn, and leave the layers that the file lacks at random.
+            warnings.filterwarnings("ignore", "Skipping nested container")
+            model.load_weights(path)
+    except Exception as error:  # Keras, h5py and zipfile each raise their own kinds
+        raise checks.UsageError(
+            f"The weights in {path} do not fit {model.name}: {checks.first_line(error)} "
+            "Give a .weights.h5 or .keras file of the same network and classes."
+        ) from error
+
+
+def _per_channel(name: str, value, channels: int) -> list[float]:
+    values = np.asarray(value, "float64")
+    if values.shape not in ((), (1,), (channels,)):
+        raise checks.UsageError(
+            f"{name} must be one number or one for each of the {channels} channels. "
+            f"Received: {values.size} numbers."
+        )
+    return [float(number) for number in np.broadcast_to(values, (channels,))]

@@ -1,0 +1,90 @@
+"""Small convolutional students: two convolutions (alpha x temperature grid on CIFAR-10) and four.
+
+`cnn4` is the student of the ImageWoof experiment (github.com/valukov-alex/knoledge_distilling). The
+widths of the two-layer network of the CIFAR-10 grid were never published; ours are stated below.
+"""
+
+import keras
+from keras import layers
+
+from tfdistill import checks
+from tfdistill.models.blocks import logits, norm, pixels, scaled
+
+SMALLEST_VALID = 46  # below, four unpadded convolutions and poolings leave nothing
+
+
+def cnn2(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None) -> keras.Model:
+    """Return a network of two convolutions.
+
+    3x3 convolution with 32 channels, ReLU, 2x2 max pooling, the same with 64 channels (the layer
+    `features`), dropout, and the logits from the flattened map without a hidden layer between: our
+    choice, as the published system gives no widths. 60,362 weights on 32x32x3 images of 10 classes.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255, sides at least 4.
+        num_classes: Number of classes.
+        mean: Subtracted inside, in 0..255, one number or one for each channel.
+        std: Divided by inside, as `mean`, > 0.
+        width: Multiplies the channels, > 0.
+        dropout: Rate before the logits, in 0..1; null means none.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> student = cnn2((32, 32, 3), num_classes=10, mean=127.5, std=127.5)
+        >>> student(images).shape
+        (128, 10)
+    """
+    inputs, x = pixels(input_shape, mean, std)
+    _at_least("cnn2", input_shape, 4)
+    for channels in (32, 64):
+        x = layers.Conv2D(scaled(channels, width), 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Flatten()(layers.Activation("linear", name="features")(x))
+    x = layers.Dropout(checks.fraction("dropout", dropout))(x) if dropout else x
+    return keras.Model(inputs, logits(x, num_classes), name="cnn2")
+
+
+def cnn4(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None) -> keras.Model:
+    """Return a network of four convolutions and a hidden layer.
+
+    Four blocks of 3x3 convolution (16, 32, 64, 128 channels), batch norm, ReLU, dropout and 2x2 max
+    pooling (the last is the layer `features`), then dense 128, ReLU, dropout and the logits.
+    Convolutions are unpadded, as published, for images of 46 pixels or more; smaller ones, which
+    unpadded convolutions would use up, are padded in convolutions and poolings.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255.
+        num_classes: Number of classes.
+        mean: Subtracted inside, in 0..255, one number or one for each channel.
+        std: Divided by inside, as `mean`, > 0.
+        width: Multiplies the channels of convolutions and hidden layer, > 0.
+        dropout: Rate, in 0..1; null means the published 0.5.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> student = cnn4((128, 128, 3), num_classes=10, mean=127.5, std=127.5)
+        >>> student(images).shape
+        (128, 10)
+    """
+    rate = checks.fraction("dropout", 0.5 if dropout is None else dropout)
+    inputs, x = pixels(input_shape, mean, std)
+    padding = "valid" if min(input_shape[:2]) >= SMALLEST_VALID else "same"
+    for channels in (16, 32, 64, 128):
+        x = norm(layers.Conv2D(scaled(channels, width), 3, padding=padding)(x))
+        x = layers.Dropout(rate)(layers.Activation("relu")(x))
+        x = layers.MaxPooling2D(padding=padding)(x)
+    x = layers.Flatten()(layers.Activation("linear", name="features")(x))
+    x = layers.Dense(scaled(128, width), activation="relu")(x)
+    return keras.Model(inputs, logits(layers.Dropout(rate)(x), num_classes), name="cnn4")
+
+
+def _at_least(name: str, input_shape, pixels_a_side: int) -> None:
+    if min(input_shape[:2]) < pixels_a_side:
+        raise checks.UsageError(
+            f"{name} needs images of at least {pixels_a_side} x {pixels_a_side} pixels. Received: "
+            f"{input_shape[0]} x {input_shape[1]}. Set data.image_size or take another network."
+        )

@@ -1,0 +1,118 @@
+"""Residual networks (He et al., arXiv 1512.03385): table 6 for CIFAR, table 1 for ImageNet.
+
+The CIFAR family has 6n + 2 layers in three stages; `resnet8x4` and `resnet32x4` are the wide ones
+of github.com/HobbitLong/RepDistiller. Wherever the shape changes, the shortcut is a 1x1 convolution
+with batch norm, as there. The ImageNet family comes with either stem. Weights start as in `blocks`.
+"""
+
+import keras
+from keras import layers
+
+from tfdistill import checks
+from tfdistill.models.blocks import classify, conv, norm, pixels, scaled
+
+NARROW = (16, 16, 32, 64)  # stem and three stages
+WIDE = (32, 64, 128, 256)
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+STEMS = ("cifar", "imagenet")
+
+
+def cifar_resnet(
+    input_shape, num_classes, depth=20, widths=NARROW, *, mean=0.0, std=1.0, width=1.0
+) -> keras.Model:
+    """Return a CIFAR ResNet of 6n + 2 layers; its layer `features` is the last ReLU.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255.
+        num_classes: Number of classes.
+        depth: 6n + 2: 8, 14, 20, 32, 44, 56, 110 ...
+        widths: Channels of the stem and of the three stages.
+        mean: Subtracted inside, in 0..255, one number or one for each channel.
+        std: Divided by inside, as `mean`, > 0.
+        width: Multiplies all channels, > 0.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> student = cifar_resnet((32, 32, 3), 10, depth=20, mean=127.5, std=127.5)
+        >>> student.name
+        'resnet20'
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise checks.UsageError(
+            "A CIFAR ResNet has 6n + 2 layers, such as 8, 20, 56 or 110. "
+            f"Received: depth={depth!r}."
+        )
+    inputs, x = pixels(input_shape, mean, std)
+    stem, *stages = (scaled(channels, width) for channels in widths)
+    x = layers.Activation("relu")(norm(conv(x, stem)))
+    x = _stages(x, [depth // 6] * 3, stages, _basic)
+    name = f"resnet{depth}x4" if tuple(widths) == WIDE else f"resnet{depth}"
+    return classify(inputs, x, num_classes, name)
+
+
+def resnet(
+    input_shape, num_classes, depth=18, stem="cifar", *, mean=0.0, std=1.0, width=1.0
+) -> keras.Model:
+    """Return ResNet-18, 34 (basic blocks) or 50 (bottlenecks); `features` is the last ReLU.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255.
+        num_classes: Number of classes.
+        depth: 18, 34 or 50.
+        stem: `cifar` (3x3 convolution, no pooling) or `imagenet` (7x7 with stride 2, 3x3 max
+            pooling with stride 2), both with 64 channels.
+        mean: Subtracted inside, in 0..255, one number or one for each channel.
+        std: Divided by inside, as `mean`, > 0.
+        width: Multiplies all channels, > 0.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> teacher = resnet((224, 224, 3), 10, depth=18, stem="imagenet", mean=127.5, std=127.5)
+        >>> teacher.name
+        'resnet18-imagenet'
+    """
+    checks.one_of("depth", str(depth), map(str, STAGES))
+    checks.one_of("stem", stem, STEMS)
+    inputs, x = pixels(input_shape, mean, std)
+    size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+    x = layers.Activation("relu")(norm(conv(x, scaled(64, width), size, stride)))
+    if stem == "imagenet":
+        x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    widths = [scaled(channels, width) for channels in (64, 128, 256, 512)]
+    x = _stages(x, STAGES[depth], widths, _bottleneck if depth == 50 else _basic)
+    name = f"resnet{depth}-imagenet" if stem == "imagenet" else f"resnet{depth}"
+    return classify(inputs, x, num_classes, name)
+
+
+def _stages(x, lengths, widths, block):
+    last = (len(lengths) - 1, lengths[-1] - 1)
+    for stage, (length, channels) in enumerate(zip(lengths, widths, strict=True)):
+        for index in range(length):
+            stride = 2 if stage > 0 and index == 0 else 1
+            name = "features" if (stage, index) == last else None
+            x = block(x, channels, stride, name)
+    return x
+
+
+def _basic(x, channels: int, stride: int, name: str | None):
+    y = layers.Activation("relu")(norm(conv(x, channels, 3, stride)))
+    y = norm(conv(y, channels))
+    y = layers.Add()([y, _shortcut(x, channels, stride)])
+    return layers.Activation("relu", name=name)(y)
+
+
+def _bottleneck(x, channels: int, stride: int, name: str | None):
+    y = layers.Activation("relu")(norm(conv(x, channels, 1)))
+    y = layers.Activation("relu")(norm(conv(y, channels, 3, stride)))
+    y = norm(conv(y, 4 * channels, 1))
+    y = layers.Add()([y, _shortcut(x, 4 * channels, stride)])
+    return layers.Activation("relu", name=name)(y)
+
+
+def _shortcut(x, channels: int, stride: int):
+    same = stride == 1 and x.shape[-1] == channels
+    return x if same else norm(conv(x, channels, 1, stride))

@@ -1,0 +1,149 @@
+"""A user's own trained model, from a .keras file or a SavedModel folder, made to return logits.
+
+A softmax output taken for logits would be softened twice, which trains without an error and teaches
+little; so such outputs are recognised and turned back into logits, up to a constant: log p.
+"""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tfdistill import checks
+
+LOGGER = logging.getLogger("tfdistill")
+ENDPOINT = "serving_default"
+
+
+def load(path, input_shape, num_classes: int, outputs: str = "auto") -> keras.Model:
+    """Return a saved model over images of `input_shape`, with logits as its output.
+
+    Args:
+        path: A `.keras` (or `.h5`) file of a whole model, or a SavedModel folder with a signature
+            `serving_default`. The model does its own preprocessing of pixels 0..255.
+        input_shape: `(height, width, channels)` of the images; a model of another size gets a
+            resizing layer in front.
+        num_classes: Number of classes that it must tell apart.
+        outputs: `logits`, `probabilities`, or `auto`, which looks whether they are probabilities.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`
+        float32. A .keras model of the same size keeps its layers, for feature losses; a SavedModel
+        is one layer that cannot be trained.
+
+    Raises:
+        UsageError: A path that cannot be read, or a model of other images or classes.
+
+    Example:
+        >>> teacher = load("teacher.keras", (32, 32, 3), num_classes=10)
+        >>> teacher(images).shape
+        (128, 10)
+    """
+    checks.one_of("model.outputs", outputs, ("auto", "logits", "probabilities"))
+    read = _saved_model if Path(path).is_dir() else _keras_file
+    model = read(str(path), tuple(input_shape))
+    shape = model.output_shape
+    if not isinstance(shape, tuple) or len(shape) != 2:
+        raise checks.UsageError(
+            f"A saved model must have one output [batch, classes]. Received: {shape} from {path}."
+        )
+    checks.same_classes(shape[-1], num_classes)
+    probabilities = outputs == "probabilities" or outputs == "auto" and _gives_probabilities(model)
+    if probabilities and outputs == "auto":
+        LOGGER.warning(
+            "%s returns probabilities (softmax); their logarithms are taken as its logits. "
+            "Set model.outputs to say so, or to 'logits' if it does not.",
+            path,
+        )
+    z = ops.cast(model.outputs[0], "float32")
+    z = ops.log(ops.maximum(z, 1e-7)) if probabilities else z
+    return keras.Model(model.inputs[0], z, name="saved")
+
+
+def _keras_file(path: str, input_shape: tuple) -> keras.Model:
+    if not Path(path).is_file():
+        raise checks.UsageError(
+            f"model.path must be a .keras file or a SavedModel folder. Received: {path!r}, "
+            "which does not exist."
+        )
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds
+        raise _unreadable(path, error) from error
+    expected = tuple(getattr(model, "input_shape", None) or (None,) * 4)[1:]
+    if len(getattr(model, "inputs", None) or ()) == 1 and _fits(expected, input_shape):
+        return model
+    return _wrap(path, model, expected, input_shape, "float32")
+
+
+def _saved_model(path: str, input_shape: tuple) -> keras.Model:
+    import tensorflow as tf
+
+    try:
+        signature = tf.saved_model.load(path).signatures[ENDPOINT]
+        layer = layers.TFSMLayer(path, call_endpoint=ENDPOINT, trainable=False)
+        (spec,) = signature.structured_input_signature[1].values()
+    except Exception as error:  # TensorFlow and its file readers each raise their own kinds
+        raise _unreadable(path, error) from error
+    layer.trainable = False
+    expected = tuple(spec.shape)[1:] if spec.shape.rank == 4 else (None,) * 3
+    model = _wrap(path, layer, expected, input_shape, spec.dtype.name)
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.inputs[0], _pick(path, model.output))
+
+
+def _pick(path: str, outputs: dict):
+    for name in ("logits", "probabilities"):
+        if name in outputs:
+            return outputs[name]
+    if len(outputs) > 1:
+        raise checks.UsageError(
+            f"A SavedModel must have one output, or one named logits or probabilities. "
+            f"Received: {', '.join(sorted(outputs))} from {path}."
+        )
+    return next(iter(outputs.values()))
+
+
+def _wrap(path: str, model, expected: tuple, input_shape: tuple, dtype: str) -> keras.Model:
+    if len(expected) != 3 or expected[2] not in (None, input_shape[2]):
+        raise checks.UsageError(
+            f"The model in {path} takes inputs of {expected}. Received: images of {input_shape}. "
+            "Give it images with as many channels as it was trained on."
+        )
+    inputs = keras.Input(input_shape, dtype="float32", name="image")
+    x = inputs
+    if None not in expected[:2] and expected[:2] != input_shape[:2]:
+        x = layers.Resizing(*expected[:2], dtype="float32", name="resize")(x)
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        x = ops.round(x)
+    try:
+        return keras.Model(inputs, model(ops.cast(x, dtype)))
+    except Exception as error:  # whatever the user's model does at these images
+        raise _unreadable(path, error) from error
+
+
+def _fits(expected: tuple, input_shape: tuple) -> bool:
+    return len(expected) == len(input_shape) and all(
+        size in (None, given) for size, given in zip(expected, input_shape, strict=True)
+    )
+
+
+def _gives_probabilities(model) -> bool:
+    last = model.layers[-1]
+    softmax = getattr(last, "activation", None) is keras.activations.softmax
+    if softmax or isinstance(last, layers.Softmax):
+        return True
+    size = [side or 32 for side in model.input_shape[1:]]
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *size)).astype("float32")
+    values = np.asarray(ops.cast(model(pixels, training=False), "float32"))
+    return bool((values >= 0).all() and (abs(values.sum(axis=-1) - 1) < 1e-3).all())
+
+
+def _unreadable(path: str, error: Exception) -> checks.UsageError:
+    return checks.UsageError(
+        f"Cannot use the model in {path}: {checks.first_line(error)} Give a .keras file of a whole "
+        f"model, or a SavedModel folder with one image input in its signature {ENDPOINT!r}."
+    )

@@ -1,0 +1,59 @@
+"""Wide residual networks with pre-activation (Zagoruyko & Komodakis, arXiv 1605.07146, section 2).
+
+WRN-d-k has d = 6n + 4 layers: a 3x3 convolution of 16 channels, three stages of n blocks of 16k,
+32k and 64k channels, batch norm and ReLU. A block that changes the width takes its 1x1 shortcut
+after its first batch norm and ReLU. Weights start as `blocks` says.
+"""
+
+import keras
+from keras import layers
+
+from tfdistill import checks
+from tfdistill.models.blocks import classify, conv, norm, pixels
+
+
+def wide_resnet(
+    input_shape, num_classes, depth=28, factor=10, *, mean=0.0, std=1.0, dropout=None
+) -> keras.Model:
+    """Return WRN-depth-factor; its layer `features` is the last ReLU.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255.
+        num_classes: Number of classes.
+        depth: 6n + 4: 10, 16, 22, 28, 34, 40 ...
+        factor: Widening factor k, at least 1.
+        mean: Subtracted inside, in 0..255, one number or one for each channel.
+        std: Divided by inside, as `mean`, > 0.
+        dropout: Rate between the two convolutions of a block, in 0..1; null means none.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> teacher = wide_resnet((32, 32, 3), 100, depth=28, factor=10, mean=127.5, std=127.5)
+        >>> teacher.name
+        'wrn-28-10'
+    """
+    checks.count("factor", factor)
+    rate = checks.fraction("dropout", dropout or 0.0)
+    if depth < 10 or depth % 6 != 4:
+        raise checks.UsageError(
+            "A Wide ResNet wrn-depth-factor has 6n + 4 layers, such as 16, 28 or 40. "
+            f"Received: depth={depth!r}."
+        )
+    inputs, x = pixels(input_shape, mean, std)
+    x = conv(x, 16)
+    for stage, channels in enumerate((16 * factor, 32 * factor, 64 * factor)):
+        for index in range((depth - 4) // 6):
+            x = _block(x, channels, 2 if stage > 0 and index == 0 else 1, rate)
+    x = layers.Activation("relu", name="features")(norm(x))
+    return classify(inputs, x, num_classes, f"wrn-{depth}-{factor}")
+
+
+def _block(x, channels: int, stride: int, rate: float):
+    y = layers.Activation("relu")(norm(x))
+    same = stride == 1 and x.shape[-1] == channels
+    shortcut = x if same else conv(y, channels, 1, stride)
+    y = layers.Activation("relu")(norm(conv(y, channels, 3, stride)))
+    y = layers.Dropout(rate)(y) if rate else y
+    return layers.Add()([conv(y, channels), shortcut])
