@@ -117,7 +117,7 @@ def enough_examples(examples: int, batch_size: int) -> None:
 def first_line(error: Exception) -> str:
     """Return the first line of an exception's text as one sentence, to be quoted in a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0][:300] if lines else type(error).__name__
+    text = lines[0][:300].rstrip(":") if lines else type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

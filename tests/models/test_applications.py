@@ -5,7 +5,6 @@ import urllib.request
 import keras
 import numpy as np
 import pytest
-
 from keras.src.utils import file_utils
 
 from tfdistill import models

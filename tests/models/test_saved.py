@@ -53,7 +53,7 @@ def test_probabilities_without_a_softmax_layer_are_found_by_trying(file, pixels,
     users = keras.Model(inputs, keras.ops.softmax(layers.Dense(CLASSES)(layers.Flatten()(inputs))))
     users.save(file)
     logits = _load(file).predict(pixels, verbose=0)
-    np.testing.assert_allclose(np.exp(logits), users.predict(pixels, verbose=0), rtol=1e-4)
+    np.testing.assert_allclose(np.exp(logits), users.predict(pixels, verbose=0), atol=1e-6)
     assert "returns probabilities" in caplog.text
 
 
@@ -62,6 +62,18 @@ def test_logits_stay_and_nothing_is_said(file, pixels, caplog):
     users.save(file)
     np.testing.assert_array_equal(
         _load(file).predict(pixels, verbose=0), users.predict(pixels, verbose=0)
+    )
+    assert not [record for record in caplog.records if record.name == "tfdistill"]
+
+
+def test_a_softmax_followed_by_a_logarithm_is_left_alone(file, tmp_path, pixels, caplog):
+    _users_model("softmax").save(file)
+    first = _load(file)
+    first.save(tmp_path / "again.keras")
+    caplog.clear()
+    again = _load(tmp_path / "again.keras")
+    np.testing.assert_array_equal(
+        again.predict(pixels, verbose=0), first.predict(pixels, verbose=0)
     )
     assert not [record for record in caplog.records if record.name == "tfdistill"]
 

@@ -57,3 +57,10 @@ def test_nothing_known_counts_nothing(tmp_path):
     layer = layers.TFSMLayer(str(tmp_path / "saved"), call_endpoint="serve")
     assert flops(_model(layer), (8, 8, 3)) == 0
     assert flops(keras.Model(), (8, 8, 3)) == 0
+
+
+def test_operations_that_are_no_layers_count_nothing():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.ops.stack([inputs[..., channel] / 127.5 for channel in (2, 1, 0)], axis=-1)
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(x))
+    assert flops(model, (8, 8, 3)) == 2 * 6 * 6 * 3 * 3 * 3 * 4

@@ -115,7 +115,7 @@ def load_weights(model, path: str | Path) -> None:
         )
     try:
         with warnings.catch_warnings():
-            # Keras would only warn, and leave the layers that the file lacks at random.
+            # It says that layers stay random, before Keras raises at those it cannot fill.
             warnings.filterwarnings("ignore", "Skipping nested container")
             model.load_weights(path)
     except Exception as error:  # Keras, h5py and zipfile each raise their own kinds

@@ -50,15 +50,15 @@ def load(path, input_shape, num_classes: int, outputs: str = "auto") -> keras.Mo
             f"A saved model must have one output [batch, classes]. Received: {shape} from {path}."
         )
     checks.same_classes(shape[-1], num_classes)
-    probabilities = outputs == "probabilities" or outputs == "auto" and _gives_probabilities(model)
-    if probabilities and outputs == "auto":
+    found = outputs == "auto" and _gives_probabilities(model, input_shape)
+    if found:
         LOGGER.warning(
             "%s returns probabilities (softmax); their logarithms are taken as its logits. "
             "Set model.outputs to say so, or to 'logits' if it does not.",
             path,
         )
     z = ops.cast(model.outputs[0], "float32")
-    z = ops.log(ops.maximum(z, 1e-7)) if probabilities else z
+    z = ops.log(ops.maximum(z, 1e-7)) if found or outputs == "probabilities" else z
     return keras.Model(model.inputs[0], z, name="saved")
 
 
@@ -87,7 +87,6 @@ def _saved_model(path: str, input_shape: tuple) -> keras.Model:
         (spec,) = signature.structured_input_signature[1].values()
     except Exception as error:  # TensorFlow and its file readers each raise their own kinds
         raise _unreadable(path, error) from error
-    layer.trainable = False
     expected = tuple(spec.shape)[1:] if spec.shape.rank == 4 else (None,) * 3
     model = _wrap(path, layer, expected, input_shape, spec.dtype.name)
     if not isinstance(model.output, dict):
@@ -131,13 +130,10 @@ def _fits(expected: tuple, input_shape: tuple) -> bool:
     )
 
 
-def _gives_probabilities(model) -> bool:
-    last = model.layers[-1]
-    softmax = getattr(last, "activation", None) is keras.activations.softmax
-    if softmax or isinstance(last, layers.Softmax):
-        return True
-    size = [side or 32 for side in model.input_shape[1:]]
-    pixels = np.random.default_rng(0).integers(0, 256, (8, *size)).astype("float32")
+def _gives_probabilities(model, input_shape) -> bool:
+    # By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an
+    # operation that is no layer.
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *input_shape)).astype("float32")
     values = np.asarray(ops.cast(model(pixels, training=False), "float32"))
     return bool((values >= 0).all() and (abs(values.sum(axis=-1) - 1) < 1e-3).all())
 

@@ -32,26 +32,28 @@ def flops(model, input_shape) -> int:
     if not getattr(model, "inputs", None):
         return 0
     counts = []
-    image = keras.Input(input_shape, dtype=model.inputs[0].dtype)
-    sequential = isinstance(model, keras.Sequential)
-    images = image if sequential else keras.tree.map_structure(lambda _: image, model.input)
+    images = keras.Input(input_shape, dtype=model.inputs[0].dtype)
     # Stand-ins walk the model's graph at this size, without new weights and without touching it.
+    if isinstance(model, keras.Sequential):
+        for layer in model.layers:
+            images = _StandIn(layer, counts)(images)
+        return sum(counts)
+    images = keras.tree.map_structure(lambda _: images, model.input)
     keras.models.clone_model(model, images, clone_function=lambda layer: _StandIn(layer, counts))
     return sum(counts)
 
 
-class _StandIn(layers.Layer):
-    """A layer that only passes on the shape of another's output, and notes its cost."""
+class _StandIn(keras.Operation):
+    """An operation that only passes on the shape of a layer's output, and notes its cost."""
 
     def __init__(self, layer, counts):
-        super().__init__(name=layer.name, autocast=False)
+        super().__init__(name=layer.name)
         self._cost = lambda *shapes: counts.append(_cost(layer, *shapes))
         self._output = layer.compute_output_spec
-        self.built = True
 
     def compute_output_spec(self, *args, **kwargs):
         output = self._output(*args, **kwargs)
-        self._cost(args[0], output)
+        self._cost(args[0] if args else None, output)
         return output
 
 
