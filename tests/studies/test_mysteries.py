@@ -40,10 +40,15 @@ def test_runs_of_two_seeds():
     assert runs["self-distilled-5"].teachers == ("single-5",)
 
 
-def test_students_start_from_other_weights_than_their_teachers():
-    runs = by_name(StudyConfig(seeds=[3, 5])).values()
-    seeds = [run.seed for run in runs if run.trained]
-    assert len(set(seeds)) == len(seeds)
+@pytest.mark.parametrize("seeds", [[3], [3, 5, 8]])
+def test_rows_share_their_seeds_but_none_retraces_its_only_teacher(seeds):
+    runs = by_name(StudyConfig(seeds=seeds))
+    seed_of = {name: run.seed for name, run in runs.items()}
+    assert [seed_of[f"distilled-{seed}"] for seed in seeds] == seeds
+    for seed in seeds:
+        assert seed_of[f"self-distilled-{seed}"] != seed_of[f"single-{seed}"]
+    if len(seeds) > 1:
+        assert sorted(seed_of[f"self-distilled-{seed}"] for seed in seeds) == seeds
 
 
 def test_a_student_of_another_kind_also_trains_alone():

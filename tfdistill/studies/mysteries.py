@@ -46,16 +46,19 @@ PUBLISHED_C = {
     SELF_DISTILLED: "83.56",
 }
 
-# Fresh networks start from other weights than their teachers.
-_SEED_OF = {AVERAGE: 1000, DISTILLED: 2000, SELF_DISTILLED: 3000, ALONE: 4000}
 
 
 def runs(config: StudyConfig) -> list[RunConfig]:
-    """Return the study's runs, each after those that it depends on."""
+    """Return the study's runs, each after those that it depends on.
+
+    All rows have the same seeds, that is the same initial weights and orders of images, so a row's
+    gain is no luck of its seeds. A self-distilled network starts from the weights of the next seed:
+    from its teacher's own it would only retrace it.
+    """
     singles = [_network(config, SINGLE, "single", seed) for seed in config.seeds]
     names = tuple(run.name for run in singles)
     average = dataclasses.replace(
-        _network(config, AVERAGE, "average", config.seeds[0]),
+        _network(config, AVERAGE, "average", config.seeds[0] + 1000),
         name="average",
         width=len(names),
         average="logits",
@@ -67,8 +70,11 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     ]
     own = config.self_distillation or config.distillation
     selfs = [
-        _taught(_network(config, SELF_DISTILLED, "self-distilled", seed), (name,), own)
-        for seed, name in zip(config.seeds, names, strict=True)
+        dataclasses.replace(
+            _taught(_network(config, SELF_DISTILLED, "self-distilled", seed), (name,), own),
+            seed=following,
+        )
+        for seed, name, following in zip(config.seeds, names, _next(config.seeds), strict=True)
     ]
     return [
         *singles,
@@ -92,7 +98,7 @@ def _network(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
     return RunConfig(
         name=f"{name}-{seed}",
         row=row,
-        seed=seed + _SEED_OF.get(row, 0),
+        seed=seed,
         data=config.data,
         model=config.teacher,
         training=config.training,
@@ -105,6 +111,10 @@ def _student(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
         model=config.student or config.teacher,
         training=config.student_training or config.training,
     )
+
+
+def _next(seeds: list[int]) -> list[int]:
+    return seeds[1:] + seeds[:1] if len(seeds) > 1 else [seeds[0] + 1000]
 
 
 def _taught(run: RunConfig, teachers: tuple[str, ...], distillation) -> RunConfig:
