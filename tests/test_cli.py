@@ -110,7 +110,7 @@ class TestStudy:
     def test_a_dry_run_lists_the_runs_and_writes_nothing(self, config, capsys):
         assert main(["run", str(config), "--dry-run", "--seeds", "[0,1,2]"]) == 0
         printed = capsys.readouterr().out
-        assert "13 runs" in printed and "single-0 … single-2" in printed
+        assert "13 runs" in printed and "single-*" in printed and "3 x 2 epochs" in printed
         assert not (config.parent / "out").exists()
 
     def test_report_is_written_anew(self, finished, tmp_path):
@@ -180,7 +180,9 @@ def test_wrong_input_is_one_line_status_2_and_nothing_written(config, capsys, ch
 
 def test_an_unknown_option_names_the_nearest(config, capsys):
     assert main(["run", str(config), "--training.epoch", "3"]) == 2
-    assert "Did you mean 'training.epochs'?" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "command line, training: unknown key 'epoch'. Did you mean 'epochs'?" in error
+    assert "Known keys: epochs, batch_size" in error
 
 
 def test_an_unknown_command_lists_the_known(capsys):

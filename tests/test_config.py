@@ -18,10 +18,16 @@ from tfdistill.config import (
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: DistillationConfig(alpha=1.5), "alpha must be a number from 0 to 1. Received: .*1.5"),
+        (
+            lambda: DistillationConfig(alpha=1.5),
+            "alpha must be a number from 0 to 1. Received: .*1.5",
+        ),
         (lambda: DistillationConfig(temperature=0.0), "temperature must be a finite number > 0"),
         (lambda: DistillationConfig(temperature=float("inf")), "temperature must be a finite"),
-        (lambda: DistillationConfig(divergence="js"), "one of: kl, cross_entropy. Received: .*'js'"),
+        (
+            lambda: DistillationConfig(divergence="js"),
+            "one of: kl, cross_entropy. Received: .*'js'",
+        ),
         (lambda: TrainingConfig(epochs=0), "training.epochs must be a whole number, at least 1"),
         (lambda: TrainingConfig(optimizer="sdg"), "Did you mean 'sgd'"),
         (lambda: TrainingConfig(precision="float16"), "one of: float32, mixed_bfloat16"),
@@ -42,13 +48,17 @@ def test_a_wrong_value_is_refused_in_one_line(make, message):
 
 def test_an_unknown_key_is_refused_at_any_depth_with_the_known_ones():
     values = {"data": {"augment": {"flp": True}}}
-    with pytest.raises(UsageError, match="data, augment: unknown key 'flp'. Did you mean 'flip'") as caught:
+    with pytest.raises(
+        UsageError, match="data, augment: unknown key 'flp'. Did you mean 'flip'"
+    ) as caught:
         config.check_keys(StudyConfig, values, "file.yaml")
     assert "Known keys: pad_crop, flip" in str(caught.value)
 
 
 def test_a_configuration_survives_yaml():
-    study = StudyConfig(student=ModelConfig("cnn4"), seeds=[7], data=DataConfig(normalize=[0.5, 0.2]))
+    study = StudyConfig(
+        student=ModelConfig("cnn4"), seeds=[7], data=DataConfig(normalize=[0.5, 0.2])
+    )
     values = yaml.safe_load(yaml.safe_dump(config.to_dict(study)))
     config.check_keys(StudyConfig, values, "file.yaml")
     assert values["student"]["name"] == "cnn4" and values["data"]["normalize"] == [0.5, 0.2]
@@ -63,8 +73,3 @@ def test_unreadable_files_are_refused(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(UsageError, match="is not YAML"):
         config.read_yaml(tmp_path / "broken.yaml")
-
-
-def test_option_names_are_dotted():
-    names = config.option_names(StudyConfig)
-    assert {"seeds", "data.augment.flip", "student.name", "student_training.epochs"} <= set(names)

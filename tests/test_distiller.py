@@ -170,7 +170,9 @@ def test_alpha_and_temperature_follow_a_schedule_without_retracing(small_network
         callbacks=[
             LossWeightSchedule(alpha=lambda e: e / 2, temperature=lambda e: 1.0 + e),
             keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda e, logs: seen.append((distiller.alpha, distiller.temperature, logs))
+                on_epoch_end=lambda e, logs: seen.append(
+                    (distiller.alpha, distiller.temperature, logs)
+                )
             ),
         ],
     )
@@ -184,7 +186,9 @@ def test_evaluation_measures_the_student_and_shows_no_zero_soft_loss(small_netwo
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network()))
     history = distiller.fit(x, y, validation_data=(x, y), verbose=0).history
-    assert {"loss", "hard_loss", "soft_loss", "accuracy", "val_loss", "val_accuracy"} == set(history)
+    assert {"loss", "hard_loss", "soft_loss", "accuracy", "val_loss", "val_accuracy"} == set(
+        history
+    )
     expected = float(HARD(y, distiller.student(x)))
     assert distiller.evaluate(x, y, return_dict=True, verbose=0)["loss"] == pytest.approx(expected)
 
@@ -316,7 +320,9 @@ def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images)
 class TestErrors:
     @pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan"), "0.5"])
     def test_alpha_outside_its_range(self, small_network, alpha):
-        with pytest.raises(ValueError, match="alpha must be a number from 0 to 1. Received: alpha="):
+        with pytest.raises(
+            ValueError, match="alpha must be a number from 0 to 1. Received: alpha="
+        ):
             Distiller(small_network(), alpha=alpha)
 
     def test_an_assigned_alpha_is_checked_too(self, small_network):

@@ -21,5 +21,7 @@ def test_importing_the_package_and_its_configuration_leaves_tensorflow_out():
         "import sys, tfdistill, tfdistill.cli, tfdistill.runner, tfdistill.data, tfdistill.models\n"
         "print([name for name in ('tensorflow', 'keras', 'pandas') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

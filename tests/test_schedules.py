@@ -22,7 +22,9 @@ def test_cosine_falls_from_the_peak_through_half_to_zero():
 
 
 def test_warm_up_rises_from_zero_and_the_cosine_ends_at_zero():
-    values = rates([0, 10, 20, 60, 100], schedule="cosine", learning_rate=0.2, warmup_epochs=2, epochs=10)
+    values = rates(
+        [0, 10, 20, 60, 100], schedule="cosine", learning_rate=0.2, warmup_epochs=2, epochs=10
+    )
     assert values == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0], abs=1e-7)
 
 

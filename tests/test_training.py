@@ -78,7 +78,9 @@ def test_a_student_is_compared_with_its_teacher(study):
     student = training.load_network(study, "student")
     teacher = training.load_network(study, "teacher")
     images = data.load(DIGITS).test.images
-    same = student.predict(images, verbose=0).argmax(-1) == teacher.predict(images, verbose=0).argmax(-1)
+    same = student.predict(images, verbose=0).argmax(-1) == teacher.predict(
+        images, verbose=0
+    ).argmax(-1)
     assert record.figures["test_agreement"] == pytest.approx(same.mean())
     assert {"hard_loss", "soft_loss"} <= set(record.history)
 

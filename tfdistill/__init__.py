@@ -1,6 +1,7 @@
 """Knowledge distillation for image classification on Keras 3 and TensorFlow.
 
-Public names are loaded when they are first used, so that `import tfdistill` does not wait for TensorFlow.
+Public names are loaded when they are first used, so that `import tfdistill` does not wait for
+TensorFlow.
 """
 
 import importlib

@@ -70,7 +70,7 @@ def same_classes(teacher_classes: int, student_classes: int) -> None:
     if teacher_classes != student_classes:
         raise UsageError(
             f"Teacher and student must have the same classes. Received: teacher with "
-            f"{teacher_classes}, student with {student_classes}. Give both the same last layer size."
+            f"{teacher_classes}, student with {student_classes}. Give both the same last layer."
         )
 
 
@@ -122,7 +122,9 @@ def first_line(error: Exception) -> str:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) or hasattr(value, "dtype")
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) or hasattr(value, "dtype")
+    )
 
 
 def _nearest(value: str, known: list[str]) -> str:

@@ -5,15 +5,16 @@ Only what a command needs is imported: help and errors do not wait for TensorFlo
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from tfdistill import __version__, checks
-from tfdistill.config import DataConfig, StudyConfig, check_keys, option_names, read_yaml
+from tfdistill.config import DataConfig, StudyConfig, check_keys, read_yaml
 
-DESCRIPTION = "Knowledge distillation for image classification: train teachers, distil students, compare."
+DESCRIPTION = (
+    "Knowledge distillation for image classification: train teachers, distil students, compare."
+)
 EPILOG = """\
 commands:
   run CONFIG        do a study: train, distil, evaluate, report; again to go on
@@ -26,12 +27,13 @@ commands:
 A first study, four minutes on two cores:  tfdistill run configs/quickstart.yaml"""
 
 RUN_HELP = """\
-Do the study that a YAML file describes. Every value can be changed on the command line, for example
---seeds [0,1,2] --training.epochs 20 --data.source tfds:cifar10. Results go to --output, by default results/ and
-the file's name. The same command goes on after an interruption, and prints the tables when all is done.
+Do the study that a YAML file describes. Every value can be changed on the
+command line, for example --seeds [0,1,2] --training.epochs 20. Results go to
+--output, by default results/ and the file's name. The same command goes on
+after an interruption, and prints the tables when all is done.
 
 studies:
-  mysteries   N networks, their ensemble, students of the ensemble, self-distilled networks
+  mysteries   N networks, their ensemble, students of it, self-distilled networks
   single      one student for each seed, alone and taught by `teacher`"""
 
 
@@ -109,8 +111,8 @@ def _finish(config: StudyConfig, folder: Path, found: list) -> int:
 def _evaluate(arguments: list[str]) -> int:
     parser = _parser(
         "evaluate MODEL [--teacher PATH] [--data.KEY VALUE ...]",
-        "Measure a saved network (.keras file or SavedModel) on the test images. The images are those of the "
-        "study whose folder the model lies in, unless --config names another study's YAML file.",
+        "Measure a saved network (.keras file or SavedModel) on the test images: those of\n"
+        "the study whose folder it lies in, unless --config names a study's YAML file.",
     )
     parser.add_argument("model", type=str, help="a .keras file or the folder of a SavedModel")
     parser.add_argument("--teacher", type=str | None, help="also compare with this saved network")
@@ -119,7 +121,9 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--config", type=str | None, help="a study's YAML file, for its images")
     given = _parse(parser, arguments, DataConfig, "data.")
     if not Path(given.model).exists():
-        raise checks.UsageError(f"There is no model at {given.model}. Give a .keras file or a SavedModel.")
+        raise checks.UsageError(
+            f"There is no model at {given.model}. Give a .keras file or a SavedModel."
+        )
     path = given.config or _study_file(Path(given.model))
     if path:
         values = read_yaml(path).get("data", {})
@@ -140,14 +144,18 @@ def _report(arguments: list[str]) -> int:
     folder = Path(parser.parse_args(arguments).folder)
     path = folder / "config.yaml"
     if not path.exists():
-        raise checks.UsageError(f"{folder} holds no study: there is no {path}. Give the folder of one.")
+        raise checks.UsageError(
+            f"{folder} holds no study: there is no {path}. Give the folder of one."
+        )
     from tfdistill import records
 
     config = _typed(_study_parser("report"), ["--config", str(path)])
     order = {name: i for i, name in enumerate(_names_in_order(config))}
     found = sorted(records.read_all(folder), key=lambda record: order.get(record.name, len(order)))
     if not found:
-        raise checks.UsageError(f"{folder} holds no finished run yet. Let tfdistill run finish one.")
+        raise checks.UsageError(
+            f"{folder} holds no finished run yet. Let tfdistill run finish one."
+        )
     return _finish(config, folder, found)
 
 
@@ -168,7 +176,7 @@ def _doctor(arguments: list[str]) -> int:
     return 0
 
 
-# --- options ----------------------------------------------------------------------------------------
+# --- options ----------------------------------------------------------------------------------
 
 
 class _Options:
@@ -195,7 +203,9 @@ def _study_options(command: str, arguments: list[str], fixed: dict[str, str]) ->
     config = _typed(parser, ["--config", path, *rest])
     if config.output is None:
         file = Path(path).resolve()
-        name = file.stem if file.parent.name in ("configs", "") else f"{file.parent.name}-{file.stem}"
+        name = (
+            file.stem if file.parent.name in ("configs", "") else f"{file.parent.name}-{file.stem}"
+        )
         output = os.path.join("results", name if not fixed else f"{name}-{command}")
         config = _typed(parser, ["--config", path, *rest, f"--output={output}"])
     return _Options(config, dry_run)
@@ -224,8 +234,10 @@ def _parse(parser: ArgumentParser, arguments: list[str], cls, prefix: str = ""):
         text = str(error)
         if "nrecognized arguments" in text:
             unknown = text.split("arguments:")[1].split()[0].lstrip("-").partition("=")[0]
-            known = [prefix + name for name in option_names(cls)]
-            checks.known_keys("command line", [unknown], known)
+            nested: object = None
+            for key in reversed(unknown.removeprefix(prefix).split(".")):
+                nested = {key: nested}
+            check_keys(cls, nested, "command line")
         raise
 
 
@@ -263,9 +275,9 @@ def _check_names(runs: list) -> None:
 
 
 def _print_tables(tables: list) -> None:
-    from tfdistill import reports
-
     from rich.console import Console
+
+    from tfdistill import reports
 
     reports.print_tables(tables, Console(highlight=False))
 

@@ -1,7 +1,7 @@
 """Configurations: frozen dataclasses, read from YAML and written back without loss.
 
-A `StudyConfig` is what a user writes; a study turns it into `RunConfig`s, one per network to train or
-ensemble to evaluate. Nothing here imports TensorFlow, so a wrong value is answered at once.
+A `StudyConfig` is what a user writes; a study turns it into `RunConfig`s, one per network to train
+or ensemble to evaluate. Nothing here imports TensorFlow, so a wrong value is answered at once.
 """
 
 import dataclasses
@@ -330,7 +330,9 @@ def read_yaml(path: str | Path) -> dict:
     except yaml.YAMLError as error:
         raise checks.UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
-        raise checks.UsageError(f"{path} must hold keys and values. Received: {type(values).__name__}.")
+        raise checks.UsageError(
+            f"{path} must hold keys and values. Received: {type(values).__name__}."
+        )
     return values
 
 
@@ -342,15 +344,6 @@ def check_keys(cls, values: dict, where: str) -> None:
         inner = _dataclass_in(hints[key])
         if inner is not None and isinstance(value, dict):
             check_keys(inner, value, f"{where}, {key}")
-
-
-def option_names(cls, prefix: str = "") -> list[str]:
-    """Return the dotted names of all values of a configuration class."""
-    names = []
-    for key, hint in typing.get_type_hints(cls).items():
-        inner = _dataclass_in(hint)
-        names += option_names(inner, f"{prefix}{key}.") if inner else [prefix + key]
-    return names
 
 
 def _dataclass_in(hint):

@@ -1,9 +1,10 @@
 """The Distiller: a Keras model whose train step combines labels and a teacher.
 
-loss = (1 - alpha) * hard + alpha * soft + sum of weighted feature losses + the student's regularisation
+loss = (1 - alpha) * hard + alpha * soft + sum of weighted feature losses + the student's
+regularisation
 
-Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2. The train step only puts the teacher's outputs
-into y; Keras's own step does the gradient, scaling, metrics and distribution.
+Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2. The train step only puts the teacher's
+outputs into y; Keras's own step does the gradient, scaling, metrics and distribution.
 """
 
 from dataclasses import dataclass
@@ -251,7 +252,11 @@ def _outputs(y_pred) -> tuple:
 
 def _check_pair(teacher, student) -> None:
     # A subclassed model has no shapes before its first batch; the train step checks it then.
-    shapes = [getattr(m, name, None) for name in ("input_shape", "output_shape") for m in (teacher, student)]
+    shapes = [
+        getattr(m, name, None)
+        for name in ("input_shape", "output_shape")
+        for m in (teacher, student)
+    ]
     teacher_in, student_in, teacher_out, student_out = shapes
     if teacher_in and student_in:
         checks.same_input(teacher_in, student_in)

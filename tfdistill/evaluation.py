@@ -7,7 +7,9 @@ from tfdistill.models.size import flops
 from tfdistill.records import Table
 
 
-def table(model: str, images: DataConfig, teacher: str | None = None, batch_size: int = 128) -> Table:
+def table(
+    model: str, images: DataConfig, teacher: str | None = None, batch_size: int = 128
+) -> Table:
     """Return the figures of a saved network on the test images as a table.
 
     Args:
@@ -53,5 +55,7 @@ def _predicted(path: str, dataset: data.Dataset, batch_size: int):
         dataset.mean,
         dataset.std,
     )
-    batches = pipeline.evaluation_batches(dataset.test, batch_size, dataset.input_size).map(lambda x, y: x)
+    batches = pipeline.evaluation_batches(dataset.test, batch_size, dataset.input_size).map(
+        lambda x, y: x
+    )
     return network, network.predict(batches, verbose=0)

@@ -1,4 +1,5 @@
-"""What a person sees while a study runs: one live display, or plain lines where there is no terminal."""
+"""What a person sees while a study runs: one live display, or plain lines where there is no
+terminal."""
 
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ class Silent:
 
     def begin(self, name: str) -> None:
         """Begin one run."""
+
+    def resume(self, epoch: int, epochs: int) -> None:
+        """Tell that the run goes on after `epoch` finished epochs."""
 
     def skip(self, name: str, why: str) -> None:
         """Pass over a run that is finished or cannot be done."""
@@ -46,18 +50,30 @@ class _Clock:
     worked: float = 0.0
     passed: float = 0.0
 
-    def left(self, share_of_run: float, name: str) -> str:
-        worked = self.worked + share_of_run * self.costs[name]
+    def skip(self, name: str) -> None:
+        """Count a run as done before, not as work since the start."""
+        self.passed += self.costs[name]
+
+    def resume(self, name: str, share: float) -> None:
+        """Count a share of the present run as done before."""
+        self.passed += share * self.costs[name]
+        self.worked -= share * self.costs[name]
+
+    def done(self, name: str) -> None:
+        """Count a run as done."""
+        self.worked += self.costs[name]
+
+    def reached(self, name: str, share: float) -> float:
+        """Return the cost done so far, with a share of the present run."""
+        return self.passed + self.worked + share * self.costs[name]
+
+    def left(self, name: str, share: float) -> str:
+        """Return the time left as text, empty before anything is known."""
+        worked = self.worked + share * self.costs[name]
         if worked <= 0:
             return ""
-        remaining = sum(self.costs.values()) - self.passed - worked
+        remaining = sum(self.costs.values()) - self.reached(name, share)
         return duration((time.monotonic() - self.started) / worked * remaining)
-
-    def done(self, name: str, skipped: bool = False) -> None:
-        if skipped:
-            self.passed += self.costs[name]
-        else:
-            self.worked += self.costs[name]
 
 
 class Lines(Silent):
@@ -78,14 +94,18 @@ class Lines(Silent):
         self.name = name
         self.position += 1
 
+    def resume(self, epoch, epochs):
+        self.clock.resume(self.name, epoch / epochs)
+        self.say(f"[{self.position}/{self.total}] {self.name}: goes on after epoch {epoch}")
+
     def skip(self, name, why):
         self.position += 1
-        self.clock.done(name, skipped=True)
+        self.clock.skip(name)
         self.say(f"[{self.position}/{self.total}] {name}: {why}")
 
     def epoch(self, epoch, epochs, logs):
         if time.monotonic() - self.spoken >= self.every:
-            left = self.clock.left((epoch + 1) / epochs, self.name)
+            left = self.clock.left(self.name, (epoch + 1) / epochs)
             self.say(
                 f"[{self.position}/{self.total}] {self.name}: epoch {epoch + 1}/{epochs}, "
                 f"{_accuracies(logs)}, about {left} left"
@@ -135,9 +155,9 @@ class Live(Lines):
         self.display.stop()
 
     def _refresh(self, share: float) -> None:
-        left = self.clock.left(share, self.name)
+        left = self.clock.left(self.name, share)
         note = f"run {self.position}/{self.total}" + (f", {left} left" if left else "")
-        done = self.clock.passed + self.clock.worked + share * self.clock.costs[self.name]
+        done = self.clock.reached(self.name, share)
         self.display.update(self.study, completed=done, note=note)
         self.display.update(self.run, completed=share)
 

@@ -1,7 +1,7 @@
 """Records: one JSON file per finished run, and the tables made of them.
 
-Figures of the best validation epoch and of the last epoch stand apart in `best` and `last` and are never
-mixed; which of the two a table shows is the configuration's `training.select`.
+Figures of the best validation epoch and of the last epoch stand apart in `best` and `last` and are
+never mixed; which of the two a table shows is the configuration's `training.select`.
 """
 
 import contextlib
@@ -136,7 +136,7 @@ def run_folder(study_folder: Path, name: str) -> Path:
 
 
 def run_key(config: dict, needed: Iterable[Record]) -> str:
-    """Return the hash of all that a run's result follows from: configuration and teachers' weights."""
+    """Return the hash of all that a result follows from: configuration and teachers' weights."""
     return digest(config, [[record.name, record.weights, record.key] for record in needed])
 
 

@@ -1,7 +1,7 @@
 """Exact resume: after every epoch one file holds all that the next epoch depends on.
 
-Keras's own BackupAndRestore leaves out the state of random-number generators (so dropout differs afterwards),
-the history and the best epoch so far, and writes two files that a kill can separate.
+Keras's own BackupAndRestore leaves out the state of random-number generators (so dropout differs
+afterwards), the history and the best epoch so far, and writes two files that a kill can separate.
 """
 
 import json
@@ -56,7 +56,7 @@ class TrainingState:
         return self.spent + time.monotonic() - self.began
 
     def restore(self) -> bool:
-        """Take up the last finished epoch of an interrupted training; return whether there was one."""
+        """Take up the last finished epoch of an interrupted training, if there was one."""
         try:
             with np.load(self.folder / STATE) as saved:
                 meta = json.loads(str(saved["meta"]))

@@ -1,11 +1,13 @@
-"""Runs a study in its folder: in order, once each, one process at a time, going on where it stopped.
+"""Runs a study in its folder: in order, once each, one process at a time, going on where it
+stopped.
 
-TensorFlow is imported only when there is something to train, so that a plan, a finished study and an error
-are answered at once.
+TensorFlow is imported only when there is something to train, so that a plan, a finished study and
+an error are answered at once.
 """
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +34,12 @@ def plan_table(config: StudyConfig, folder: Path) -> Table:
     """Return what a study would do in a folder: its runs, what each needs, what is finished."""
     rows = []
     for run in plan(config):
-        work = f"{run.training.epochs} epochs" if run.trained else "evaluation only"
-        work += f", {run.width} networks at once" if run.width > 1 else ""
+        work = f"{run.training.epochs} epochs" if run.trained else "evaluation"
+        work = f"{run.width} x {work}" if run.width > 1 else work
         state = "finished" if _finished(run, folder) else "to do"
-        rows.append((run.name, run.row, work, _shortened(run.needs), state))
-    columns = ("run", "row of the table", "work", "needs", "state")
-    return Table(f"{len(rows)} runs in {folder}", columns, tuple(rows))
+        rows.append((run.name, work, _shortened(run.needs), state))
+    note = f"Images: {config.data.source}. Results go to {folder}."
+    return Table(f"{len(rows)} runs", ("run", "work", "needs", "state"), tuple(rows), note)
 
 
 def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None) -> list[Record]:
@@ -80,8 +82,8 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
         key = different[0]
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
         raise checks.UsageError(
-            f"{folder} holds the results of another configuration: {key} is {there.get(key)!r} there "
-            f"and {here.get(key)!r} here{more}. Choose another --output, or remove the folder."
+            f"{folder} holds the results of another configuration: {key} is {there.get(key)!r} "
+            f"there and {here.get(key)!r} here{more}. Choose another --output, or remove the folder."
         )
 
 
@@ -171,9 +173,11 @@ def _comparable(config: StudyConfig) -> dict:
 def _flat(values: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
 def _shortened(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) < 3 else f"{names[0]} … {names[-1]}"
+    return names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}*" if names else "–"

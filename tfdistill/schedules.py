@@ -84,7 +84,8 @@ class LossWeightSchedule(keras.callbacks.Callback):
         temperature: Epoch to temperature > 0; None leaves it.
 
     Example:
-        >>> distiller.fit(data, callbacks=[LossWeightSchedule(alpha=lambda e: max(0.1, 0.9 - e / 50))])
+        >>> fading = LossWeightSchedule(alpha=lambda epoch: max(0.1, 0.9 - epoch / 50))
+        >>> distiller.fit(data, epochs=50, callbacks=[fading])
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """One run of a study: the only place that assembles data, networks, losses and optimiser.
 
-A run killed at any moment goes on at its last finished epoch and ends with the same weights, bit for bit on a
-CPU: images follow from (seed, epoch), and after every epoch one file holds all that the next epoch depends on.
+A run killed at any moment goes on at its last finished epoch and ends with the same weights, bit
+for bit on a CPU: images follow from (seed, epoch), and after every epoch one file holds all that
+the next epoch depends on.
 """
 
 import contextlib
@@ -68,7 +69,7 @@ def check(config: RunConfig) -> None:
 
 
 def check_tensorboard() -> None:
-    """Raise if TensorBoard logs cannot be written, which Keras would notice after the first epoch."""
+    """Raise if TensorBoard logs cannot be written; Keras would notice after the first epoch."""
     if importlib.util.find_spec("tensorboard") is None:
         raise checks.UsageError(
             "TensorBoard logs need the package tensorboard. Received: tensorboard=True and no such "
@@ -159,7 +160,7 @@ class _Job:
         )
 
 
-# --- training ---------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------
 
 
 def _train(job: _Job, progress: Silent) -> Record:
@@ -177,7 +178,7 @@ def _train(job: _Job, progress: Silent) -> Record:
     learner.optimizer.build(learner.trainable_variables)
     state = TrainingState(job.folder, job.key, learner, network)
     if state.restore():
-        progress.say(f"{config.name}: goes on after epoch {state.epochs_done}")
+        progress.resume(state.epochs_done, training.epochs)
     if state.epochs_done < training.epochs and not state.failure:
         _fit(job, state, teacher_logits, EpochEnd(state, progress, training.epochs, steps))
     record = _diverged(job, state) if state.failure else _measured(job, state)
@@ -219,16 +220,14 @@ def _fit(job: _Job, state: TrainingState, teacher_logits, epoch_end: EpochEnd) -
 def _network(job: _Job):
     config, images = job.config, job.images
     built = [
-        models.build(
-            config.model, images.input_shape, images.num_classes, images.mean, images.std
-        )
+        models.build(config.model, images.input_shape, images.num_classes, images.mean, images.std)
         for _ in range(config.width)
     ]
     return Ensemble(built, config.average) if config.width > 1 else built[0]
 
 
 def _learner(job: _Job, network):
-    """Return what is fitted, and the teacher's logits for the batches where they are known before."""
+    """Return what is fitted, and the teachers' logits where they are known beforehand."""
     config = job.config
     if not config.teachers:
         return network, None
@@ -281,7 +280,7 @@ def _optimizer(training: TrainingConfig, steps_per_epoch: int, variables):
     return optimizer
 
 
-# --- measuring --------------------------------------------------------------------------------------
+# --- measuring --------------------------------------------------------------------------------
 
 
 def _evaluate(job: _Job) -> Record:

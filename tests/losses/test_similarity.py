@@ -19,7 +19,9 @@ def test_by_hand():
 
 def test_teacher_and_student_may_have_maps_of_other_sizes():
     random = np.random.default_rng(0)
-    value = similarity_preserving(random.normal(size=(3, 4, 4, 8)), random.normal(size=(3, 2, 2, 5)))
+    value = similarity_preserving(
+        random.normal(size=(3, 4, 4, 8)), random.normal(size=(3, 2, 2, 5))
+    )
     assert value.shape == (3,)
 
 

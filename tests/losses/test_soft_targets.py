@@ -30,9 +30,7 @@ def test_temperature_divides_the_logits_and_t2_scales_the_value():
 
 def test_cross_entropy_is_kl_plus_the_entropy_of_the_teacher():
     # -3/4 ln 1/2 - 1/4 ln 1/2 = ln 2
-    value = one(
-        [[math.log(3.0), 0.0]], [[0.0, 0.0]], temperature=1.0, divergence="cross_entropy"
-    )
+    value = one([[math.log(3.0), 0.0]], [[0.0, 0.0]], temperature=1.0, divergence="cross_entropy")
     assert value == pytest.approx(math.log(2.0))
 
 
@@ -45,8 +43,12 @@ def test_standardising_ignores_the_scale_of_the_logits():
     teacher, student = [[3.0, 1.0, -2.0]], [[0.5, 0.1, 0.9]]
     scaled = [[0.3, 0.1, -0.2]]
     standardise = {"temperature": 2.0, "standardize": True}
-    assert one(teacher, student, **standardise) == pytest.approx(one(scaled, student, **standardise))
-    assert one(teacher, student, temperature=2.0) != pytest.approx(one(scaled, student, temperature=2.0))
+    assert one(teacher, student, **standardise) == pytest.approx(
+        one(scaled, student, **standardise)
+    )
+    assert one(teacher, student, temperature=2.0) != pytest.approx(
+        one(scaled, student, temperature=2.0)
+    )
 
 
 def test_equal_logits_can_be_standardised_and_learned_from():

@@ -1,7 +1,7 @@
 """Soft targets: the student imitates the teacher's softened class probabilities.
 
-Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2; logit standardisation after Sun et al. 2024
-(arXiv 2403.01427), equation 8.
+Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2; logit standardisation after Sun et al.
+2024 (arXiv 2403.01427), equation 8.
 """
 
 import keras

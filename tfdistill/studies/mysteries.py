@@ -1,11 +1,12 @@
 """Do an ensemble's better answers fit into one network, and can a network teach itself?
 
-Source: Allen-Zhu & Li, "Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in
-Deep Learning" (arXiv 2012.09816), first table: WRN-28-10 on CIFAR-100; and a public reproduction on CIFAR-10
-with ResNet-18, five seeds. Expected: the ensemble is clearly above a single network, the average trained as one
-network is not; a student of the ensemble and a self-distilled network come out between the two.
-Cost: for N seeds, about 5 N trainings of one network, one of them N times as large. Command:
-tfdistill run configs/quickstart.yaml, or configs/mysteries/{small,full}.yaml.
+Source: Allen-Zhu & Li, "Towards Understanding Ensemble, Knowledge Distillation and Self-
+Distillation in Deep Learning" (arXiv 2012.09816), first table: WRN-28-10 on CIFAR-100; and a public
+reproduction on CIFAR-10 with ResNet-18, five seeds. Expected: the ensemble is clearly above a
+single network, the average trained as one network is not; a student of the ensemble and a self-
+distilled network come out between the two. Cost: for N seeds, about 5 N trainings of one network,
+one of them N times as large. Command: tfdistill run configs/quickstart.yaml, or
+configs/mysteries/{small,full}.yaml.
 """
 
 import dataclasses
@@ -29,8 +30,8 @@ QUESTION = (
     "its own kind?"
 )
 
-# Test accuracy in percent. A: ResNet-18, CIFAR-10, github mrpositron/distillation, five seeds, weights of the
-# best validation epoch. C: WRN-28-10, CIFAR-100, arXiv 2012.09816, ten seeds.
+# Test accuracy in percent. A: ResNet-18, CIFAR-10, github mrpositron/distillation, five seeds,
+# weights of the best validation epoch. C: WRN-28-10, CIFAR-100, arXiv 2012.09816, ten seeds.
 PUBLISHED_A = {
     SINGLE: "85.95 ± 0.37",
     ENSEMBLE: "89.07",
@@ -45,7 +46,6 @@ PUBLISHED_C = {
     DISTILLED: "83.81",
     SELF_DISTILLED: "83.56",
 }
-
 
 
 def runs(config: StudyConfig) -> list[RunConfig]:
@@ -89,7 +89,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
-    """Return the study's tables: accuracy beside the published, calibration, teacher and student."""
+    """Return the tables: accuracy beside the published, calibration, teacher and student."""
     rows = by_row(records)
     return [_accuracy_table(rows), _fidelity_table(rows), _pairs_table(rows)]
 
@@ -151,9 +151,9 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
     )
     columns = ("", "runs", "best epoch", "last epoch", "gain", "published A", "published C")
     note = (
-        "Test accuracy in percent, mean ± standard deviation over seeds: of the weights with the best "
-        "validation accuracy, and of the last epoch. Gain: against the single networks, in points. "
-        "Published A: ResNet-18 on CIFAR-10, best epoch; C: WRN-28-10 on CIFAR-100."
+        "Test accuracy in percent, mean ± standard deviation over seeds: of the weights with the "
+        "best validation accuracy, and of the last epoch. Gain: against the single networks, in "
+        "points. Published A: ResNet-18 on CIFAR-10, best epoch; C: WRN-28-10 on CIFAR-100."
     )
     return Table("Test accuracy", columns, lines, note)
 
@@ -172,9 +172,9 @@ def _fidelity_table(rows: dict[str, list[Record]]) -> Table:
         for row, records in rows.items()
     )
     note = (
-        "On the test set, without any later temperature scaling. ECE: 15 bins of equal width. Agreement: "
-        "share of images where student and teacher name the same class. KL: mean KL(teacher || student) at "
-        "temperature 1."
+        "On the test set, without any later temperature scaling. ECE: 15 bins of equal width. "
+        "Agreement: share of images where student and teacher name the same class. KL: mean "
+        "KL(teacher || student) at temperature 1."
     )
     return Table("Calibration and fidelity to the teacher", columns, lines, note)
 

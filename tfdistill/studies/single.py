@@ -1,8 +1,8 @@
 """How good is one network, trained on labels or taught by another?
 
-The plain use of the library from the command line: for every seed one network, and with a teacher one student
-of it beside one trained alone. Cost: two trainings a seed, and the teacher's unless it is a saved model.
-Command: tfdistill train CONFIG.
+The plain use of the library from the command line: for every seed one network, and with a teacher
+one student of it beside one trained alone. Cost: two trainings a seed, and the teacher's unless it
+is a saved model. Command: tfdistill train CONFIG.
 """
 
 import dataclasses
