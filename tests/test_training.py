@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfdistill import data, records, training
+from tfdistill import data, measuring, records, training
 from tfdistill.checks import UsageError
 from tfdistill.config import (
     AugmentConfig,
@@ -47,6 +47,10 @@ def study(tmp_path_factory):
     return folder
 
 
+def load(study, name, part=None):
+    return measuring.load_network(study, name, data.load(DIGITS), part)
+
+
 def renamed(run, name, **changes):
     return dataclasses.replace(run, name=name, **changes)
 
@@ -60,7 +64,7 @@ def test_a_run_leaves_its_record_and_both_networks(study):
     }
     assert record.last["epoch"] == 3
     assert record.best["epoch"] == 1 + int(np.argmax(record.history["val_accuracy"]))
-    assert record.parameters == training.load_network(study, "teacher").count_params()
+    assert record.parameters == load(study, "teacher").count_params()
     assert record.flops > 0 and sum(record.calibration["count"]) == 797
 
 
@@ -75,8 +79,8 @@ def test_the_record_tells_what_the_saved_network_does(study, part):
 
 def test_a_student_is_compared_with_its_teacher(study):
     record = training.run(STUDENT, study)
-    student = training.load_network(study, "student")
-    teacher = training.load_network(study, "teacher")
+    student = load(study, "student")
+    teacher = load(study, "teacher")
     images = data.load(DIGITS).test.images
     same = student.predict(images, verbose=0).argmax(-1) == teacher.predict(
         images, verbose=0
@@ -91,7 +95,7 @@ def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypat
     settings = dataclasses.replace(STUDENT.distillation, similarity=1e-12)
     live = training.run(renamed(STUDENT, "live", distillation=settings), study)
     assert known.history["soft_loss"] == pytest.approx(live.history["soft_loss"], rel=1e-4)
-    a, b = (training.load_network(study, name, "last").get_weights() for name in ("known", "live"))
+    a, b = (load(study, name, "last").get_weights() for name in ("known", "live"))
     for first, second in zip(a, b, strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
 
@@ -109,7 +113,7 @@ def test_an_ensemble_is_evaluated_without_training(study):
         trained=False,
     )
     record = training.run(ensemble, study)
-    members = [training.load_network(study, name, "last") for name in ensemble.members]
+    members = [load(study, name, "last") for name in ensemble.members]
     test = data.load(DIGITS).test
     mean = sum(keras.ops.softmax(member.predict(test.images, verbose=0)) for member in members)
     expected = (np.argmax(mean, -1) == test.labels).mean()
@@ -119,7 +123,7 @@ def test_an_ensemble_is_evaluated_without_training(study):
 
 def test_several_networks_train_as_one_average(study):
     record = training.run(renamed(TEACHER, "average", width=2, average="logits"), study)
-    network = training.load_network(study, "average")
+    network = load(study, "average")
     assert len(network.members) == 2 and network.average == "logits"
     first, second = (member.get_weights()[-2] for member in network.members)
     assert (first != second).any()
@@ -151,7 +155,7 @@ def test_mixed_precision_trains_and_leaves_the_global_policy(study):
     record = training.run(renamed(TEACHER, "mixed", training=settings), study)
     assert record.status == records.FINISHED
     assert keras.config.dtype_policy().name == "float32"
-    assert training.load_network(study, "mixed").layers[2].compute_dtype == "bfloat16"
+    assert load(study, "mixed").layers[2].compute_dtype == "bfloat16"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study):
@@ -221,3 +225,24 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
     whole = training.run(renamed(TEACHER, "whole", training=LONG), tmp_path)
     assert resumed.weights == whole.weights
     assert resumed.history == whole.history
+
+
+def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tmp_path, caplog):
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(hidden))
+    network.export(tmp_path / "exported", verbose=False)
+    model = ModelConfig("saved", path=str(tmp_path / "exported"))
+    record = training.run(renamed(TEACHER, "exported", model=model, trained=False), study)
+    assert "probabilities" in caplog.text
+    images = data.load(DIGITS).test
+    accuracy = (network.predict(images.images, verbose=0).argmax(-1) == images.labels).mean()
+    assert record.last["test_accuracy"] == pytest.approx(accuracy)
+    student = training.run(renamed(STUDENT, "of-exported", teachers=("exported",)), study)
+    assert student.last["test_agreement"] > 0
+
+
+def test_tensorboard_logs_are_written_on_request(tmp_path):
+    training.run(TEACHER, tmp_path, tensorboard=True)
+    logs = list((records.run_folder(tmp_path, "teacher") / "tensorboard").rglob("events*"))
+    assert logs and all(path.stat().st_size > 0 for path in logs)

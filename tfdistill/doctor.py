@@ -1,6 +1,5 @@
 """What this machine offers: devices, XLA, precision, versions, data sets found."""
 
-import importlib.metadata
 import os
 import shutil
 from pathlib import Path
@@ -30,12 +29,12 @@ def tables(data_dir: str | None = None) -> list[Table]:
 
 
 def _machine() -> Table:
-    from tfdistill import training
+    from tfdistill import machine
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    xla = training.uses_xla("auto")
+    xla = machine.uses_xla("auto")
     rows = (
-        ("device", training.device()),
+        ("device", machine.device()),
         ("memory", f"{memory / 2**30:.1f} GiB"),
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         ("jit: auto", "XLA on" if xla else "XLA off (it slows small networks on a CPU)"),
@@ -45,14 +44,10 @@ def _machine() -> Table:
 
 
 def _versions() -> Table:
-    rows = []
-    for package in _PACKAGES:
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            version = "not installed"
-        rows.append((package, version))
-    return Table("Versions", ("package", "version"), tuple(rows))
+    from tfdistill import machine
+
+    rows = tuple((package, machine.version(package)) for package in _PACKAGES)
+    return Table("Versions", ("package", "version"), rows)
 
 
 def _data(data_dir: str | None) -> Table:

@@ -83,7 +83,7 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
         raise checks.UsageError(
             f"{folder} holds the results of another configuration: {key} is {there.get(key)!r} "
-            f"there and {here.get(key)!r} here{more}. Choose another --output, or remove the folder."
+            f"there and {here.get(key)!r} here{more}. Choose another --output or remove it."
         )
 
 

@@ -5,7 +5,6 @@ hash of everything that it was made from. Its list of file sizes is written last
 not fit its list is made again.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdistill import records
+from tfdistill.config import digest
 
 LIST = "complete.json"
 
@@ -46,11 +46,6 @@ def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
             # A full or read-only disk costs the time to decode again, not the run.
             return arrays
     return arrays
-
-
-def digest(value) -> str:
-    """Return a short stable hash of a JSON-able value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fingerprint(paths: Iterable[Path]) -> list[list]:

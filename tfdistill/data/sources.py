@@ -9,8 +9,8 @@ import os
 import numpy as np
 
 from tfdistill import checks
-from tfdistill.config import DataConfig, to_dict
-from tfdistill.data import digits, disk_cache, folders, images, prepared, splits
+from tfdistill.config import DataConfig, digest, to_dict
+from tfdistill.data import digits, folders, images, prepared, splits
 from tfdistill.data.examples import Dataset, Examples, Source
 
 __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load"]
@@ -57,7 +57,7 @@ def load(config: DataConfig) -> Dataset:
         (900, (8, 8, 1), 10)
     """
     settings = to_dict(config) | {"augment": None, "data_dir": prepared.data_dir(config)}
-    key = disk_cache.digest([settings, os.getcwd()])
+    key = digest(settings, os.getcwd())
     if key not in _loaded:
         kind, _, name = config.source.partition(":")
         checks.one_of("data.source", kind, SOURCES)

@@ -1,4 +1,4 @@
-"""What all losses on softened logits share: a temperature that a compiled step reads at run time."""
+"""What losses on softened logits share: a temperature that a compiled step reads at run time."""
 
 import keras
 from keras import ops

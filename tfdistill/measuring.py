@@ -1,0 +1,121 @@
+"""Networks of finished runs, and what is measured of them: figures, logits, a hash of weights."""
+
+import hashlib
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfdistill import data, machine, metrics, models, records
+from tfdistill.config import ModelConfig
+from tfdistill.data import pipeline
+from tfdistill.ensembles import average_logits
+
+
+def load_network(
+    study_folder: Path, name: str, images: data.Dataset, part: str | None = None
+) -> keras.Model:
+    """Return the network of a finished run.
+
+    Args:
+        study_folder: Folder of the study.
+        name: Name of the run.
+        images: The run's images.
+        part: `best` or `last` weights; None means what the run's configuration selects.
+    """
+    folder = records.run_folder(study_folder, name)
+    record = records.read(folder)
+    if not record.config["trained"]:
+        # The user's own file stays where it is; a SavedModel could not be written as .keras.
+        return build(ModelConfig(**record.config["model"]), images)
+    return keras.saving.load_model(folder / f"{part or record.select}.keras", compile=False)
+
+
+def build(config: ModelConfig, images: data.Dataset) -> keras.Model:
+    """Return a new network that fits the images."""
+    shape, classes = images.input_shape, images.num_classes
+    return models.build(config, shape, classes, images.mean, images.std)
+
+
+def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:
+    """Return a network's logits on unchanged examples in their order, `[n, classes]` float32."""
+    batches = pipeline.evaluation_batches(examples, settings.batch_size, settings.input_size)
+    return network.predict(batches.map(lambda x, y: x), verbose=0)
+
+
+def figures(
+    network, images: data.Dataset, settings: pipeline.BatchSettings, taught: np.ndarray | None
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return a network's figures on validation and test images, and its reliability diagram.
+
+    Args:
+        network: A Keras model whose `predict` gives logits.
+        images: Validation and test images.
+        settings: Batch and input size.
+        taught: Its teachers' logits on the test images, `[n, classes]`; None without teachers.
+    """
+    labels = images.test.labels
+    on_validation = predict(network, images.validation, settings)
+    on_test = predict(network, images.test, settings)
+    found = {"validation_accuracy": metrics.accuracy(on_validation, images.validation.labels)}
+    summary = metrics.summary(on_test, labels, taught)
+    found |= {f"test_{name}": value for name, value in summary.items()}
+    return found, metrics.reliability(on_test, labels)
+
+
+class TeacherLogits:
+    """The logits of finished runs on unaugmented images, remembered because many students ask.
+
+    Args:
+        study_folder: Folder of the study.
+        images: The images.
+        settings: Batch and input size.
+        jit: Whether to compile with XLA: `auto`, `on` or `off`.
+    """
+
+    _known: dict[str, np.ndarray] = {}
+
+    def __init__(
+        self,
+        study_folder: Path,
+        images: data.Dataset,
+        settings: pipeline.BatchSettings,
+        jit: str,
+    ):
+        self.study_folder = study_folder
+        self.images = images
+        self.settings = settings
+        self.jit = jit
+
+    def on_test(self, names: tuple[str, ...], average: str) -> np.ndarray:
+        """Return averaged logits on the test images in their order, `[n, classes]`."""
+        return self._averaged(names, average, "test")
+
+    def by_id(self, names: tuple[str, ...], average: str) -> np.ndarray:
+        """Return averaged logits on the training images by id, `[1, largest id + 1, classes]`."""
+        ids = self.images.train.ids
+        logits = self._averaged(names, average, "train")
+        table = np.zeros((1, ids.max() + 1, logits.shape[-1]), np.float32)
+        table[0, ids] = logits
+        return table
+
+    def _averaged(self, names: tuple[str, ...], average: str, split: str) -> np.ndarray:
+        members = np.stack([self._of(name, split) for name in names])
+        return keras.ops.convert_to_numpy(average_logits(members, average))
+
+    def _of(self, name: str, split: str) -> np.ndarray:
+        record = records.read(records.run_folder(self.study_folder, name))
+        key = f"{record.key} {record.weights[record.select]} {split}"
+        if key not in self._known:
+            network = load_network(self.study_folder, name, self.images)
+            network.compile(jit_compile=machine.uses_xla(self.jit))
+            self._known[key] = predict(network, getattr(self.images, split), self.settings)
+        return self._known[key]
+
+
+def weights_hash(network) -> str:
+    """Return the SHA-256 of all weights of a network."""
+    digest = hashlib.sha256()
+    for variable in network.weights:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
