@@ -124,7 +124,8 @@ class TestStudy:
 class TestOtherCommands:
     def test_train_trains_one_student_alone_and_from_a_saved_teacher(self, finished, config):
         teacher = finished[0] / "runs" / "single-0" / "best.keras"
-        options = ["--teacher.name=saved", f"--teacher.path={teacher}", "--student.name=cnn2"]
+        options = ["--teacher.name=saved", f"--teacher.path={teacher}", "--teacher.width=1"]
+        options += ["--student.name=cnn2", "--student.width=0.125"]
         done = tfdistill("train", config, "--seeds=[0]", *options)
         assert done.returncode == 0, done.stderr
         results = pd.read_csv(config.parent / "out" / "results.csv").set_index("run")
@@ -145,7 +146,7 @@ class TestOtherCommands:
         assert main(["doctor", "--data_dir", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
         assert "XLA" in printed and "tensorflow" in printed and "digits" in printed
-        assert "no prepared data set there" in printed
+        assert "none found" in printed
 
     @pytest.mark.parametrize("command", ["run", "train", "evaluate", "report", "doctor"])
     def test_help_explains_every_command(self, command):

@@ -249,6 +249,7 @@ def _parser(usage: str, description: str) -> ArgumentParser:
         usage=f"tfdistill {usage}",
         description=description,
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -55,9 +55,10 @@ def _data(data_dir: str | None) -> Table:
     from tfdistill.data import prepared
 
     folder = Path(prepared.data_dir(DataConfig(data_dir=data_dir)))
-    rows = [("digits", "built in")]
+    rows = [("digits", "built in"), ("prepared sets in", str(folder))]
     infos = sorted(folder.glob("*/*/dataset_info.json"))
     for info in infos:
         rows.append((f"tfds:{info.parts[-3]}", f"version {info.parts[-2]}"))
-    note = f"Looked in {folder}" + ("." if infos else ": no prepared data set there.")
-    return Table("Data", ("source", ""), tuple(rows), note)
+    if not infos:
+        rows.append(("", "none found"))
+    return Table("Data", ("source", ""), tuple(rows))
