@@ -317,6 +317,23 @@ def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images)
     assert losses[-1] < losses[0]
 
 
+def test_keras_tuner_searches_alpha_and_temperature(small_network, images, tmp_path):
+    import keras_tuner
+
+    x, y = images
+    teacher = small_network()
+
+    def build(choices):
+        alpha = choices.Choice("alpha", [0.1, 0.9])
+        temperature = choices.Choice("temperature", [1.0, 4.0])
+        return compiled(Distiller(small_network(), teacher, alpha=alpha, temperature=temperature))
+
+    tuner = keras_tuner.GridSearch(build, "val_accuracy", directory=tmp_path)
+    tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+    tried = {(h.get("alpha"), h.get("temperature")) for h in tuner.get_best_hyperparameters(4)}
+    assert tried == {(0.1, 1.0), (0.1, 4.0), (0.9, 1.0), (0.9, 4.0)}
+
+
 class TestErrors:
     @pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan"), "0.5"])
     def test_alpha_outside_its_range(self, small_network, alpha):
