@@ -11,7 +11,17 @@ PACKAGE = Path(tfdistill.__file__).parent
 LEVELS = [
     {"checks"},
     {"config", "records"},
-    {"progress", "machine", "losses", "models", "data", "metrics", "schedules", "studies"},
+    {
+        "startup",
+        "progress",
+        "machine",
+        "losses",
+        "models",
+        "data",
+        "metrics",
+        "schedules",
+        "studies",
+    },
     {"distiller", "ensembles", "resume"},
     {"measuring", "figures"},
     {"training", "evaluation"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from tfdistill import __version__, checks
+from tfdistill import __version__, checks, startup
 from tfdistill.config import DataConfig, StudyConfig, check_keys, read_yaml
 
 DESCRIPTION = (
@@ -84,11 +84,9 @@ def _study(command: str, arguments: list[str], **fixed: str) -> int:
     if options.dry_run:
         _print_tables([runner.plan_table(config, folder)])
         return 0
-    _quiet_tensorflow()
     from tfdistill.progress import display
 
-    progress = display()
-    found = runner.run_study(config, folder, progress)
+    found = runner.run_study(config, folder, display())
     return _finish(config, folder, found)
 
 
@@ -130,7 +128,7 @@ def _evaluate(arguments: list[str]) -> int:
         check_keys(DataConfig, values, str(path))
         parser.set_defaults({f"data.{key}": value for key, value in _flat_items(values)})
         given = _parse(parser, arguments, DataConfig, "data.")
-    _quiet_tensorflow()
+    startup.tensorflow()
     from tfdistill import evaluation
 
     given = parser.instantiate(given)
@@ -169,7 +167,7 @@ def _doctor(arguments: list[str]) -> int:
     parser = _parser("doctor [--data_dir PATH]", "Show what this machine offers to tfdistill.")
     parser.add_argument("--data_dir", type=str | None, help="where prepared data sets lie")
     given = parser.parse_args(arguments)
-    _quiet_tensorflow()
+    startup.tensorflow()
     from tfdistill import doctor
 
     _print_tables(doctor.tables(given.data_dir))
@@ -281,21 +279,3 @@ def _print_tables(tables: list) -> None:
     from tfdistill import reports
 
     reports.print_tables(tables, Console(highlight=False))
-
-
-def _quiet_tensorflow() -> None:
-    """Import TensorFlow without the lines about its build that it writes past Python."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_logical_devices()  # the devices have their say when they are first used
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-    # Every network has a function of its own; TensorFlow takes that for needless retracing.
-    tf.get_logger().setLevel("ERROR")

@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import yaml
 
-from tfdistill import checks, records
+from tfdistill import checks, records, startup
 from tfdistill.config import RunConfig, StudyConfig, to_dict
 from tfdistill.progress import Silent
 from tfdistill.records import FINISHED, Record, Table
@@ -58,6 +58,8 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
     runs = plan(config)
     check_folder(config, folder)
     if not all(_finished(run, folder) for run in runs):
+        progress.say("Starting TensorFlow and reading the images")
+        startup.tensorflow()
         _preflight(config, runs)
         with _alone(folder):
             _write_config(config, folder)
