@@ -151,16 +151,14 @@ def _cost(run: RunConfig) -> float:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = filelock.FileLock(folder / ".lock").acquire(timeout=0)
     except filelock.Timeout:
         raise checks.UsageError(
             f"Another process is working in {folder}. Wait for it, or choose another --output."
         ) from None
-    with lock:
+    with held:
         yield
-        lock.release()
 
 
 def _write_config(config: StudyConfig, folder: Path) -> None:
