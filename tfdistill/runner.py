@@ -93,7 +93,8 @@ def _do(config: StudyConfig, runs: list[RunConfig], folder: Path, progress: Sile
     from tfdistill import training
 
     unusable: set[str] = set()
-    progress.start(f"{len(runs)} runs in {folder}", {run.name: _cost(run) for run in runs})
+    costs = {run.name: 0.0 if _finished(run, folder) else _cost(run) for run in runs}
+    progress.start(f"{len(runs)} runs in {folder}", costs)
     try:
         for run in runs:
             record = _finished(run, folder)
