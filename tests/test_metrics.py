@@ -100,15 +100,6 @@ def test_a_teacher_without_doubt_diverges_by_the_students_log_probability():
     assert divergence == pytest.approx(math.log(4))
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 8.0])
-def test_fitted_temperature_makes_confidence_equal_accuracy(scale):
-    # Logits (2s, 0), right 3 times of 4: p = 3/4 needs 2s / T = ln 3.
-    logits, labels = scale * np.array([[2.0, 0.0]] * 4), np.array([0, 0, 0, 1])
-    temperature = metrics.fitted_temperature(logits, labels)
-    assert temperature == pytest.approx(2 * scale / math.log(3), rel=1e-5)
-    assert metrics.calibration_error(logits / temperature, labels) < 1e-5
-
-
 def test_a_constant_shift_of_the_logits_changes_nothing():
     logits, labels, teacher = random_split()
     shift = np.random.default_rng(1).normal(size=(len(labels), 1)) * 50
@@ -122,7 +113,6 @@ def test_extreme_logits_stay_finite():
     values = metrics.summary(logits, np.array([1, 2]), -logits)
     assert all(map(math.isfinite, values.values()))
     assert values["accuracy"] == 0.5
-    assert math.isfinite(metrics.fitted_temperature(logits, np.array([0, 2])))
 
 
 def test_summary_names_teacher_figures_only_with_a_teacher():

@@ -5,14 +5,9 @@ Calibration error: Naeini et al. (AAAI 2015) and Guo et al. (arXiv 1706.04599, e
 divergence: Stanton et al. (arXiv 2106.05945, section 3).
 """
 
-import math
-
 import numpy as np
 
 from tfdistill import checks
-
-GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -165,45 +160,6 @@ def teacher_divergence(teacher_logits: np.ndarray, student_logits: np.ndarray) -
     # p log p is 0 at p = 0, where the difference of the logarithms may be undefined.
     np.subtract(teacher, student, out=gap, where=weight > 0)
     return float(np.mean(np.sum(weight * gap, axis=-1)))
-
-
-def fitted_temperature(validation_logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature that minimises the negative log-likelihood of `logits / T`.
-
-    Fit it on validation data only; dividing the test logits by it is temperature scaling (Guo et
-    al., arXiv 1706.04599, section 4.2). The loss is convex in 1/T, so a golden-section search over
-    log T finds its only minimum; a perfect classifier has none and gets the lowest temperature.
-
-    Args:
-        validation_logits: `[n, classes]` float.
-        labels: `[n]` int in 0..classes-1.
-
-    Returns:
-        argmin_T NLL(z / T), in 0.01..100, to about six digits.
-
-    Example:
-        >>> logits, labels = [[2.0, 0.0]] * 4, [0, 0, 0, 1]  # sure at 0.88, right at 0.75
-        >>> round(fitted_temperature(logits, labels), 3)  # 2 / ln 3
-        1.82
-    """
-    logits, labels = _checked(validation_logits, labels)
-
-    def loss(log_temperature: float) -> float:
-        return negative_log_likelihood(logits / math.exp(log_temperature), labels)
-
-    low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    loss_left, loss_right = loss(left), loss(right)
-    while high - low > 1e-7:
-        if loss_left <= loss_right:
-            high, right, loss_right = right, left, loss_left
-            left = high - GOLDEN * (high - low)
-            loss_left = loss(left)
-        else:
-            low, left, loss_left = left, right, loss_right
-            right = low + GOLDEN * (high - low)
-            loss_right = loss(right)
-    return math.exp((low + high) / 2.0)
 
 
 def summary(
