@@ -36,8 +36,8 @@ from tfdistill.config import (
         (lambda: DataConfig(normalize=[0.5]), "'measured', 'none' or"),
         (lambda: AugmentConfig(resized_crop=2.0), "resized_crop must be a number from 0 to 1"),
         (lambda: ModelConfig(name="saved"), "needs a path"),
-        (lambda: StudyConfig(seeds=[1, 1]), "different whole numbers"),
-        (lambda: StudyConfig(seeds=[]), "different whole numbers"),
+        (lambda: StudyConfig(seeds=[1, 1]), "different values"),
+        (lambda: StudyConfig(seeds=[]), "different values"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line(make, message):

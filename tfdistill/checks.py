@@ -6,7 +6,7 @@ Every message is one line that says what came, what was expected and what to do.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UsageError(ValueError):
@@ -52,6 +52,15 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
             f"{_nearest(value, known)}"
         )
     return value
+
+
+def different(name: str, values: Sequence) -> Sequence:
+    """Return `values` if there are any and no two are equal, else raise."""
+    if not values or any(value in values[:place] for place, value in enumerate(values)):
+        raise UsageError(
+            f"{name} must be a list of one or more different values. Received: {name}={values!r}."
+        )
+    return values
 
 
 def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:

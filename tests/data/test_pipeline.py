@@ -12,6 +12,7 @@ from tfdistill.data import (
 )
 
 CROP = AugmentConfig(pad_crop=2, flip=True)
+TWO_VIEWS = AugmentConfig(pad_crop=2, flip=True, views=2, view_seed=5)
 EVERYTHING = AugmentConfig(2, True, resized_crop=0.5, rotation=20, cutout=2, mixup=0.4)
 
 
@@ -99,11 +100,25 @@ def test_seed_changes_order_and_views(numbered_images):
     assert not np.array_equal(*views)
 
 
-def test_views_return_after_num_views_in_another_order(numbered_images):
-    shown = epochs(numbered_images, settings(), 3, num_views=2)
+def test_views_return_after_their_number_in_another_order(numbered_images):
+    shown = epochs(numbered_images, settings(augment=TWO_VIEWS), 3)
     assert sorted(map(bytes, shown[2][0])) == sorted(map(bytes, shown[0][0]))
     assert not np.array_equal(shown[2][0], shown[0][0])
     assert sorted(map(bytes, shown[1][0])) != sorted(map(bytes, shown[0][0]))
+
+
+def test_numbered_views_are_the_same_to_every_run(numbered_images):
+    runs = [settings(augment=TWO_VIEWS, seed=seed) for seed in (0, 1)]
+    one, other = (epochs(numbered_images, run, 1)[0] for run in runs)
+    assert sorted(map(bytes, one[0])) == sorted(map(bytes, other[0]))
+    assert not np.array_equal(one[1], other[1])  # in another order
+
+
+def test_a_view_of_some_places_is_that_part_of_the_whole(numbered_images):
+    run = settings(augment=EVERYTHING)
+    whole = joined(view_batches(numbered_images, run, view=1))
+    some = joined(view_batches(numbered_images, run, view=1, places=np.array([7, 3, 39])))
+    assert np.array_equal(some, whole[[7, 3, 39]])
 
 
 def test_mixup_mixes_images_as_it_mixes_labels(numbered_images):
@@ -141,26 +156,31 @@ def test_input_size_is_what_batches_have(numbered_images):
 def test_teacher_logits_belong_to_example_and_view(numbered_images):
     views, ids = np.meshgrid(np.arange(2), np.arange(79), indexing="ij")
     logits = np.stack([views, ids, ids, ids], axis=-1).astype(np.float32)
-    plain = settings(augment=AugmentConfig())
-    batches = list(training_batches(numbered_images, plain, epochs=3, teacher_logits=logits))
+    run = settings(augment=TWO_VIEWS)
+    rendered = [joined(view_batches(numbered_images, run, view)) for view in (0, 1)]
+    place_of = {number: place for place, number in enumerate(numbered_images.ids)}
+    batches = list(training_batches(numbered_images, run, epochs=3, teacher_logits=logits))
     assert len(batches) == 9
     for step, (images, targets) in enumerate(batches):
-        order = places(images.numpy(), numbered_images)
+        view = step // 3 % 2
         known = targets["teacher_logits"].numpy()
-        assert np.array_equal(known[:, 1], numbered_images.ids[order])
-        assert (known[:, 0] == step // 3 % 2).all()
+        order = [place_of[number] for number in known[:, 1]]
+        assert (known[:, 0] == view).all()
+        assert np.array_equal(images, rendered[view][order])
         assert np.array_equal(targets["label"], numbered_images.labels[order])
 
 
 @pytest.mark.parametrize("shape", [(1, 79, 4), (2, 78, 4), (79, 4)])
 def test_teacher_logits_must_cover_views_and_examples(numbered_images, shape):
+    run, logits = settings(augment=TWO_VIEWS), np.zeros(shape, np.float32)
     with pytest.raises(UsageError, match="at least 2 views and 79 ids"):
+        training_batches(numbered_images, run, epochs=2, teacher_logits=logits)
+
+
+def test_views_without_end_have_no_known_logits(numbered_images):
+    with pytest.raises(UsageError, match="Set augment.views"):
         training_batches(
-            numbered_images,
-            settings(),
-            epochs=2,
-            num_views=2,
-            teacher_logits=np.zeros(shape, np.float32),
+            numbered_images, settings(), epochs=2, teacher_logits=np.zeros((2, 79, 4), np.float32)
         )
 
 

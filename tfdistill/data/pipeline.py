@@ -56,7 +56,6 @@ def training_batches(
     *,
     epochs: int,
     first_epoch: int = 0,
-    num_views: int | None = None,
     teacher_logits: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` .. `epochs` - 1, one after the other.
@@ -68,9 +67,8 @@ def training_batches(
         settings: Batch size, seed and changes.
         epochs: Number of epochs of the whole training, not of the rest.
         first_epoch: Where to start.
-        num_views: Epoch e shows view e modulo this; None means as many views as `teacher_logits`
-            has, or a new one in every epoch.
-        teacher_logits: `[views, largest id + 1, classes]` float32, an array or like one.
+        teacher_logits: `[views, largest id + 1, classes]` floats, an array or, as a `TeacherCache`
+            gives, what has a `shape` and answers to `[view, ids]` with `[b, classes]`.
 
     Returns:
         A `tf.data.Dataset` of (images, labels): `[b, h, w, c]` uint8 and `[b]` int32, or
@@ -88,8 +86,8 @@ def training_batches(
     """
     checks.count("epochs", epochs, minimum=first_epoch)
     store = _store(examples)
+    num_views = settings.augment.num_views
     if teacher_logits is not None:
-        num_views = num_views or teacher_logits.shape[0]
         _check_logits(teacher_logits.shape, num_views, store.num_ids)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -98,11 +96,10 @@ def training_batches(
         order = views.order(settings.seed, epoch, store.count)
         if teacher_logits is None:
             return _in_batches(order, settings.batch_size, render)
-        logits = _logits_of_view(teacher_logits, view)
 
         def batch(places: tf.Tensor):
             images, labels = render(places)
-            known = tf.gather(logits, tf.gather(store.ids, places))
+            known = _rows_of(teacher_logits, view, tf.gather(store.ids, places))
             return images, {"label": labels, "teacher_logits": known}
 
         return _in_batches(order, settings.batch_size, batch)
@@ -110,17 +107,26 @@ def training_batches(
     return _served(tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch))
 
 
-def view_batches(examples: Examples, settings: BatchSettings, view: int) -> tf.data.Dataset:
+def view_batches(
+    examples: Examples, settings: BatchSettings, view: int, places: np.ndarray | None = None
+) -> tf.data.Dataset:
     """Return the images of one view, `[b, h, w, c]` uint8, in the order of the examples.
 
     They equal, to the bit, what `training_batches` shows in an epoch of this view.
+
+    Args:
+        examples: All of the training set: with mixup, the others decide with whom one is mixed.
+        settings: Batch size, seed and changes.
+        view: View number, >= 0.
+        places: `[m]` places of the examples to show; None means all.
     """
     store = _store(examples)
+    wanted = np.arange(store.count) if places is None else np.asarray(places)
     # On the host also where there is a GPU, as the functions of a pipeline are.
     with tf.device("CPU"):
         render = _renderer(store, settings, tf.constant(view, tf.int64))
-        places = tf.range(store.count, dtype=tf.int64)
-    return _served(_in_batches(places, settings.batch_size, lambda part: render(part)[0]))
+        ordered = tf.constant(wanted, tf.int64)
+    return _served(_in_batches(ordered, settings.batch_size, lambda part: render(part)[0]))
 
 
 def evaluation_batches(
@@ -170,7 +176,8 @@ def _store(examples: Examples) -> _Store:
 
 def _renderer(store: _Store, settings: BatchSettings, view: tf.Tensor):
     """Return the function that makes a batch of `view` from the places of its examples."""
-    change, seed = settings.augment, settings.seed
+    change = settings.augment
+    seed = settings.seed if change.views is None else change.view_seed
     draws = views.draws(seed, view, store.num_ids) if change.active else None
 
     def changed(places: tf.Tensor) -> tf.Tensor:
@@ -219,14 +226,20 @@ def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(2).with_options(options)
 
 
-def _logits_of_view(teacher_logits: np.ndarray, view: tf.Tensor) -> tf.Tensor:
-    def read(number: np.ndarray) -> np.ndarray:
-        return np.asarray(teacher_logits[number], np.float32)
+def _rows_of(teacher_logits: np.ndarray, view: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    def read(number: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        return np.asarray(teacher_logits[number, wanted], np.float32)
 
-    return tf.ensure_shape(tf.numpy_function(read, [view], tf.float32), teacher_logits.shape[1:])
+    rows = tf.numpy_function(read, [view, ids], tf.float32)
+    return tf.ensure_shape(rows, (None, teacher_logits.shape[-1]))
 
 
-def _check_logits(shape: tuple[int, ...], num_views: int, num_ids: int) -> None:
+def _check_logits(shape: tuple[int, ...], num_views: int | None, num_ids: int) -> None:
+    if num_views is None:
+        raise checks.UsageError(
+            "Teacher logits of changed images need a number of views. Received: views=None. Set "
+            "augment.views, for example to 10."
+        )
     if len(shape) != 3 or shape[0] < num_views or shape[1] < num_ids:
         raise checks.UsageError(
             f"teacher_logits must be [views, ids, classes] with at least {num_views} views and "

@@ -1,0 +1,206 @@
+"""A whole study, as a user writes it, and the runs that it becomes."""
+
+from dataclasses import dataclass, field
+
+from tfdistill import checks
+from tfdistill.config.images import DataConfig
+from tfdistill.config.networks import (
+    CacheConfig,
+    DistillationConfig,
+    ModelConfig,
+    TrainingConfig,
+)
+
+TUNERS = ("grid", "random", "bayesian", "hyperband")
+
+
+@dataclass(frozen=True)
+class PopulationConfig:
+    """Students that are trained together, in one step over the same batch and teacher logits.
+
+    Their weights are those they would get alone, so this changes no result, only time and memory.
+
+    Args:
+        size: Students in one step; 1 trains one after the other, null takes as many as fit.
+        memory: Limit of their memory in GB, where the size is null.
+    """
+
+    size: int | None = 1
+    memory: float = 4.0
+
+    def __post_init__(self):
+        if self.size is not None:
+            checks.count("population.size", self.size)
+        checks.positive("population.memory", self.memory)
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """The rows of the study `alpha_temperature`.
+
+    Args:
+        alphas: Weights of the soft loss.
+        temperatures: Temperatures.
+        scale_by_t2: One grid for each: false as published, true with the factor T^2.
+        baseline_seeds: Further seeds of the student alone, with which every cell is compared.
+        same_size: Pairs [alpha, temperature] at which the teacher's own architecture is taught.
+        similarity: Weight of the similarity-preserving loss in its row; 0 leaves it out.
+    """
+
+    alphas: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5, 0.75, 0.9])
+    temperatures: list[float] = field(
+        default_factory=lambda: [1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 30.0, 40.0, 50.0]
+    )
+    scale_by_t2: list[bool] = field(default_factory=lambda: [False, True])
+    baseline_seeds: list[int] = field(default_factory=list)
+    same_size: list[list[float]] = field(default_factory=lambda: [[0.5, 10.0], [0.9, 5.0]])
+    similarity: float = 3000.0
+
+    def __post_init__(self):
+        for alpha in self.alphas:
+            checks.fraction("grid.alphas", alpha)
+        for temperature in self.temperatures:
+            checks.positive("grid.temperatures", temperature)
+        for name in ("alphas", "temperatures", "scale_by_t2"):
+            checks.different(f"grid.{name}", getattr(self, name))
+        for seed in self.baseline_seeds:
+            checks.count("grid.baseline_seeds", seed, minimum=0)
+        if any(len(pair) != 2 for pair in self.same_size):
+            raise checks.UsageError(
+                "grid.same_size must be a list of pairs [alpha, temperature]. Received: "
+                f"same_size={self.same_size!r}."
+            )
+        for alpha, temperature in self.same_size:
+            checks.fraction("grid.same_size", alpha)
+            checks.positive("grid.same_size", temperature)
+        checks.non_negative("grid.similarity", self.similarity)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A search, done by `tfdistill sweep` with Keras Tuner.
+
+    Args:
+        tuner: `grid`, `random`, `bayesian` or `hyperband`.
+        space: What is searched: a key of the study, such as `distillation.alpha` or
+            `student.width`, with a list of values, or with {min, max} and, where wanted, `step` and
+            `sampling` (`linear` or `log`).
+        trials: Number of trials of `random` and `bayesian`; a grid tries every point once, and
+            Hyperband as many as follow from the epochs and its `factor`.
+        factor: Of Hyperband: one trial in so many goes on, for so many times the epochs.
+        seed: Seed of the tuner's draws.
+        confirm_seeds: Fresh seeds with which the best trial, and the student alone, are trained
+            again, before their test accuracy is reported.
+    """
+
+    tuner: str = "grid"
+    space: dict[str, list | dict] = field(
+        default_factory=lambda: {
+            "distillation.alpha": [0.1, 0.5, 0.9],
+            "distillation.temperature": [1.0, 4.0, 10.0],
+        }
+    )
+    trials: int = 20
+    factor: int = 3
+    seed: int = 0
+    confirm_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])
+
+    def __post_init__(self):
+        checks.one_of("sweep.tuner", self.tuner, TUNERS)
+        checks.count("sweep.trials", self.trials)
+        checks.count("sweep.factor", self.factor, minimum=2)
+        checks.count("sweep.seed", self.seed, minimum=0)
+        checks.different("sweep.confirm_seeds", self.confirm_seeds)
+        for seed in self.confirm_seeds:
+            checks.count("sweep.confirm_seeds", seed, minimum=0)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A whole study: the file that `tfdistill run` takes.
+
+    Args:
+        study: Which study; `tfdistill run --help` lists them.
+        output: Folder for records, weights and the report; default results/ and the file's name.
+        seeds: One run of every kind for each seed.
+        data: The images.
+        teacher: The teacher network.
+        student: The student network; null means the teacher's architecture.
+        training: How teachers, and students too unless `student_training` is given, are trained.
+        student_training: How students are trained; null means as the teachers.
+        distillation: What a student learns from the ensemble of teachers.
+        self_distillation: What a network learns from one of its own kind; null means the same.
+        teacher_data: The images that teachers are trained on; null means the same.
+        cache: How teachers' logits are stored; null runs the teachers in every step. Teachers of
+            feature losses, and of images with views without end, are always run.
+        population: Students that are trained together.
+        grid: The rows of the study `alpha_temperature`.
+        sweep: What `tfdistill sweep` searches.
+        tensorboard: Also write TensorBoard logs.
+        note: A remark for the report, such as what is special about the images.
+    """
+
+    study: str = "mysteries"
+    output: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: ModelConfig | None = field(default_factory=ModelConfig)
+    student: ModelConfig | None = None
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    student_training: TrainingConfig | None = None
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    self_distillation: DistillationConfig | None = None
+    teacher_data: DataConfig | None = None
+    cache: CacheConfig | None = field(default_factory=CacheConfig)
+    population: PopulationConfig = field(default_factory=PopulationConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    tensorboard: bool = False
+    note: str = ""
+
+    def __post_init__(self):
+        checks.different("seeds", self.seeds)
+        for seed in self.seeds:
+            checks.count("seeds", seed, minimum=0)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of a study: a network to train, or an ensemble of trained ones to evaluate.
+
+    Args:
+        name: Unique within the study; also the name of its folder.
+        row: The row of the table that it belongs to.
+        seed: Seed of its initial weights, and of the order and views of its images.
+        data: The images.
+        model: The network; null for an ensemble of finished runs, which is only evaluated.
+        training: How it is trained.
+        teachers: Names of the runs that teach it.
+        distillation: What it learns from them; null without teachers.
+        members: Names of the runs that an ensemble averages.
+        trained: Whether it is trained; a saved teacher is only evaluated.
+        width: Number of networks that are trained as one averaged model.
+        average: How members are averaged: `probabilities` or `logits`.
+        cache: How the teachers' logits are stored; null runs the teachers in every step.
+        stop_epoch: Stop after so many of the `epochs` for now; null trains them all.
+    """
+
+    name: str
+    row: str
+    seed: int
+    data: DataConfig
+    model: ModelConfig | None
+    training: TrainingConfig
+    teachers: tuple[str, ...] = ()
+    distillation: DistillationConfig | None = None
+    members: tuple[str, ...] = ()
+    trained: bool = True
+    width: int = 1
+    average: str = "probabilities"
+    cache: CacheConfig | None = None
+    stop_epoch: int | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the runs that must be finished first."""
+        return self.teachers + self.members
