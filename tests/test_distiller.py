@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from tfdistill import Distiller, Ensemble, FeatureLoss, SimilarityPreserving, SoftTargets
@@ -49,6 +50,24 @@ def test_the_loss_is_the_formula_with_weights_and_regularisation(small_network, 
     assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)
     assert float(logs["hard_loss"]) == pytest.approx((hard * sample_weight).mean(), rel=1e-5)
     assert float(logs["soft_loss"]) == pytest.approx((soft * sample_weight).mean(), rel=1e-5)
+
+
+def test_weights_of_examples_count_beside_arrays_and_beside_datasets(small_network, images):
+    x, y = images
+    targets = {"label": y, "teacher_logits": small_network()(x).numpy()}
+    weights = np.linspace(0.0, 2.0, len(x)).astype("float32")
+    student = small_network()
+    dataset = tf.data.Dataset.from_tensor_slices((x, targets, weights)).batch(24)
+    losses = []
+    for data in ((x, targets, weights), (dataset,)):
+        distiller = compiled(Distiller(copy_of(student)))
+        names = ("x", "y", "sample_weight")
+        given = dict(zip(names, data, strict=False))
+        history = distiller.fit(**given, batch_size=None if len(data) == 1 else 24, verbose=0)
+        losses.append(history.history["loss"][0])
+    unweighted = compiled(Distiller(copy_of(student))).fit(x, targets, batch_size=24, verbose=0)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(unweighted.history["loss"][0], rel=1e-3)
 
 
 def test_logits_in_the_batch_train_as_the_live_teacher_does(small_network, images):

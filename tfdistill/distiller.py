@@ -154,10 +154,12 @@ class Distiller(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return super().train_step((x, self._with_teacher(x, y), sample_weight))
+        weights = one_weight(sample_weight)
+        return super().train_step((x, self._with_teacher(x, y), weights))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         y, (logits, activations) = _targets(y), _outputs(y_pred)
+        sample_weight = one_weight(sample_weight)
         hard = super().compute_loss(x, y[LABEL], logits, sample_weight, training)
         if TEACHER_LOGITS not in y:
             return hard
@@ -175,7 +177,7 @@ class Distiller(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y, (logits, activations) = _targets(y), _outputs(y_pred)
-        results = super().compute_metrics(x, y[LABEL], logits, sample_weight)
+        results = super().compute_metrics(x, y[LABEL], logits, one_weight(sample_weight))
         measured = {"hard_loss", "soft_loss"} if TEACHER_LOGITS in y else set()
         measured |= {"feature_loss"} if activations else set()
         # A metric that was not updated would be shown as 0.0.
@@ -236,6 +238,11 @@ class _Dial:
 
     def __init__(self, value: float):
         self.variable = keras.Variable(value, trainable=False, dtype="float32", name="alpha")
+
+
+def one_weight(sample_weight):
+    """Return the `[batch]` weights of examples: Keras gives arrays one for each key of y."""
+    return sample_weight[LABEL] if isinstance(sample_weight, dict) else sample_weight
 
 
 def _untracked(model):
