@@ -6,9 +6,10 @@ afterwards), the history and the best epoch so far, and writes two files that a 
 
 import json
 import math
+import statistics
 import time
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -17,43 +18,51 @@ import numpy as np
 from tfdistill import records
 from tfdistill.progress import Silent
 
-STATE, BEST_WEIGHTS = "state.npz", "best.npz"
+STATE = "state.npz"
 
 
-@dataclass
 class TrainingState:
     """Where a training stands, in memory and, after every epoch, on disk.
 
+    It may be of several models that are trained together; lists hold one entry for each, in order.
+
     Args:
-        folder: The run's folder.
-        key: Hash of the run's configuration; a state with another key is not used.
-        learner: The compiled model that is fitted, its optimiser built.
-        network: The network in it whose best weights are kept.
+        folder: Where the state is kept.
+        key: Hash of what is trained and how; a state with another key is not used.
+        learners: The compiled models that are fitted, their optimisers built.
+        networks: The network in each of them whose best weights are kept.
     """
 
-    folder: Path
-    key: str
-    learner: keras.Model
-    network: keras.Model
-    history: dict[str, list[float]] = field(default_factory=dict)
-    failure: str = ""
-    spent: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def epochs_done(self) -> int:
-        """Number of finished epochs."""
-        return len(self.history.get("loss", ()))
-
-    @property
-    def best_epoch(self) -> int:
-        """Epoch (0, 1, ...) of the highest validation accuracy, the first of equals."""
-        return int(np.argmax(self.history["val_accuracy"]))
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        learners: Sequence[keras.Model],
+        networks: Sequence[keras.Model],
+    ):
+        self.folder = Path(folder)
+        self.key = key
+        self.learners = list(learners)
+        self.networks = list(networks)
+        self.epochs_done = 0
+        self.histories: list[dict[str, list[float]]] = [{} for _ in self.learners]
+        self.failures = [""] * len(self.learners)
+        self._spent = 0.0
+        self._began = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Time spent so far, over all interruptions."""
-        return self.spent + time.monotonic() - self.began
+        return self._spent + time.monotonic() - self._began
+
+    @property
+    def failed(self) -> bool:
+        """Whether no model is left to train."""
+        return all(self.failures)
+
+    def best_epoch(self, place: int) -> int:
+        """Epoch (0, 1, ...) of a model's highest validation accuracy, the first of equals."""
+        return int(np.argmax(self.histories[place]["val_accuracy"]))
 
     def restore(self) -> bool:
         """Take up the last finished epoch of an interrupted training, if there was one."""
@@ -67,47 +76,64 @@ class TrainingState:
             return False
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
-        self.history, self.failure, self.spent = meta["history"], meta["failure"], meta["seconds"]
+        self.epochs_done, self._spent = meta["epochs_done"], meta["seconds"]
+        self.histories, self.failures = meta["histories"], meta["failures"]
         return True
 
-    def finish_epoch(self, logs: dict[str, float]) -> None:
-        """Add an epoch's figures, keep its weights if they are the best so far, save the state."""
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
-        if self.best_epoch == self.epochs_done - 1:
-            # Before the state: if killed in between, the epoch is repeated and rewrites the same.
-            arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.network.variables)}
-            with records.appearing(self.folder / BEST_WEIGHTS) as path:
-                np.savez(path, **arrays)
+    def finish_epoch(self, logs: Sequence[dict[str, float]]) -> None:
+        """Add an epoch's figures, keep weights that are the best so far, save the state."""
+        for place, (history, figures) in enumerate(zip(self.histories, logs, strict=True)):
+            if self.failures[place]:
+                continue
+            for name, value in figures.items():
+                history.setdefault(name, []).append(float(value))
+            if self.best_epoch(place) == self.epochs_done:
+                # Before the state: if killed in between, the epoch is repeated, to the same end.
+                self._keep_best(place)
+        self.epochs_done += 1
         self._save()
 
-    def fail(self, message: str) -> None:
-        """Note that the training cannot go on."""
-        self.failure = message
-        self._save()
+    def fail(self, place: int, message: str) -> None:
+        """Note that a model's training cannot go on."""
+        self.failures[place] = self.failures[place] or message
+        if self.failed:
+            self._save()
 
-    def load_best(self) -> None:
-        """Give the network its weights of the best epoch."""
-        with np.load(self.folder / BEST_WEIGHTS) as saved:
-            for i, variable in enumerate(self.network.variables):
+    def load_best(self, place: int) -> None:
+        """Give a network its weights of the best epoch."""
+        with np.load(self._best_file(place)) as saved:
+            for i, variable in enumerate(self.networks[place].variables):
                 variable.assign(saved[f"v{i}"])
 
     def clear(self) -> None:
-        """Remove the files, once the run's record is written."""
-        for name in (STATE, BEST_WEIGHTS):
-            (self.folder / name).unlink(missing_ok=True)
+        """Remove the files, once the results are written; and the folder, if nothing is left."""
+        (self.folder / STATE).unlink(missing_ok=True)
+        for place in range(len(self.networks)):
+            self._best_file(place).unlink(missing_ok=True)
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _best_file(self, place: int) -> Path:
+        return self.folder / f"best-{place}.npz"
+
+    def _keep_best(self, place: int) -> None:
+        variables = self.networks[place].variables
+        with records.appearing(self._best_file(place)) as path:
+            np.savez(path, **{f"v{i}": v.numpy() for i, v in enumerate(variables)})
 
     @property
     def _variables(self) -> list:
-        # The optimiser's hold its slots, its step and the loss scale; the model's the states of
+        # An optimiser's hold its slots, its step and the loss scale; a model's the states of
         # random-number generators.
-        return [*self.learner.variables, *self.learner.optimizer.variables]
+        pairs = ((learner.variables, learner.optimizer.variables) for learner in self.learners)
+        return [variable for pair in pairs for variables in pair for variable in variables]
 
     def _save(self) -> None:
         meta = {
             "key": self.key,
-            "history": self.history,
-            "failure": self.failure,
+            "epochs_done": self.epochs_done,
+            "histories": self.histories,
+            "failures": self.failures,
             "seconds": self.seconds,
         }
         arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(self._variables)}
@@ -116,30 +142,56 @@ class TrainingState:
 
 
 class EpochEnd(keras.callbacks.Callback):
-    """Saves the state after every epoch, shows progress, stops at a loss that is no number."""
+    """Saves the state after every epoch, shows progress, stops at a loss that is no number.
 
-    def __init__(self, state: TrainingState, progress: Silent, epochs: int, steps: int):
+    Args:
+        state: Of the training.
+        progress: Where to show progress; None shows nothing.
+        epochs: Epochs of the whole training.
+        steps: Steps of an epoch, where they are known.
+        split: Turns Keras's logs into one dictionary for each model; None means that there is one.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        progress: Silent | None,
+        epochs: int,
+        steps: int | None = None,
+        split: Callable[[dict], list[dict]] | None = None,
+    ):
         super().__init__()
         self.state = state
-        self.progress = progress
+        self.progress = progress or Silent()
         self.epochs = epochs
         self.steps = steps
+        self.split = split or (lambda logs: [logs])
         self.present = state.epochs_done
 
     def on_epoch_begin(self, epoch, logs=None):
         self.present = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
+        for place, figures in enumerate(self.split(logs)):
+            loss = float(figures["loss"])
+            if not math.isfinite(loss):
+                self.state.fail(place, self._failure(loss, batch))
+        if self.state.failed:
             self.model.stop_training = True
-            self.state.fail(
-                f"the loss became {loss} in epoch {self.present + 1} of {self.epochs}, step "
-                f"{batch + 1} of {self.steps}; lower the learning rate"
-            )
-        self.progress.step(self.present, self.epochs, (batch + 1) / self.steps)
+        if self.steps:
+            self.progress.step(self.present, self.epochs, (batch + 1) / self.steps)
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self.state.failure:
-            self.state.finish_epoch(logs)
-            self.progress.epoch(epoch, self.epochs, logs)
+        if not self.state.failed:
+            each = self.split(logs)
+            self.state.finish_epoch(each)
+            shared = set.intersection(*map(set, each))
+            means = {name: statistics.fmean(logs[name] for logs in each) for name in shared}
+            self.progress.epoch(epoch, self.epochs, means)
+
+    def _failure(self, loss: float, batch: int) -> str:
+        steps = f" of {self.steps}" if self.steps else ""
+        return (
+            f"the loss became {loss} in epoch {self.present + 1} of {self.epochs}, step "
+            f"{batch + 1}{steps}; lower the learning rate"
+        )
