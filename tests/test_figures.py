@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from tfdistill import figures
+from tfdistill import drawing, figures
 from tfdistill.records import Record
 
 
@@ -61,7 +61,7 @@ def test_a_figure_without_data_is_empty(figure):
 @all_figures
 def test_figures_take_the_colour_of_the_page_and_load_nothing(figure):
     svg = figure(study())
-    assert "currentColor" in svg and figures.INK not in svg
+    assert "currentColor" in svg and drawing.INK not in svg
     assert svg.startswith("<svg role=") and "<!DOCTYPE" not in svg
     assert "href" not in svg.replace('xlink:href="#', "").replace("xmlns:xlink", "")
     assert '<g id="' not in svg

@@ -32,9 +32,8 @@ def record(name, **changes):
         "versions": {"keras": "3.15.1"},
         "device": "a device",
     }
-    return Record(
-        name, "row of " + name, 0, "k", {"training": {"select": "best"}}, **values | changes
-    )
+    values |= {"row": "row of " + name, "config": {"training": {"select": "best"}}}
+    return Record(name, seed=0, key="k", **values | changes)
 
 
 LOST = record("lost", status="diverged", message="loss became NaN in epoch 3", best={}, last={})
@@ -210,3 +209,54 @@ def test_markdown_escapes_and_aligns():
         "",
         "Mean over seeds.",
     ]
+
+
+def grid_records(alphas, temperatures):
+    yield record("alone", row="student alone", config=grid_config("alone"))
+    for alpha in alphas:
+        for temperature in temperatures:
+            row = f"alpha {alpha}, T {temperature}"
+            values = {"alpha": alpha, "temperature": temperature, "scale_by_t2": False}
+            best = {"test_accuracy": 0.8, "validation_accuracy": 0.8 + alpha / 10}
+            yield record(row, row=row, best=best, config=grid_config(row, values))
+
+
+def grid_config(name, distillation=None):
+    teachers = ["teacher"] if distillation else []
+    select = {"training": {"select": "best"}}
+    return {"name": name, "row": name, "teachers": teachers, "distillation": distillation} | select
+
+
+def written(folder, runs):
+    return Page(reports.write_report(folder, "t", "q", [], runs).read_text(encoding="utf-8"))
+
+
+def test_a_grid_has_its_figures_and_only_its_best_cell_is_a_row_of_the_others(tmp_path):
+    page = written(tmp_path, list(grid_records([0.1, 0.5, 0.9], range(1, 11))))
+    assert "Accuracy by alpha and temperature" in page.texts
+    assert "Accuracy by epoch, for each cell" in page.texts
+    strip = page.texts[page.texts.index("Test accuracy") :]
+    strip = strip[: strip.index("Accuracy by epoch")]
+    assert "student alone" in strip and "alpha 0.9, T 1" in strip
+    assert "alpha 0.1, T 1" not in strip
+    assert any(text.startswith("Of each grid") for text in page.texts)
+
+
+def test_a_small_grid_keeps_all_its_rows(tmp_path):
+    page = written(tmp_path, list(grid_records([0.1, 0.9], [1, 4])))
+    strip = page.texts[page.texts.index("Test accuracy") :]
+    assert "alpha 0.1, T 1" in strip and "Accuracy by alpha and temperature" in page.texts
+    assert not any(text.startswith("Of each grid") for text in page.texts)
+
+
+def test_too_many_rows_outside_a_grid_are_not_drawn(tmp_path):
+    page = written(tmp_path, [record(f"run {i}") for i in range(reports.MANY_ROWS + 1)])
+    assert "svg" not in page.tags
+    assert "There are no figures with a mark for each of the 25 rows." in page.texts
+
+
+@pytest.mark.parametrize("count, folded", [(reports.MANY_RUNS, 0), (reports.MANY_RUNS + 1, 1)])
+def test_a_long_table_of_runs_is_folded(tmp_path, count, folded):
+    runs = [record(f"run {i}", row="row") for i in range(count)]
+    page = written(tmp_path, runs)
+    assert page.tags.count("details") == folded and f"run {count - 1}" in page.texts

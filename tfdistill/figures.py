@@ -1,52 +1,23 @@
 """Figures of a study: records in, SVG text out, ready to stand inside a report.
 
-Axes and text take the colour of the surrounding page and the background is transparent, so the
-same figure reads on light and on dark. Colours are close to Okabe & Ito's, safe for colour-blind
-readers; rows also differ by marker, and keep colour and marker in all figures of a study. A row
-without data is left out, and a figure without any row is the empty string.
+Rows differ by colour and by marker, and keep both in all figures of a study. A row without data is
+left out, and a figure without any row is the empty string.
 """
 
-import io
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from tfdistill.drawing import COLORS, INK, svg
 from tfdistill.records import Record, by_row, spread
 
-# Stands for the colour of the page's text; no figure uses it for anything else.
-INK = "#010203"
-COLORS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 # The diamond is left to published values.
 MARKERS = ("o", "s", "^", "v", "P", "X", "p", "h")
 FEW_ROWS, FEW_EPOCHS = len(COLORS), 12
-WIDTH, LABEL = 5.8, 28
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tfdistill",
-    # A name such as "$5 model" is text, not a formula.
-    "text.parse_math": False,
-    "font.size": 9.5,
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.15,
-    "grid.linewidth": 0.6,
-    "axes.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-STYLE |= dict.fromkeys(
-    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"),
-    INK,
-)
+LABEL = 28
 
 
 def accuracy_by_epoch(records: Iterable[Record]) -> str:
@@ -279,24 +250,4 @@ def _legend(figure: Figure, names: Sequence[str]) -> None:
 
 
 def _svg(rows: Mapping, height: float, draw: Callable[[Figure], None], label: str) -> str:
-    if not rows:
-        return ""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _inline(buffer.getvalue(), label)
-
-
-def _inline(svg: str, label: str) -> str:
-    """Return the part of a stand-alone SVG that may stand, more than once, inside HTML."""
-    svg = svg[svg.index("<svg") :]
-    # Names of groups repeat from figure to figure, and nothing refers to them.
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(INK, "currentColor")
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
-    size = f'width="{float(width) * 4 / 3:.0f}" height="{float(height) * 4 / 3:.0f}"'
-    svg = re.sub(r'(width|height)="[^"]*pt" ?', "", svg, count=2)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}" {size}', 1).strip()
+    return svg(draw, height, label) if rows else ""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MISSING = "–"
 REPORT_FILE, RESULTS_FILE, CONFIG_FILE = "report.html", "results.csv", "config.yaml"
 TEXT_COLUMNS = ("run", "row", "status")
+# More rows make figures with a mark for each row, and more runs their table, too long.
+MANY_ROWS, MANY_RUNS = 24, 60
 
 
 def write_report(
@@ -61,7 +63,9 @@ def write_report(
         notes=notes,
         diverged=[record for record in records if record.status == DIVERGED],
         figures=_figures(records, published),
+        figures_note=_figures_note(records),
         runs=[_run_row(record) for record in records],
+        folded=len(records) > MANY_RUNS,
         run_columns=list(_run_row(records[0])) if records else [],
         text_columns=TEXT_COLUMNS,
         selected=" or ".join(sorted({_SELECTED[record.select] for record in records})),
@@ -191,9 +195,43 @@ def _run_row(record: Record) -> dict[str, str]:
 
 def _figures(records: Sequence[Record], published: Mapping[str, float] | None) -> list[dict]:
     # Matplotlib takes half a second to import; tables in the terminal need not wait for it.
+    from tfdistill import drawing
+
+    drawn = [*_grid_figures(records, published), *_row_figures(_few_rows(records), published)]
+    return [
+        {"title": title, "svg": svg, "caption": caption, "wide": drawing.is_wide(svg)}
+        for title, svg, caption in drawn
+        if svg
+    ]
+
+
+def _grid_figures(
+    records: Sequence[Record], published: Mapping[str, float] | None
+) -> list[tuple[str, str, str]]:
+    from tfdistill import heat_maps
+
+    return [
+        (
+            "Accuracy by alpha and temperature",
+            heat_maps.alpha_temperature(records, published),
+            "Mean test accuracy in percent. Blue: above the student alone, orange: below. Framed "
+            "and bold: significant at a familywise error of 5 % (Dunnett's test).",
+        ),
+        (
+            "Accuracy by epoch, for each cell",
+            heat_maps.curves_per_cell(records),
+            "Validation accuracy, mean over seeds. The rise of the first epochs lies below the "
+            "panels.",
+        ),
+    ]
+
+
+def _row_figures(
+    records: Sequence[Record], published: Mapping[str, float] | None
+) -> list[tuple[str, str, str]]:
     from tfdistill import figures
 
-    drawn = [
+    return [
         (
             "Test accuracy",
             figures.accuracy_by_row(records, published),
@@ -217,7 +255,37 @@ def _figures(records: Sequence[Record], published: Mapping[str, float] | None) -
             "between accuracy and confidence; bars under the line: over-confident.",
         ),
     ]
-    return [{"title": t, "svg": svg, "caption": caption} for t, svg, caption in drawn if svg]
+
+
+def _few_rows(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records whose rows the figures by row can hold: of a grid only the best cells."""
+    from tfdistill import grids
+
+    if _row_count(records) <= MANY_ROWS:
+        return records
+    cells, best = set(), set()
+    for grid in grids.find(records):
+        cells |= {run.row for runs in grid.cells.values() for run in runs}
+        best |= {run.row for run in grid.cells.get(grid.best(), [])}
+    few = [record for record in records if record.row not in cells - best]
+    return few if _row_count(few) <= MANY_ROWS else []
+
+
+def _row_count(records: Iterable[Record]) -> int:
+    return len({record.row for record in records})
+
+
+def _figures_note(records: Sequence[Record]) -> str:
+    """Return what the reader should know where not every row is drawn."""
+    shown = _few_rows(records)
+    if len(shown) == len(records):
+        return ""
+    if not shown:
+        return f"There are no figures with a mark for each of the {_row_count(records)} rows."
+    return (
+        "Of each grid, figures with a mark for each row show only the cell with the best "
+        "validation accuracy."
+    )
 
 
 def _facts(records: Sequence[Record]) -> str:

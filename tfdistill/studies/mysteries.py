@@ -12,6 +12,7 @@ configs/mysteries/{small,full}.yaml.
 import dataclasses
 from collections.abc import Sequence
 
+from tfdistill import checks
 from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.records import Record, Spread, Table, by_row, spread
 
@@ -55,6 +56,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     gain is no luck of its seeds. A self-distilled network starts from the weights of the next seed:
     from its teacher's own it would only retrace it.
     """
+    checks.unused("teacher_data", config.teacher_data, "mysteries")
     singles = [_network(config, SINGLE, "single", seed) for seed in config.seeds]
     names = tuple(run.name for run in singles)
     average = dataclasses.replace(
@@ -65,13 +67,13 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     )
     alone = [_student(config, ALONE, "alone", seed) for seed in config.seeds if config.student]
     distilled = [
-        _taught(_student(config, DISTILLED, "distilled", seed), names, config.distillation)
+        _taught(config, _student(config, DISTILLED, "distilled", seed), names, config.distillation)
         for seed in config.seeds
     ]
     own = config.self_distillation or config.distillation
     selfs = [
         dataclasses.replace(
-            _taught(_network(config, SELF_DISTILLED, "self-distilled", seed), (name,), own),
+            _taught(config, _network(config, SELF_DISTILLED, "self-distilled", seed), (name,), own),
             seed=following,
         )
         for seed, name, following in zip(config.seeds, names, _next(config.seeds), strict=True)
@@ -117,8 +119,10 @@ def _next(seeds: list[int]) -> list[int]:
     return seeds[1:] + seeds[:1] if len(seeds) > 1 else [seeds[0] + 1000]
 
 
-def _taught(run: RunConfig, teachers: tuple[str, ...], distillation) -> RunConfig:
-    return dataclasses.replace(run, teachers=teachers, distillation=distillation)
+def _taught(config: StudyConfig, run: RunConfig, teachers: tuple, distillation) -> RunConfig:
+    return dataclasses.replace(
+        run, teachers=teachers, distillation=distillation, cache=config.cache
+    )
 
 
 def _ensemble(config: StudyConfig, row: str, name: str, members: list[RunConfig]) -> RunConfig:

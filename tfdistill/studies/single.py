@@ -28,6 +28,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         name="teacher",
         row=TEACHER,
         seed=seed + 1000,
+        data=config.teacher_data or config.data,
         model=config.teacher,
         training=config.training,
         trained=config.teacher.name != "saved",
@@ -39,6 +40,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
             row=DISTILLED,
             teachers=(teacher.name,),
             distillation=config.distillation,
+            cache=config.cache,
         )
         for run in alone
     ]

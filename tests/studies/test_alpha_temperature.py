@@ -1,0 +1,168 @@
+"""The alpha x temperature study: its runs, and what its tables say of whole and partial results."""
+
+import dataclasses
+
+import pytest
+
+from tfdistill.checks import UsageError
+from tfdistill.config import (
+    DistillationConfig,
+    GridConfig,
+    ModelConfig,
+    StudyConfig,
+    TrainingConfig,
+    to_dict,
+)
+from tfdistill.records import DIVERGED, Record
+from tfdistill.studies import alpha_temperature as study
+
+
+def config(**changes):
+    values = {"seeds": [3, 5], "teacher": ModelConfig("resnet18"), "student": ModelConfig("cnn2")}
+    return StudyConfig(**(values | changes))
+
+
+def small(**changes):
+    return config(grid=GridConfig(alphas=[0.5, 0.9], temperatures=[1.0, 5.0], **changes))
+
+
+def taught(runs, prefix="a0", suffix=""):
+    return [run for run in runs if run.name.startswith(prefix) and suffix in run.name]
+
+
+def test_the_whole_grid_has_45_cells_and_40_more_with_the_factor():
+    runs = study.runs(config(grid=GridConfig(baseline_seeds=[7, 8])))
+    cells = taught(runs)
+    assert len(cells) == (45 + 40) * 2
+    # One teacher, four students alone, two same-size pairs and one similarity row, two seeds each.
+    assert len(runs) == 1 + 4 + len(cells) + 2 * 2 + 2
+    assert len({run.name for run in runs}) == len(runs)
+    assert len({run.row for run in cells}) == 85
+
+
+@pytest.mark.parametrize("kinds, count", [([False], 45), ([True], 45), ([True, False], 85)])
+def test_only_both_grids_share_the_cells_at_temperature_1(kinds, count):
+    runs = study.runs(config(seeds=[0], grid=GridConfig(scale_by_t2=kinds)))
+    configurations = [run.distillation for run in taught(runs)]
+    assert len(configurations) == count
+    assert {taught.scale_by_t2 for taught in configurations} == set(kinds)
+
+
+def test_the_cells_of_a_seed_stand_together():
+    seeds = [run.seed for run in taught(study.runs(small()))]
+    assert seeds == [3] * 4 + [5] * 4 + [3] * 2 + [5] * 2
+
+
+def test_every_student_needs_only_the_teacher_and_is_trained_as_configured():
+    short, long = TrainingConfig(epochs=3), TrainingConfig(epochs=9)
+    runs = study.runs(config(training=long, student_training=short))
+    teacher, *students = runs
+    assert teacher.name == "teacher" and teacher.needs == () and teacher.training == long
+    for run in students:
+        same_size = run.name.startswith("same-size")
+        assert run.training == (long if same_size else short)
+        assert run.model == ModelConfig("resnet18" if same_size else "cnn2")
+        assert run.needs == (() if run.name.startswith("alone") else ("teacher",))
+
+
+def test_a_cell_changes_nothing_of_the_distillation_but_its_place_in_the_grid():
+    runs = study.runs(config(distillation=DistillationConfig(divergence="cross_entropy")))
+    found = {run.name: run for run in runs}
+    cell = found["a0.25-T7.5-t2-s5"]
+    assert cell.row == "alpha 0.25, T 7.5, T²" and cell.seed == 5
+    assert cell.distillation == DistillationConfig(0.25, 7.5, "cross_entropy", True)
+    assert found["a0.25-T7.5-s5"].distillation.scale_by_t2 is False
+    assert found["similarity-s3"].distillation.alpha == 0
+    assert found["similarity-s3"].distillation.similarity == 3000
+
+
+def test_a_saved_teacher_is_not_trained_and_has_no_same_size_student():
+    runs = study.runs(config(teacher=ModelConfig("saved", path="teacher.keras")))
+    assert not runs[0].trained
+    assert not any(run.name.startswith("same-size") for run in runs)
+
+
+def test_a_grid_of_the_teachers_own_size_repeats_no_run():
+    runs = study.runs(config(student=None))
+    kinds = [(run.seed, str(run.distillation)) for run in runs if run.teachers]
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_without_a_teacher_there_is_no_study():
+    with pytest.raises(UsageError, match="needs a teacher"):
+        study.runs(config(teacher=None))
+
+
+def made_up(run, test, validation=0.5, **changes):
+    figures = {"test_accuracy": test, "validation_accuracy": validation}
+    last = figures | {"test_accuracy": test - 0.1}
+    values = {"best": figures, "last": last, "config": to_dict(run)}
+    return Record(run.name, run.row, run.seed, "", **(values | changes))
+
+
+# Deviations of 0.1 points: the cell at alpha 0.9, T 5 is far above, that with the factor far below.
+MEANS = {"a0.9-T5-s": 0.66, "a0.9-T5-t2-s": 0.56, "a0.5-T5-t2-s": 0.62, "same-size": 0.9}
+
+
+def results(seeds=(0, 1, 2), **grid):
+    for run in study.runs(
+        StudyConfig(
+            seeds=list(seeds),
+            teacher=ModelConfig("resnet18"),
+            student=ModelConfig("cnn2"),
+            grid=GridConfig(alphas=[0.5, 0.9], temperatures=[1.0, 5.0], **grid),
+        )
+    ):
+        means = [mean for prefix, mean in MEANS.items() if run.name.startswith(prefix)]
+        mean = 0.92 if run.name == "teacher" else (means or [0.61])[0]
+        # The weights that the validation images like best are not those of the best test accuracy.
+        validation = 0.7 if run.name.startswith("a0.5-T5-t2") else mean
+        yield made_up(run, mean + 0.001 * (run.seed % 3 - 1), validation)
+
+
+def test_the_grid_marks_what_differs_and_says_how_many():
+    _, plain, scaled, published = study.tables(list(results()))
+    assert plain.columns == ("alpha", "T 1", "T 5")
+    assert plain.rows[1] == ("0.9", "61.00 ± 0.10", "▲66.00 ± 0.10")
+    assert plain.rows[0] == ("0.5", "61.00 ± 0.10", "61.00 ± 0.10")
+    assert "1 of 4 cells differs from the student alone (61.00 ± 0.10, 3 runs)" in plain.note
+    assert "▲ 1 above, ▼ 0 below" in plain.note and "pooled: 0.10 points" in plain.note
+    assert scaled.rows[1] == ("0.9", "61.00 ± 0.10", "▼56.00 ± 0.10")
+    assert "▲ 1 above, ▼ 1 below" in scaled.note
+    assert published.rows[1][:4] == ("0.25", "61.08", "60.86", "61.03")
+
+
+def test_the_summary_takes_the_best_cell_of_the_validation_images():
+    rows = {row[0]: row[1:] for row in study.tables(list(results()))[0].rows}
+    best = rows["best of the grid with the factor T²: alpha 0.5, T 5"]
+    assert best[:4] == ("3", "62.00 ± 0.10", "52.00 ± 0.10", "+1.00")
+    published = rows["best of the grid without T²: alpha 0.9, T 5"]
+    assert published[3:] == ("+5.00", "<0.001", "62.57")
+    assert rows["student alone"][-1] == "61.28" and rows["teacher"][-1] == "91.54"
+    # Against the teacher, which has 92.00.
+    assert rows["same size, alpha 0.5, T 10"][3:] == ("-2.00", "–", "90.21")
+    assert rows["similarity-preserving"][3:5] == ("+0.00", "1.000")
+
+
+def test_one_run_a_cell_is_not_tested():
+    tables = study.tables(list(results(seeds=[0])))
+    assert "One run a cell: no test." in tables[1].note
+    assert not any(mark in cell for row in tables[1].rows for cell in row for mark in "▲▼±")
+
+
+def test_every_part_of_a_study_has_tables():
+    found = list(results())
+    for count in range(len(found)):
+        summary, *grids = study.tables(found[:count])
+        assert len(summary.rows) >= min(count, 1)
+        assert all(len(row) == len(table.columns) for table in grids for row in table.rows)
+    unfinished = study.tables(found[:6])[1]
+    assert unfinished.rows == (("0.5", "60.90", "60.90"),)
+
+
+def test_a_diverged_cell_is_left_blank():
+    found = [
+        dataclasses.replace(record, status=DIVERGED) if record.name == "a0.9-T1-s0" else record
+        for record in results(seeds=[0])
+    ]
+    assert study.tables(found)[1].rows[1] == ("0.9", "–", "65.90")

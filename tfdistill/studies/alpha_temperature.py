@@ -1,0 +1,317 @@
+"""Which alpha and temperature teach a small network best, and by how much is it better at all?
+
+Source: a public experiment with ResNet-18 (91.54 %) teaching a CNN of two convolutions (61.28 %
+alone) on CIFAR-10, alpha x temperature, one run a cell. It multiplies the soft loss by no T^2, so
+the soft gradient fades as 1 / T^2 and a cell with a high temperature is nearly plain training with
+the weight 1 - alpha; and one run a cell has a standard error of about 0.5 points, as large as most
+of its differences. Here every cell has several seeds, a second grid has the factor T^2, and every
+cell is tested against the student alone (`tfdistill.significance`). Expected: without T^2 few
+cells, if any, differ from the student alone; the similarity-preserving loss (Tung & Mori 2019),
+which the source names as the next method, has a row of its own. Cost: per seed, about 86 trainings
+of the student and one for each network of the teacher's size, and one of the teacher. Command:
+tfdistill run configs/alpha_temperature/{small,full}.yaml.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from tfdistill import checks
+from tfdistill.config import RunConfig, StudyConfig
+from tfdistill.grids import Grid, accuracies, arrange
+from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.significance import Comparison, Family, dunnett
+
+TEACHER, ALONE, SIMILARITY = "teacher", "student alone", "similarity-preserving"
+
+TITLE = "Alpha and temperature"
+QUESTION = (
+    "Which weight of the soft loss and which temperature teach a small network best, and which "
+    "differences are more than the luck of a seed?"
+)
+
+_TEMPERATURES = (1, 2.5, 5, 7.5, 10, 20, 30, 40, 50)
+_GRID = {
+    0.1: (0.6113, 0.6117, 0.6100, 0.6121, 0.6095, 0.6127, 0.6095, 0.6096, 0.6115),
+    0.25: (0.6108, 0.6086, 0.6103, 0.6187, 0.6177, 0.6226, 0.6201, 0.6213, 0.6206),
+    0.5: (0.6118, 0.6198, 0.6193, 0.6205, 0.6255, 0.6238, 0.6233, 0.6245, 0.6245),
+    0.75: (0.6106, 0.6227, 0.6227, 0.6215, 0.6227, 0.6214, 0.6228, 0.6205, 0.6208),
+    0.9: (0.6122, 0.6194, 0.6257, 0.6218, 0.6178, 0.6150, 0.6146, 0.6136, 0.6136),
+}
+
+
+def cell_row(alpha: float, temperature: float, scale_by_t2: bool = False) -> str:
+    """Return the name of a cell's row, e.g. `alpha 0.25, T 7.5` or `alpha 0.25, T 7.5, T²`."""
+    return f"alpha {alpha:g}, T {temperature:g}" + (", T²" if scale_by_t2 else "")
+
+
+def same_size_row(alpha: float, temperature: float) -> str:
+    """Return the name of the row of the teacher's own architecture, taught by the teacher."""
+    return f"same size, {cell_row(alpha, temperature)}"
+
+
+# Test accuracy in 0..1, one run each; the epoch that it is from is not stated.
+PUBLISHED = {
+    TEACHER: 0.9154,
+    ALONE: 0.6128,
+    same_size_row(0.5, 10): 0.9021,
+    same_size_row(0.9, 5): 0.8812,
+    **{
+        cell_row(alpha, temperature): accuracy
+        for alpha, line in _GRID.items()
+        for temperature, accuracy in zip(_TEMPERATURES, line, strict=True)
+    },
+}
+
+
+def runs(config: StudyConfig) -> list[RunConfig]:
+    """Return the study's runs, each after those that it depends on.
+
+    A seed's cells stand together, and all have the same initial weights and order of images, so
+    they can be trained as one population. At T = 1 the factor T^2 changes nothing: such a cell is
+    run once, for both grids.
+
+    Raises:
+        UsageError: There is no teacher.
+    """
+    if config.teacher is None:
+        raise checks.UsageError(
+            "The study alpha_temperature needs a teacher. Received: teacher=null. Give a network "
+            "to train, or a saved one."
+        )
+    checks.unused("self_distillation", config.self_distillation, "alpha_temperature")
+    return [
+        _teacher(config),
+        *(_alone(config, seed) for seed in _baseline_seeds(config)),
+        *_cells(config),
+        *_same_size(config),
+        *_similarity(config),
+    ]
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Return the summary, each grid with the verdict on it, and the published grid."""
+    rows = by_row(records)
+    grids = _grids(rows)
+    families = [grid.compare() for grid in grids]
+    summary = _summary_table(rows, grids, families)
+    ours = [_grid_table(grid, family) for grid, family in zip(grids, families, strict=True)]
+    return [summary, *ours, _published_table()]
+
+
+def _teacher(config: StudyConfig) -> RunConfig:
+    return RunConfig(
+        name="teacher",
+        row=TEACHER,
+        seed=config.seeds[0] + 1000,
+        data=config.teacher_data or config.data,
+        model=config.teacher,
+        training=config.training,
+        trained=config.teacher.name != "saved",
+    )
+
+
+def _baseline_seeds(config: StudyConfig) -> list[int]:
+    return list(dict.fromkeys([*config.seeds, *config.grid.baseline_seeds]))
+
+
+def _alone(config: StudyConfig, seed: int) -> RunConfig:
+    return RunConfig(
+        name=f"alone-s{seed}",
+        row=ALONE,
+        seed=seed,
+        data=config.data,
+        model=config.student or config.teacher,
+        training=config.student_training or config.training,
+    )
+
+
+def _taught(config: StudyConfig, seed: int, name: str, row: str, **changes) -> RunConfig:
+    """Return a run of the student; `changes` are those of the distillation."""
+    return dataclasses.replace(
+        _alone(config, seed),
+        name=f"{name}-s{seed}",
+        row=row,
+        teachers=("teacher",),
+        distillation=dataclasses.replace(config.distillation, **changes),
+        cache=config.cache,
+    )
+
+
+def _cells(config: StudyConfig) -> Iterator[RunConfig]:
+    grid = config.grid
+    for scaled in sorted(grid.scale_by_t2):
+        for seed in config.seeds:
+            for alpha in grid.alphas:
+                for temperature in grid.temperatures:
+                    if scaled and temperature == 1 and False in grid.scale_by_t2:
+                        continue
+                    yield _taught(
+                        config,
+                        seed,
+                        f"a{alpha:g}-T{temperature:g}" + ("-t2" if scaled else ""),
+                        cell_row(alpha, temperature, scaled),
+                        alpha=alpha,
+                        temperature=temperature,
+                        scale_by_t2=scaled,
+                    )
+
+
+def _same_size(config: StudyConfig) -> Iterator[RunConfig]:
+    """Yield students of the teacher's architecture, trained as it was; a grid of them is enough."""
+    if config.student in (None, config.teacher) or config.teacher.name == "saved":
+        return
+    for alpha, temperature in dict.fromkeys(map(tuple, config.grid.same_size)):
+        for seed in config.seeds:
+            run = _taught(
+                config,
+                seed,
+                f"same-size-a{alpha:g}-T{temperature:g}",
+                same_size_row(alpha, temperature),
+                alpha=alpha,
+                temperature=temperature,
+                scale_by_t2=False,
+            )
+            yield dataclasses.replace(run, model=config.teacher, training=config.training)
+
+
+def _similarity(config: StudyConfig) -> Iterator[RunConfig]:
+    weight = config.grid.similarity
+    for seed in config.seeds if weight else ():
+        yield _taught(config, seed, "similarity", SIMILARITY, alpha=0.0, similarity=weight)
+
+
+def _grids(rows: dict[str, list[Record]]) -> list[Grid]:
+    cells = [record for members in rows.values() for record in members if _is_cell(record)]
+    return arrange(cells, rows.get(ALONE, []))
+
+
+def _is_cell(record: Record) -> bool:
+    taught = record.config["distillation"]
+    names = ("alpha", "temperature", "scale_by_t2")
+    return bool(taught) and record.row == cell_row(*(taught[name] for name in names))
+
+
+def _summary_table(
+    rows: dict[str, list[Record]], grids: Sequence[Grid], families: Sequence[Family | None]
+) -> Table:
+    baselines = {"alone": rows.get(ALONE, []), "teacher": rows.get(TEACHER, [])}
+    lines = [_line(TEACHER, baselines["teacher"]), _line(ALONE, baselines["alone"])]
+    for grid, family in zip(grids, families, strict=True):
+        if cell := grid.best():
+            compared = family.rows.get(cell) if family else None
+            members, (alpha, temperature) = grid.cells[cell], cell
+            label = f"best of the grid {_kind(grid)}: {cell_row(alpha, temperature)}"
+            published = None if grid.scale_by_t2 else PUBLISHED.get(members[0].row)
+            lines.append(_line(label, members, baselines["alone"], compared, published))
+    if similar := rows.get(SIMILARITY):
+        family = dunnett(accuracies(baselines["alone"]), {SIMILARITY: accuracies(similar)})
+        compared = family.rows.get(SIMILARITY) if family else None
+        lines.append(_line(SIMILARITY, similar, baselines["alone"], compared))
+    for row, members in rows.items():
+        if row.startswith("same size"):
+            lines.append(_line(row, members, baselines["teacher"]))
+    columns = ("", "runs", "best epoch", "last epoch", "gain", "p", "published")
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over seeds. The best cell is the one "
+        "with the highest validation accuracy. Gain in points, over the student alone; of students "
+        "of the teacher's size, over the teacher. p: probability of so large a difference by luck "
+        "alone; for a cell, in any cell of its grid (Dunnett's test)."
+    )
+    return Table("Test accuracy", columns, tuple(line for line in lines if line), note)
+
+
+def _line(
+    label: str,
+    members: Sequence[Record],
+    baseline: Sequence[Record] = (),
+    compared: Comparison | None = None,
+    published: float | None = None,
+) -> tuple[str, ...] | None:
+    if not members:
+        return None
+    gain = _gain(spread(members, "test_accuracy"), spread(baseline, "test_accuracy"))
+    published = published or PUBLISHED.get(label)
+    return (
+        label,
+        str(len(members)),
+        _percent(spread(members, "test_accuracy", "best")),
+        _percent(spread(members, "test_accuracy", "last")),
+        gain,
+        _p(compared.p) if compared else "–",
+        f"{100 * published:.2f}" if published else "–",
+    )
+
+
+def _grid_table(grid: Grid, family: Family | None) -> Table:
+    def text(alpha: float, temperature: float) -> str:
+        cell = (alpha, temperature)
+        compared = family.rows.get(cell) if family else None
+        accuracy = spread(grid.cells.get(cell, []), "test_accuracy")
+        return _mark(compared) + accuracy.text() if accuracy else "–"
+
+    lines = tuple(
+        (f"{alpha:g}", *(text(alpha, temperature) for temperature in grid.temperatures))
+        for alpha in grid.alphas
+    )
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over seeds; a row for each alpha, a "
+        f"column for each T. {_verdict(grid, family)}"
+    )
+    columns = ("alpha", *(f"T {temperature:g}" for temperature in grid.temperatures))
+    return Table(f"Alpha x temperature {_kind(grid)}", columns, lines, note)
+
+
+def _published_table() -> Table:
+    columns = ("alpha", *(f"T {temperature:g}" for temperature in _TEMPERATURES))
+    lines = tuple(
+        (f"{alpha:g}", *(f"{100 * accuracy:.2f}" for accuracy in line))
+        for alpha, line in _GRID.items()
+    )
+    note = (
+        "Test accuracy in percent of the published grid, without the factor T²; the student alone "
+        "has 61.28. One run a cell: the standard error of a single one, from 10,000 test images "
+        "alone, is 0.49 points."
+    )
+    return Table("Alpha x temperature as published", columns, lines, note)
+
+
+def _verdict(grid: Grid, family: Family | None) -> str:
+    """Return in words how many cells differ from the student alone, and what could be seen."""
+    alone = spread(grid.alone, "test_accuracy")
+    if family is None or alone is None:
+        if all(len(members) < 2 for members in grid.cells.values()):
+            return "One run a cell: no test."
+        return "Fewer than two runs of the student alone: no test."
+    differing = [found for found in family.rows.values() if found.significant]
+    above = sum(found.difference > 0 for found in differing)
+    tested = len(family.rows)
+    count = "None" if not differing else "All" if len(differing) == tested else len(differing)
+    sides = f" (▲ {above} above, ▼ {len(differing) - above} below)" if differing else ""
+    return (
+        f"{count} of {tested} cells {'differs' if len(differing) == 1 else 'differ'} from the "
+        f"student alone ({alone.text()}, {alone.count} runs) at a familywise error of 5 %{sides}; "
+        f"Dunnett's test. Standard deviation over seeds, pooled: {100 * family.std:.2f} points; a "
+        f"cell must differ by {100 * family.visible:.2f} points to be told from luck."
+    )
+
+
+def _kind(grid: Grid) -> str:
+    return "with the factor T²" if grid.scale_by_t2 else "without T²"
+
+
+def _mark(compared: Comparison | None) -> str:
+    if compared is None or not compared.significant:
+        return ""
+    return "▲" if compared.difference > 0 else "▼"
+
+
+def _percent(value: Spread | None) -> str:
+    return value.text() if value else "–"
+
+
+def _gain(value: Spread | None, baseline: Spread | None) -> str:
+    return f"{100 * (value.mean - baseline.mean):+.2f}" if value and baseline else "–"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
