@@ -189,3 +189,33 @@ def test_an_unknown_option_names_the_nearest(config, capsys):
 def test_an_unknown_command_lists_the_known(capsys):
     assert main(["rum"]) == 2
     assert "command must be one of: run, train, evaluate, report, doctor" in capsys.readouterr().err
+
+
+class TestSweep:
+    @pytest.mark.parametrize(
+        ("space", "message"),
+        [
+            ('{"distillation.alpa": [1]}', "Did you mean 'alpha'"),
+            ('{"distillation.alpha": []}', "one or more different values"),
+            ('{"distillation.alpha": [1.5]}', "from 0 to 1. Received: distillation.alpha=1.5"),
+        ],
+    )
+    def test_a_wrong_space_is_one_line_and_writes_nothing(self, config, space, message, capsys):
+        arguments = ["sweep", str(config), "--study", "single", f"--sweep.space={space}"]
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not (config.parent / "out").exists()
+
+    def test_a_dry_run_tells_what_would_be_searched(self, config, capsys):
+        assert main(["sweep", str(config), "--study", "single", "--dry-run"]) == 0
+        printed = capsys.readouterr().out
+        assert "distillation.temperature" in printed and "9 trials, 2 seeds each" in printed
+        assert not (config.parent / "out").exists()
+
+
+def test_cache_without_an_action_shows_its_usage(capsys):
+    assert main(["cache"]) == 2
+    assert "build CONFIG" in capsys.readouterr().out
+    assert main(["cache", "make"]) == 2
+    assert "cache must be one of: build, verify" in capsys.readouterr().err

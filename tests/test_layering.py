@@ -9,8 +9,9 @@ import tfdistill
 
 PACKAGE = Path(tfdistill.__file__).parent
 LEVELS = [
-    {"checks"},
+    {"checks", "significance"},
     {"config", "records"},
+    {"grids", "drawing"},
     {
         "startup",
         "progress",
@@ -21,11 +22,19 @@ LEVELS = [
         "metrics",
         "schedules",
         "studies",
+        "spaces",
     },
-    {"distiller", "ensembles", "resume"},
-    {"measuring", "figures"},
-    {"training", "evaluation"},
+    {"distiller", "ensembles", "resume", "reuse", "tensorboard_logs", "oracles"},
+    {"logit_files", "logit_reading"},
+    {"population", "teacher_cache"},
+    {"measuring", "figures", "heat_maps", "hypermodels", "seed_results"},
+    {"assembly", "caches", "distillation_tuner"},
+    {"training", "evaluation", "tuners"},
     {"doctor", "reports", "runner"},
+    {"trials"},
+    {"study_tuner"},
+    {"sweeps"},
+    {"options"},
     {"cli"},
     {"__main__"},
 ]

@@ -25,7 +25,7 @@ def finished(name):
 def test_lines_tell_run_epoch_accuracy_and_time_left():
     def show(lines):
         lines.start("2 runs in here", {"a": 10.0, "b": 10.0})
-        lines.begin("a")
+        lines.begin(["a"])
         lines.epoch(0, 10, {"accuracy": 0.25, "val_accuracy": 0.5})
         lines.end(finished("a"))
         lines.skip("b", "finished before")
@@ -55,7 +55,7 @@ def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
     live = progress.display(console)
     assert isinstance(live, progress.Live)
     live.start("1 run", {"a": 4.0})
-    live.begin("a")
+    live.begin(["a"])
     live.step(0, 4, 0.5)
     live.epoch(0, 4, {"accuracy": 0.25, "val_accuracy": 0.5})
     live.end(finished("a"))

@@ -15,6 +15,7 @@ from tfdistill import data, measuring, records, training
 from tfdistill.checks import UsageError
 from tfdistill.config import (
     AugmentConfig,
+    CacheConfig,
     DataConfig,
     DistillationConfig,
     ModelConfig,
@@ -246,3 +247,102 @@ def test_tensorboard_logs_are_written_on_request(tmp_path):
     training.run(TEACHER, tmp_path, tensorboard=True)
     logs = list((records.run_folder(tmp_path, "teacher") / "tensorboard").rglob("events*"))
     assert logs and all(path.stat().st_size > 0 for path in logs)
+
+
+VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))
+CACHED = dataclasses.replace(STUDENT, data=VIEWS, cache=CacheConfig())
+
+
+def last_weights(study, name):
+    return load(study, name, "last").get_weights()
+
+
+def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
+    training.run(renamed(CACHED, "cached"), study)
+    training.run(renamed(CACHED, "beside", cache=None), study)
+    assert list((study / "cache").glob("teacher-*/logits.npy"))
+    for a, b in zip(last_weights(study, "cached"), last_weights(study, "beside"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_is_written_once_for_all_its_students(study):
+    training.run(renamed(CACHED, "first-reader"), study)
+    times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+    other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
+    training.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study)
+    assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+
+
+def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
+    run = renamed(CACHED, "own-folder", cache=CacheConfig(folder=str(tmp_path)))
+    training.run(run, study)
+    other = renamed(TEACHER, "teacher", seed=77)
+    training.run(other, tmp_path / "other")
+    with pytest.raises(UsageError, match="weights of teacher teacher changed"):
+        training.run(run, tmp_path / "other")
+
+
+def cells(count):
+    settings = [DistillationConfig(alpha, t) for alpha in (0.2, 0.8) for t in (1.0, 5.0)]
+    return [
+        renamed(CACHED, f"cell-{count}-{place}", distillation=each)
+        for place, each in enumerate(settings)
+    ]
+
+
+def test_students_trained_together_are_those_trained_alone(study):
+    together = training.run_together(cells("together"), study)
+    alone = [training.run(run, study) for run in cells("alone")]
+    for one, other in zip(together, alone, strict=True):
+        assert one.weights == other.weights
+        assert one.history == other.history
+        assert one.figures == other.figures
+
+
+@pytest.mark.parametrize("where", [(0, 0.9), (2, 0.1)])
+def test_students_trained_together_go_on_after_an_interruption(study, where):
+    whole = training.run_together(cells("whole"), study)
+    parted = cells(f"parted-{where[0]}")
+    with pytest.raises(KeyboardInterrupt):
+        training.run_together(parted, study, StopAfter(*where))
+    for one, other in zip(training.run_together(parted, study), whole, strict=True):
+        assert one.weights == other.weights
+        assert one.history == other.history
+    assert not list((study / "together").iterdir())
+
+
+def test_one_diverging_student_does_not_stop_the_others(study):
+    fast = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
+    runs = cells("diverging")
+    runs[1] = dataclasses.replace(runs[1], training=fast)
+    found = training.run_together(runs, study)
+    assert [record.status == records.FINISHED for record in found] == [True, False, True, True]
+    assert "lower the learning rate" in found[1].message
+    alone = training.run(cells("undisturbed")[2], study)
+    assert found[2].weights == alone.weights
+
+
+def test_a_reused_learner_gives_what_a_new_one_gives(study):
+    """The dropout network's random state must start anew too."""
+    model = ModelConfig("cnn4", width=0.25, dropout=0.3)
+    runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=model) for seed in (3, 4, 3)]
+    first, _, third = [
+        training.run(renamed(run, f"{run.name}-{place}"), study) for place, run in enumerate(runs)
+    ]
+    assert first.weights == third.weights
+
+
+def test_runs_that_share_batches_may_be_trained_together():
+    one, other = cells("key")[:2]
+    assert training.together_key(one) == training.together_key(other)
+    assert training.together_key(one) != training.together_key(renamed(other, "x", seed=5))
+    similar = dataclasses.replace(one.distillation, similarity=3.0)
+    assert training.together_key(renamed(one, "x", distillation=similar)) == ""
+
+
+def test_a_run_stopped_early_goes_on_to_the_same_end(study):
+    whole = training.run(renamed(CACHED, "straight"), study)
+    stopped = training.run(renamed(CACHED, "rung", stop_epoch=1), study)
+    assert len(stopped.history["loss"]) == 1
+    went_on = training.run(renamed(CACHED, "rung"), study)
+    assert went_on.weights == whole.weights and went_on.history == whole.history

@@ -63,6 +63,12 @@ def different(name: str, values: Sequence) -> Sequence:
     return values
 
 
+def unused(name: str, value, study: str) -> None:
+    """Raise if a setting is given that a study has no use for."""
+    if value is not None:
+        raise UsageError(f"The study {study} does not use {name}. Received: {value!r}. Remove it.")
+
+
 def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
     """Raise at the first key that is not among `known`, with the list and the nearest name."""
     known = list(known)

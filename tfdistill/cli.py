@@ -3,14 +3,23 @@
 Only what a command needs is imported: help and errors do not wait for TensorFlow.
 """
 
-import os
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 
 from tfdistill import __version__, checks, startup
 from tfdistill.config import DataConfig, StudyConfig, check_keys, read_yaml
+from tfdistill.options import (
+    HELP,
+    StudyOptions,
+    flat_items,
+    new_parser,
+    parse,
+    study_file,
+    study_of,
+    study_options,
+)
 
 DESCRIPTION = (
     "Knowledge distillation for image classification: train teachers, distil students, compare."
@@ -19,22 +28,15 @@ EPILOG = """\
 commands:
   run CONFIG        do a study: train, distil, evaluate, report; again to go on
   train CONFIG      one student for each seed, alone and taught by `teacher`
+  sweep CONFIG      search alpha, temperature or any other key with Keras Tuner
+  cache build CONFIG | verify FOLDER
+                    store teachers' logits for students; compare them again
   evaluate MODEL    measure a saved network on the test images
   report FOLDER     write the report of a study anew, also of an unfinished one
   doctor            show what this machine offers
 
 `tfdistill COMMAND --help` explains a command and lists its options.
 A first study, four minutes on two cores:  tfdistill run configs/quickstart.yaml"""
-
-RUN_HELP = """\
-Do the study that a YAML file describes. Every value can be changed on the
-command line, for example --seeds [0,1,2] --training.epochs 20. Results go to
---output, by default results/ and the file's name. The same command goes on
-after an interruption, and prints the tables when all is done.
-
-studies:
-  mysteries   N networks, their ensemble, students of it, self-distilled networks
-  single      one student for each seed, alone and taught by `teacher`"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {
         "run": _run,
         "train": _train,
+        "sweep": _sweep,
+        "cache": _cache,
         "evaluate": _evaluate,
         "report": _report,
         "doctor": _doctor,
@@ -65,19 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    return _study("run", arguments)
+    return _study(study_options("run", arguments))
 
 
 def _train(arguments: list[str]) -> int:
-    return _study("train", arguments, study="single")
+    return _study(study_options("train", arguments, {"study": "single"}, "-train"))
 
 
-def _study(command: str, arguments: list[str], **fixed: str) -> int:
-    options = _study_options(command, arguments, fixed)
-    config = options.config
+def _study(options: StudyOptions) -> int:
     from tfdistill import runner
 
-    folder = Path(config.output)
+    config, folder = options.config, options.folder
     runs = runner.plan(config)
     _check_names(runs)
     runner.check_folder(config, folder)
@@ -90,14 +92,77 @@ def _study(command: str, arguments: list[str], **fixed: str) -> int:
     return _finish(config, folder, found)
 
 
-def _finish(config: StudyConfig, folder: Path, found: list) -> int:
-    from tfdistill import reports, runner
-    from tfdistill.records import FINISHED
-    from tfdistill.studies import STUDIES
+def _sweep(arguments: list[str]) -> int:
+    options = study_options("sweep", arguments, suffix="-sweep")
+    from tfdistill import runner, sweeps
 
-    study, tables = STUDIES[config.study], runner.tables(config, found)
+    config, folder = options.config, options.folder
+    _check_names(runner.plan(config))
+    plan = sweeps.plan_table(config, folder)
+    runner.check_folder(config, folder)
+    if options.dry_run:
+        _print_tables([plan])
+        return 0
+    from tfdistill.progress import display
+
+    found = sweeps.search(config, folder, display())
+    if sweeps.is_worker():
+        print("The search is over; the chief confirms the best trial and writes the report.")
+        return 0
+    return _finish(config, folder, found, sweeps)
+
+
+def _cache(arguments: list[str]) -> int:
+    usage = "cache build CONFIG [--KEY VALUE ...] | verify FOLDER [--rows N]"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: tfdistill {usage}\n\n{HELP['cache build']}\n")
+        print("verify FOLDER runs the teachers again on some rows of a study's caches.")
+        return 0 if arguments else 2
+    action = checks.one_of("cache", arguments[0], ("build", "verify"))
+    return (_cache_build if action == "build" else _cache_verify)(arguments[1:])
+
+
+def _cache_build(arguments: list[str]) -> int:
+    options = study_options("cache build", arguments)
+    from tfdistill import runner
+    from tfdistill.progress import display
+
+    config, folder = options.config, options.folder
+    runs = runner.plan(config)
+    _check_names(runs)
+    runner.check_folder(config, folder)
+    _print_tables([runner.build_caches(config, runs, folder, display())])
+    return 0
+
+
+def _cache_verify(arguments: list[str]) -> int:
+    parser = new_parser("cache verify FOLDER [--rows N]", "Run a study's teachers again.")
+    parser.add_argument("folder", type=str, help="the folder that a study wrote its results to")
+    parser.add_argument("--rows", type=int, default=256, help="random images of each cache")
+    given = parser.parse_args(arguments)
+    checks.count("rows", given.rows)
+    folder = Path(given.folder)
+    config = study_of(folder)
+    startup.tensorflow()
+    from tfdistill import caches, runner
+
+    table, good = caches.verification(runner.plan(config), folder, given.rows)
+    _print_tables([table])
+    return 0 if good else 1
+
+
+def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
+    from tfdistill import reports
+    from tfdistill.records import FINISHED
+    from tfdistill.studies import PUBLISHED, STUDIES
+
+    published = PUBLISHED.get(config.study) if study is None else None
+    study = study or STUDIES[config.study]
+    tables = study.tables(found)
     notes = [config.note] if config.note else []
-    report = reports.write_report(folder, study.TITLE, study.QUESTION, tables, found, notes)
+    report = reports.write_report(
+        folder, study.TITLE, study.QUESTION, tables, found, notes, published=published
+    )
     _print_tables(tables)
     print(f"Report: {report}")
     failed = [record for record in found if record.status != FINISHED]
@@ -107,7 +172,7 @@ def _finish(config: StudyConfig, folder: Path, found: list) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    parser = _parser(
+    parser = new_parser(
         "evaluate MODEL [--teacher PATH] [--data.KEY VALUE ...]",
         "Measure a saved network (.keras file or SavedModel) on the test images: those of\n"
         "the study whose folder it lies in, unless --config names a study's YAML file.",
@@ -117,17 +182,17 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=128, help="images at once")
     parser.add_argument("--data", type=DataConfig, help="the images")
     parser.add_argument("--config", type=str | None, help="a study's YAML file, for its images")
-    given = _parse(parser, arguments, DataConfig, "data.")
+    given = parse(parser, arguments, DataConfig, "data.")
     if not Path(given.model).exists():
         raise checks.UsageError(
             f"There is no model at {given.model}. Give a .keras file or a SavedModel."
         )
-    path = given.config or _study_file(Path(given.model))
+    path = given.config or study_file(Path(given.model))
     if path:
         values = read_yaml(path).get("data", {})
         check_keys(DataConfig, values, str(path))
-        parser.set_defaults({f"data.{key}": value for key, value in _flat_items(values)})
-        given = _parse(parser, arguments, DataConfig, "data.")
+        parser.set_defaults({f"data.{key}": value for key, value in flat_items(values)})
+        given = parse(parser, arguments, DataConfig, "data.")
     startup.tensorflow()
     from tfdistill import evaluation
 
@@ -137,34 +202,26 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    parser = _parser("report FOLDER", "Write the report of a study's folder anew.")
+    parser = new_parser("report FOLDER", "Write the report of a study's folder anew.")
     parser.add_argument("folder", type=str, help="the folder that a study wrote its results to")
     folder = Path(parser.parse_args(arguments).folder)
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise checks.UsageError(
-            f"{folder} holds no study: there is no {path}. Give the folder of one."
-        )
-    from tfdistill import records
+    config = study_of(folder)
+    from tfdistill import records, runner, sweeps
 
-    config = _typed(_study_parser("report"), ["--config", str(path)])
-    order = {name: i for i, name in enumerate(_names_in_order(config))}
-    found = sorted(records.read_all(folder), key=lambda record: order.get(record.name, len(order)))
+    if sweeps.is_search(folder):
+        found = [*sweeps.finished_teachers(config, folder), *sweeps.trial_records(folder)]
+    else:
+        order = {run.name: place for place, run in enumerate(runner.plan(config))}
+        found = sorted(records.read_all(folder), key=lambda run: order.get(run.name, len(order)))
     if not found:
         raise checks.UsageError(
             f"{folder} holds no finished run yet. Let tfdistill run finish one."
         )
-    return _finish(config, folder, found)
-
-
-def _names_in_order(config: StudyConfig) -> list[str]:
-    from tfdistill import runner
-
-    return [run.name for run in runner.plan(config)]
+    return _finish(config, folder, found, sweeps if sweeps.is_search(folder) else None)
 
 
 def _doctor(arguments: list[str]) -> int:
-    parser = _parser("doctor [--data_dir PATH]", "Show what this machine offers to tfdistill.")
+    parser = new_parser("doctor [--data_dir PATH]", "Show what this machine offers to tfdistill.")
     parser.add_argument("--data_dir", type=str | None, help="where prepared data sets lie")
     given = parser.parse_args(arguments)
     startup.tensorflow()
@@ -172,97 +229,6 @@ def _doctor(arguments: list[str]) -> int:
 
     _print_tables(doctor.tables(given.data_dir))
     return 0
-
-
-# --- options ----------------------------------------------------------------------------------
-
-
-class _Options:
-    def __init__(self, config: StudyConfig, dry_run: bool):
-        self.config = config
-        self.dry_run = dry_run
-
-
-def _study_options(command: str, arguments: list[str], fixed: dict[str, str]) -> _Options:
-    parser = _study_parser(command)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        raise SystemExit(0 if arguments else 2)
-    path, *rest = arguments
-    if path.startswith("-"):
-        raise checks.UsageError(
-            f"tfdistill {command} needs a configuration file first. Received: {path!r}. "
-            f"Example: tfdistill {command} configs/quickstart.yaml {path} ..."
-        )
-    check_keys(StudyConfig, read_yaml(path), path)
-    dry_run = "--dry-run" in rest
-    rest = [argument for argument in rest if argument != "--dry-run"]
-    rest += [f"--{key}={value}" for key, value in fixed.items()]
-    config = _typed(parser, ["--config", path, *rest])
-    if config.output is None:
-        file = Path(path).resolve()
-        name = (
-            file.stem if file.parent.name in ("configs", "") else f"{file.parent.name}-{file.stem}"
-        )
-        output = os.path.join("results", name if not fixed else f"{name}-{command}")
-        config = _typed(parser, ["--config", path, *rest, f"--output={output}"])
-    return _Options(config, dry_run)
-
-
-def _study_parser(command: str) -> ArgumentParser:
-    parser = _parser(f"{command} CONFIG [--dry-run] [--KEY VALUE ...]", RUN_HELP)
-    parser.add_argument("--config", action="config", help="the YAML file; given as CONFIG")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list the runs and what each needs; do nothing"
-    )
-    parser.add_class_arguments(StudyConfig, None)
-    return parser
-
-
-def _typed(parser: ArgumentParser, arguments: list[str]) -> StudyConfig:
-    given = parser.instantiate(_parse(parser, arguments, StudyConfig))
-    values = {key: given[key] for key in StudyConfig.__dataclass_fields__}
-    return StudyConfig(**values)
-
-
-def _parse(parser: ArgumentParser, arguments: list[str], cls, prefix: str = ""):
-    try:
-        return parser.parse_args(arguments)
-    except ArgumentError as error:
-        text = str(error)
-        if "nrecognized arguments" in text:
-            unknown = text.split("arguments:")[1].split()[0].lstrip("-").partition("=")[0]
-            nested: object = None
-            for key in reversed(unknown.removeprefix(prefix).split(".")):
-                nested = {key: nested}
-            check_keys(cls, nested, "command line")
-        raise
-
-
-def _parser(usage: str, description: str) -> ArgumentParser:
-    import argparse
-
-    return ArgumentParser(
-        prog="tfdistill",
-        usage=f"tfdistill {usage}",
-        description=description,
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def _study_file(model: Path) -> Path | None:
-    candidates = [folder / "config.yaml" for folder in model.resolve().parents[:3]]
-    return next((path for path in candidates if path.exists()), None)
-
-
-def _flat_items(values: dict, prefix: str = "") -> list[tuple[str, object]]:
-    items: list[tuple[str, object]] = []
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        items += _flat_items(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
-    return items
 
 
 def _check_names(runs: list) -> None:

@@ -37,6 +37,13 @@ def make_repeatable() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def clear_session() -> None:
+    """Forget what Keras remembers of earlier networks, but not the dtype policy, as it would."""
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+
+
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Build layers under a Keras dtype policy, and restore the one before."""

@@ -1,6 +1,6 @@
-"""Networks of finished runs, and what is measured of them: figures, logits, a hash of weights."""
+"""Networks of finished runs, and what is measured of them: figures and logits."""
 
-import hashlib
+import functools
 from pathlib import Path
 
 import keras
@@ -10,6 +10,7 @@ from tfdistill import data, machine, metrics, models, records
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.ensembles import average_logits
+from tfdistill.models.size import flops
 
 
 def load_network(
@@ -35,6 +36,12 @@ def build(config: ModelConfig, images: data.Dataset) -> keras.Model:
     """Return a new network that fits the images."""
     shape, classes = images.input_shape, images.num_classes
     return models.build(config, shape, classes, images.mean, images.std)
+
+
+@functools.cache
+def flops_of(config: ModelConfig, input_shape: tuple[int, int, int], num_classes: int) -> int:
+    """Return the operations of a network's forward pass of one image."""
+    return flops(models.build(config, input_shape, num_classes), input_shape)
 
 
 def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:
@@ -64,7 +71,7 @@ def figures(
 
 
 class TeacherLogits:
-    """The logits of finished runs on unaugmented images, remembered because many students ask.
+    """The logits of finished runs on the test images, remembered because many students ask.
 
     Args:
         study_folder: Folder of the study.
@@ -89,33 +96,14 @@ class TeacherLogits:
 
     def on_test(self, names: tuple[str, ...], average: str) -> np.ndarray:
         """Return averaged logits on the test images in their order, `[n, classes]`."""
-        return self._averaged(names, average, "test")
-
-    def by_id(self, names: tuple[str, ...], average: str) -> np.ndarray:
-        """Return averaged logits on the training images by id, `[1, largest id + 1, classes]`."""
-        ids = self.images.train.ids
-        logits = self._averaged(names, average, "train")
-        table = np.zeros((1, ids.max() + 1, logits.shape[-1]), np.float32)
-        table[0, ids] = logits
-        return table
-
-    def _averaged(self, names: tuple[str, ...], average: str, split: str) -> np.ndarray:
-        members = np.stack([self._of(name, split) for name in names])
+        members = np.stack([self._of(name) for name in names])
         return keras.ops.convert_to_numpy(average_logits(members, average))
 
-    def _of(self, name: str, split: str) -> np.ndarray:
+    def _of(self, name: str) -> np.ndarray:
         record = records.read(records.run_folder(self.study_folder, name))
-        key = f"{record.key} {record.weights[record.select]} {split}"
+        key = f"{record.key} {record.weights[record.select]}"
         if key not in self._known:
             network = load_network(self.study_folder, name, self.images)
             network.compile(jit_compile=machine.uses_xla(self.jit))
-            self._known[key] = predict(network, getattr(self.images, split), self.settings)
+            self._known[key] = predict(network, self.images.test, self.settings)
         return self._known[key]
-
-
-def weights_hash(network) -> str:
-    """Return the SHA-256 of all weights of a network."""
-    digest = hashlib.sha256()
-    for variable in network.weights:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()

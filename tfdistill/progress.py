@@ -2,6 +2,7 @@
 terminal."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -16,8 +17,8 @@ class Silent:
     def start(self, title: str, costs: dict[str, float]) -> None:
         """Begin a study of runs, by name, with their relative costs."""
 
-    def begin(self, name: str) -> None:
-        """Begin one run."""
+    def begin(self, names: Sequence[str]) -> None:
+        """Begin a run, or several that are trained together."""
 
     def resume(self, epoch: int, epochs: int) -> None:
         """Tell that the run goes on after `epoch` finished epochs."""
@@ -54,6 +55,11 @@ class _Clock:
         """Count a run as done before, not as work since the start."""
         self.passed += self.costs[name]
 
+    def together(self, names: Sequence[str]) -> None:
+        """Count the cost of several runs as that of the first."""
+        total = sum(self.costs[name] for name in names)
+        self.costs |= dict.fromkeys(names, 0.0) | {names[0]: total}
+
     def resume(self, name: str, share: float) -> None:
         """Count a share of the present run as done before."""
         self.passed += share * self.costs[name]
@@ -82,42 +88,48 @@ class Lines(Silent):
     def __init__(self, console: Console | None = None, every: float = 10.0):
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.every = every
-        self.position = 0
+        self.places: dict[str, int] = {}
         self.spoken = time.monotonic()
 
     def start(self, title, costs):
         self.clock = _Clock(costs)
-        self.total = len(costs)
+        self.places = {name: place for place, name in enumerate(costs, start=1)}
         self.say(title)
 
-    def begin(self, name):
-        self.name = name
-        self.position += 1
+    def begin(self, names):
+        self.name = names[0]
+        for name in names:  # a search may go on longer than was foreseen
+            self.clock.costs.setdefault(name, 1.0)
+            self.places.setdefault(name, len(self.places) + 1)
+        self.title = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+        self.clock.together(names)
 
     def resume(self, epoch, epochs):
         self.clock.resume(self.name, epoch / epochs)
-        self.say(f"[{self.position}/{self.total}] {self.name}: goes on after epoch {epoch}")
+        self.say(f"{self._place(self.name)} {self.title}: goes on after epoch {epoch}")
 
     def skip(self, name, why):
-        self.position += 1
         self.clock.skip(name)
-        self.say(f"[{self.position}/{self.total}] {name}: {why}")
+        self.say(f"{self._place(name)} {name}: {why}")
 
     def epoch(self, epoch, epochs, logs):
         if time.monotonic() - self.spoken >= self.every:
             left = self.clock.left(self.name, (epoch + 1) / epochs)
             self.say(
-                f"[{self.position}/{self.total}] {self.name}: epoch {epoch + 1}/{epochs}, "
+                f"{self._place(self.name)} {self.title}: epoch {epoch + 1}/{epochs}, "
                 f"{_accuracies(logs)}, about {left} left"
             )
 
     def end(self, record):
         self.clock.done(record.name)
-        self.say(f"[{self.position}/{self.total}] {record.name}: {outcome(record)}")
+        self.say(f"{self._place(record.name)} {record.name}: {outcome(record)}")
 
     def say(self, text):
         self.spoken = time.monotonic()
         self.console.print(text, markup=False)
+
+    def _place(self, name: str) -> str:
+        return f"[{self.places[name]}/{len(self.places)}]"
 
 
 class Live(Lines):
@@ -138,9 +150,9 @@ class Live(Lines):
         self.run = self.display.add_task("", total=1.0, note="", visible=False)
         self.display.start()
 
-    def begin(self, name):
-        super().begin(name)
-        self.display.reset(self.run, description=name, note="preparing", visible=True)
+    def begin(self, names):
+        super().begin(names)
+        self.display.reset(self.run, description=self.title, note="preparing", visible=True)
         self._refresh(0.0)
 
     def step(self, epoch, epochs, share):
@@ -156,7 +168,7 @@ class Live(Lines):
 
     def _refresh(self, share: float) -> None:
         left = self.clock.left(self.name, share)
-        note = f"run {self.position}/{self.total}" + (f", {left} left" if left else "")
+        note = f"run {self._place(self.name)[1:-1]}" + (f", {left} left" if left else "")
         done = self.clock.reached(self.name, share)
         self.display.update(self.study, completed=done, note=note)
         self.display.update(self.run, completed=share)

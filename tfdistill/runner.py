@@ -22,7 +22,7 @@ from tfdistill.studies import STUDIES
 
 CONFIG_FILE = "config.yaml"
 # Where the results go and what is logged beside them change no result.
-_FREE_KEYS = ("output", "tensorboard", "note")
+_FREE_KEYS = ("output", "tensorboard", "note", "population")
 
 
 def plan(config: StudyConfig) -> list[RunConfig]:
@@ -36,7 +36,7 @@ def plan_table(config: StudyConfig, folder: Path) -> Table:
     for run in plan(config):
         work = f"{run.training.epochs} epochs" if run.trained else "evaluation"
         work = f"{run.width} x {work}" if run.width > 1 else work
-        state = "finished" if _finished(run, folder) else "to do"
+        state = "finished" if finished(run, folder) else "to do"
         rows.append((run.name, work, _shortened(run.needs), state))
     note = f"Images: {config.data.source}. Results go to {folder}."
     return Table(f"{len(rows)} runs", ("run", "work", "needs", "state"), tuple(rows), note)
@@ -57,19 +57,51 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
     progress = progress or Silent()
     runs = plan(config)
     check_folder(config, folder)
-    if not all(_finished(run, folder) for run in runs):
+    if not all(finished(run, folder) for run in runs):
         progress.say("Starting TensorFlow and reading the images")
         startup.tensorflow()
-        _preflight(config, runs)
-        with _alone(folder):
-            _write_config(config, folder)
-            _do(config, runs, folder, progress)
-    return [record for run in runs if (record := _record(run, folder))]
+        preflight(config, runs)
+        with alone(folder):
+            write_config(config, folder)
+            do_runs(config, runs, folder, progress)
+    return [record for run in runs if (record := record_of(run, folder))]
 
 
-def tables(config: StudyConfig, found: list[Record]) -> list[Table]:
-    """Return the tables of a study."""
-    return STUDIES[config.study].tables(found)
+def build_caches(
+    config: StudyConfig, runs: list[RunConfig], folder: Path, progress: Silent
+) -> Table:
+    """Train the teachers of a study, store their logits and return what is stored.
+
+    Raises:
+        UsageError: As `run_study`, or no student of the study can be taught by stored logits.
+    """
+    startup.tensorflow()
+    from tfdistill import caches
+
+    users = caches.of_study(runs, folder)
+    if not users:
+        raise checks.UsageError(
+            "No student of this study can be taught by stored logits. Received: no teacher, "
+            "cache=null, or changed images without data.augment.views."
+        )
+    wanted = {name for user in users for name in user.teachers}
+    teachers = [run for run in runs if run.name in with_needs(runs, wanted)]
+    preflight(config, teachers)
+    with alone(folder):
+        write_config(config, folder)
+        if not all(finished(run, folder) for run in teachers):
+            do_runs(config, teachers, folder, progress)
+        return caches.table(runs, folder, progress)
+
+
+def with_needs(runs: list[RunConfig], names: set[str]) -> set[str]:
+    """Return names of runs with those of all runs that they need."""
+    by_name = {run.name: run for run in runs}
+    found: set[str] = set()
+    while names - found:
+        found |= names
+        names = {need for name in found for need in by_name[name].needs}
+    return found
 
 
 def check_folder(config: StudyConfig, folder: Path) -> None:
@@ -77,7 +109,9 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
     path = folder / CONFIG_FILE
     if not path.exists():
         return
-    there, here = _flat(yaml.safe_load(path.read_text())), _flat(_comparable(config))
+    # A key that an older version did not write had its default.
+    there = _flat(_comparable(StudyConfig())) | _flat(yaml.safe_load(path.read_text()))
+    here = _flat(_comparable(config))
     different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     different = [key for key in different if key.split(".")[0] not in _FREE_KEYS]
     if different:
@@ -89,33 +123,81 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
         )
 
 
-def _do(config: StudyConfig, runs: list[RunConfig], folder: Path, progress: Silent) -> None:
+def do_runs(config: StudyConfig, runs: list[RunConfig], folder: Path, progress: Silent) -> None:
+    """Do the runs of a study that are not finished, each after those that it needs."""
     from tfdistill import training
 
     unusable: set[str] = set()
-    costs = {run.name: 0.0 if _finished(run, folder) else _cost(run) for run in runs}
+    costs = {run.name: 0.0 if finished(run, folder) else training.cost(run) for run in runs}
     progress.start(f"{len(runs)} runs in {folder}", costs)
     try:
-        for run in runs:
-            record = _finished(run, folder)
-            failed = [name for name in run.needs if name in unusable]
-            if failed:
-                progress.skip(run.name, f"left out, because {failed[0]} failed")
-                unusable.add(run.name)
-                continue
-            if record:
-                progress.skip(run.name, "finished before")
-            else:
-                progress.begin(run.name)
-                record = training.run(run, folder, progress, config.tensorboard)
-                progress.end(record)
-            if record.status != FINISHED:
-                unusable.add(run.name)
+        for group in groups(config, runs):
+            ready = []
+            for run in group:
+                failed = [name for name in run.needs if name in unusable]
+                if failed:
+                    progress.skip(run.name, f"left out, because {failed[0]} failed")
+                    unusable.add(run.name)
+                else:
+                    ready.append(run)
+            found = do_group(ready, folder, progress, config.tensorboard)
+            unusable |= {record.name for record in found if record.status != FINISHED}
     finally:
         progress.stop()
 
 
-def _preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
+def do_group(
+    group: list[RunConfig], folder: Path, progress: Silent, tensorboard: bool
+) -> list[Record]:
+    """Train runs together, unless all of them are finished, and return their records."""
+    from tfdistill import training
+
+    found = [finished(run, folder) for run in group]
+    if all(found):
+        for record in found:
+            progress.skip(record.name, "finished before")
+        return found
+    progress.begin([run.name for run in group])
+    found = training.run_together(group, folder, progress, tensorboard)
+    for record in found:
+        progress.end(record)
+    return found
+
+
+def groups(config: StudyConfig, runs: list[RunConfig]) -> list[list[RunConfig]]:
+    """Return the runs in groups that are trained together; the same whatever is finished already.
+
+    A group follows from the configuration alone, so an interrupted one is taken up as it was.
+    """
+    if config.population.size == 1:
+        return [[run] for run in runs]
+    from tfdistill import training
+
+    kinds: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        kinds.setdefault(training.together_key(run) or run.name, []).append(run)
+    groups = []
+    for members in kinds.values():
+        size = config.population.size or training.fitting(members, config.population.memory)
+        groups += [members[at : at + size] for at in range(0, len(members), size)]
+    place = {run.name: number for number, run in enumerate(runs)}
+    return _after_their_needs(sorted(groups, key=lambda group: place[group[0].name]))
+
+
+def _after_their_needs(groups: list[list[RunConfig]]) -> list[list[RunConfig]]:
+    """Return the groups in an order in which each finds the runs that it needs finished."""
+    ordered, waiting = [], {run.name for group in groups for run in group}
+    while groups:
+        group = next(
+            group for group in groups if not waiting & {name for run in group for name in run.needs}
+        )
+        groups.remove(group)
+        ordered.append(group)
+        waiting -= {run.name for run in group}
+    return ordered
+
+
+def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
     """Raise whatever the runs would raise about their input, before anything is written."""
     from tfdistill import training
 
@@ -129,9 +211,9 @@ def _preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
             training.check(run)
 
 
-def _finished(run: RunConfig, folder: Path) -> Record | None:
+def finished(run: RunConfig, folder: Path) -> Record | None:
     """Return the record of a run that need not be done again."""
-    record = _record(run, folder)
+    record = record_of(run, folder)
     if record is None:
         return None
     needed = [records.read(records.run_folder(folder, name)) for name in run.needs]
@@ -140,20 +222,16 @@ def _finished(run: RunConfig, folder: Path) -> Record | None:
     return record
 
 
-def _record(run: RunConfig, folder: Path) -> Record | None:
+def record_of(run: RunConfig, folder: Path) -> Record | None:
     return records.read(records.run_folder(folder, run.name))
 
 
-def _cost(run: RunConfig) -> float:
-    """Return the run's cost relative to a one-epoch training of one network."""
-    return float(run.training.epochs * run.width) if run.trained else 0.1
-
-
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, name: str = ".lock", wait: bool = False) -> Iterator[None]:
+    """Hold a lock of a study's folder; where another process has it, raise, or wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        held = filelock.FileLock(folder / ".lock").acquire(timeout=0)
+        held = filelock.FileLock(folder / name).acquire(timeout=-1 if wait else 0)
     except filelock.Timeout:
         raise checks.UsageError(
             f"Another process is working in {folder}. Wait for it, or choose another --output."
@@ -162,7 +240,8 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write_config(config: StudyConfig, folder: Path) -> None:
+def write_config(config: StudyConfig, folder: Path) -> None:
+    """Write the configuration into the study's folder."""
     with records.appearing(folder / CONFIG_FILE) as path:
         path.write_text(yaml.safe_dump(_comparable(config), sort_keys=False))
 

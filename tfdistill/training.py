@@ -1,26 +1,29 @@
-"""One run of a study: the only place that assembles data, networks, losses and optimiser.
+"""Runs of a study: trained alone, or several together in one step, and recorded.
 
 A run killed at any moment goes on at its last finished epoch and ends with the same weights, bit
 for bit on a CPU: images follow from (seed, epoch), and `resume` keeps all that an epoch depends on.
 """
 
+import dataclasses
 import importlib.util
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
-from tfdistill import checks, data, losses, machine, measuring, records, schedules
-from tfdistill.config import DistillationConfig, RunConfig, TrainingConfig, to_dict
+from tfdistill import assembly, caches, checks, data, machine, measuring, population, records
+from tfdistill.config import RunConfig, digest, to_dict
 from tfdistill.data import pipeline
-from tfdistill.distiller import Distiller, FeatureLoss
 from tfdistill.ensembles import Ensemble
+from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.size import flops
 from tfdistill.progress import Silent
 from tfdistill.records import Record
 from tfdistill.resume import EpochEnd, TrainingState
+from tfdistill.tensorboard_logs import TensorBoardLogs
+
+_bench = assembly.Workbench()
 
 
 def run(
@@ -43,13 +46,61 @@ def run(
     Raises:
         UsageError: Data, network or settings that do not fit together, before anything is written.
     """
+    return run_together([config], study_folder, progress, tensorboard)[0]
+
+
+def run_together(
+    configs: Sequence[RunConfig],
+    study_folder: Path,
+    progress: Silent | None = None,
+    tensorboard: bool = False,
+) -> list[Record]:
+    """Train several networks in one step over the same batches, and return their records.
+
+    Args:
+        configs: Runs whose `together_key` is the same.
+        study_folder: As for `run`.
+        progress: As for `run`.
+        tensorboard: As for `run`.
+    """
     machine.make_repeatable()
-    keras.utils.clear_session()
-    needed = [records.read(records.run_folder(study_folder, name)) for name in config.needs]
-    key = records.run_key(to_dict(config), needed)
-    job = _Job(config, data.load(config.data), Path(study_folder), key, tensorboard)
-    with machine.precision(config.training.precision):
-        return _train(job, progress or Silent()) if config.trained else _evaluate(job)
+    progress = progress or Silent()
+    images = data.load(configs[0].data)
+    jobs = [_Job(config, images, Path(study_folder)) for config in configs]
+    with machine.precision(configs[0].training.precision):
+        if not configs[0].trained:
+            return [_evaluate(job) for job in jobs]
+        return _train(jobs, progress, tensorboard)
+
+
+def together_key(config: RunConfig) -> str:
+    """Return what runs must have in common to be trained in one step; empty: it must be alone."""
+    if not config.trained or config.width > 1 or config.stop_epoch:
+        return ""
+    settings = config.distillation
+    if settings and settings.similarity:
+        return ""
+    values = to_dict(config)
+    shared = [values[name] for name in ("seed", "data", "training", "teachers", "cache")]
+    return digest(shared, settings.average if settings else None)
+
+
+def fitting(configs: Sequence[RunConfig], memory: float) -> int:
+    """Return how many of the runs fit into `memory` GB when they are trained in one step."""
+    images = data.load(configs[0].data)
+    models = {digest(to_dict(config.model)): config.model for config in configs}
+    networks = [measuring.build(model, images) for model in models.values()]
+    size = configs[0].training.batch_size
+    return min(population.fitting(network, size, int(memory * 1e9)) for network in networks)
+
+
+def cost(config: RunConfig) -> float:
+    """Return about how long a run takes, in some unit: operations of all its forward passes."""
+    if not config.trained:
+        return 1.0
+    images = data.load(config.data)
+    operations = measuring.flops_of(config.model, images.input_shape, images.num_classes)
+    return float(config.training.epochs * len(images.train) * config.width * max(operations, 1))
 
 
 def check(config: RunConfig) -> None:
@@ -68,39 +119,37 @@ def check_tensorboard() -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Job:
     """A run with all that its configuration refers to."""
 
     config: RunConfig
     images: data.Dataset
     study_folder: Path
-    key: str
-    tensorboard: bool
 
     @property
     def folder(self) -> Path:
         return records.run_folder(self.study_folder, self.config.name)
 
     @property
-    def steps_per_epoch(self) -> int:
-        return pipeline.steps_per_epoch(len(self.images.train), self.config.training.batch_size)
+    def needed(self) -> list[Record]:
+        return [
+            records.read(records.run_folder(self.study_folder, name)) for name in self.config.needs
+        ]
+
+    @property
+    def key(self) -> str:
+        return records.run_key(to_dict(self.config), self.needed)
+
+    @property
+    def training_key(self) -> str:
+        """The key without where the training stops for now."""
+        whole = dataclasses.replace(self.config, stop_epoch=None)
+        return records.run_key(to_dict(whole), self.needed)
 
     @property
     def settings(self) -> pipeline.BatchSettings:
-        return pipeline.BatchSettings(
-            batch_size=self.config.training.batch_size,
-            seed=self.config.seed,
-            augment=self.config.data.augment,
-            num_classes=self.images.num_classes,
-            input_size=self.images.input_size,
-            one_hot=self.config.training.label_smoothing > 0,
-        )
-
-    @property
-    def teacher_logits(self) -> measuring.TeacherLogits:
-        jit = self.config.training.jit
-        return measuring.TeacherLogits(self.study_folder, self.images, self.settings, jit)
+        return caches.batch_settings(self.config, self.images)
 
     def load(self, name: str, part: str | None = None) -> keras.Model:
         return measuring.load_network(self.study_folder, name, self.images, part)
@@ -122,83 +171,82 @@ class _Job:
         return record
 
 
-def _train(job: _Job, progress: Silent) -> Record:
-    config, training, steps = job.config, job.config.training, job.steps_per_epoch
-    keras.utils.set_random_seed(config.seed)
-    network = _network(job)
-    learner, teacher_logits = _learner(job, network)
-    learner.compile(
-        optimizer=_optimizer(training, steps, learner.trainable_variables),
-        loss=_hard_loss(job),
-        metrics=["accuracy"],
-        jit_compile=machine.uses_xla(training.jit),
-        steps_per_execution=training.steps_per_execution,
+def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record]:
+    job, config = jobs[0], jobs[0].config
+    logits = _known_logits(job, progress)
+    live = config.teachers and logits is None
+    assembled = _bench.assemble(
+        [job.config for job in jobs],
+        job.images,
+        job.settings,
+        (lambda: _teacher(job)) if live else None,
+        digest([record.weights for record in job.needed]) if live else "",
     )
-    learner.optimizer.build(learner.trainable_variables)
-    state = TrainingState(job.folder, job.key, learner, network)
+    state = TrainingState(
+        _state_folder(jobs),
+        digest([job.training_key for job in jobs]),
+        assembled.learners,
+        assembled.networks,
+    )
     if state.restore():
-        progress.resume(state.epochs_done, training.epochs)
-    if state.epochs_done < training.epochs and not state.failure:
-        _fit(job, state, teacher_logits, EpochEnd(state, progress, training.epochs, steps))
-    record = _diverged(job, state) if state.failure else _measured(job, state)
-    state.clear()
-    return record
+        progress.resume(state.epochs_done, config.training.epochs)
+    until = config.stop_epoch or config.training.epochs
+    if state.epochs_done < until and not state.failed:
+        _fit(jobs, assembled, state, logits, until, progress, tensorboard)
+    found = [
+        _diverged(job, state, place, len(jobs))
+        if state.failures[place]
+        else _measured(job, state, place, len(jobs))
+        for place, job in enumerate(jobs)
+    ]
+    if until == config.training.epochs:
+        state.clear()
+    return found
 
 
-def _fit(job: _Job, state: TrainingState, teacher_logits, epoch_end: EpochEnd) -> None:
-    training, images, settings = job.config.training, job.images, job.settings
+def _fit(jobs: list[_Job], assembled, state, logits, until: int, progress, tensorboard) -> None:
+    job = jobs[0]
+    training, settings = job.config.training, job.settings
+    steps = pipeline.steps_per_epoch(len(job.images.train), training.batch_size)
     batches = pipeline.training_batches(
-        images.train,
+        job.images.train,
         settings,
-        epochs=training.epochs,
+        epochs=until,
         first_epoch=state.epochs_done,
-        teacher_logits=teacher_logits,
+        teacher_logits=logits,
     )
-    validation = pipeline.evaluation_batches(
-        images.validation, settings.batch_size, settings.input_size
-    )
-    if settings.soft_labels:
-        validation = validation.map(lambda x, y: (x, tf.one_hot(y, settings.num_classes)))
-    callbacks = [epoch_end]
-    if job.tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(job.folder / "tensorboard"))
-    state.learner.fit(
+    split = assembled.fitted.member_logs if len(assembled.learners) > 1 else None
+    callbacks = [EpochEnd(state, progress, training.epochs, steps, split)]
+    if tensorboard:
+        callbacks.append(
+            TensorBoardLogs([job.folder for job in jobs], [job.config for job in jobs], split)
+        )
+    assembled.fitted.fit(
         batches,
-        epochs=training.epochs,
+        epochs=until,
         initial_epoch=state.epochs_done,
-        steps_per_epoch=job.steps_per_epoch,
-        validation_data=validation,
+        steps_per_epoch=steps,
+        validation_data=assembly.validation_batches(job.images, settings),
         shuffle=False,
         verbose=0,
         callbacks=callbacks,
     )
 
 
-def _network(job: _Job):
+def _state_folder(jobs: list[_Job]) -> Path:
+    if len(jobs) == 1:
+        return jobs[0].folder
+    return jobs[0].study_folder / "together" / digest([job.config.name for job in jobs])
+
+
+def _known_logits(job: _Job, progress: Silent):
+    """Return the stored logits of a run's teachers; None where the teachers must be run."""
     config = job.config
-    built = [measuring.build(config.model, job.images) for _ in range(config.width)]
-    return Ensemble(built, config.average) if config.width > 1 else built[0]
-
-
-def _learner(job: _Job, network):
-    """Return what is fitted, and the teachers' logits where they are known beforehand."""
-    names, settings = job.config.teachers, job.config.distillation
-    if not names:
-        return network, None
-    # Without augmentation an image is the same in every epoch, and so is what teachers say of it.
-    known = not job.config.data.augment.active and not settings.similarity
-    logits = job.teacher_logits.by_id(names, settings.average) if known else None
-    soft_loss = losses.SoftTargets(
-        settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
-    )
-    distiller = Distiller(
-        network,
-        None if known else _teacher(job),
-        alpha=settings.alpha,
-        soft_loss=soft_loss,
-        features=_feature_losses(settings),
-    )
-    return distiller, logits
+    if not caches.usable(config):
+        return None
+    cache = caches.of_run(config, job.images, job.study_folder, progress)
+    temperature = config.distillation.temperature if config.cache.top_k else None
+    return cache.logits(config.distillation.average, temperature=temperature)
 
 
 def _teacher(job: _Job):
@@ -207,44 +255,16 @@ def _teacher(job: _Job):
     return networks[0] if one else Ensemble(networks, job.config.distillation.average)
 
 
-def _feature_losses(settings: DistillationConfig) -> list[FeatureLoss]:
-    if not settings.similarity:
-        return []
-    return [FeatureLoss(losses.SimilarityPreserving(), settings.similarity)]
-
-
-def _hard_loss(job: _Job):
-    if job.settings.soft_labels:
-        smoothing = job.config.training.label_smoothing
-        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def _optimizer(training: TrainingConfig, steps_per_epoch: int, variables):
-    rate = schedules.learning_rate(training, steps_per_epoch)
-    decay = training.weight_decay or None
-    if training.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            rate, training.momentum, training.nesterov, weight_decay=decay
-        )
-    else:
-        kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[training.optimizer]
-        optimizer = kind(rate, weight_decay=decay)
-    if decay:
-        small = [variable for variable in variables if len(variable.shape) < 2]
-        optimizer.exclude_from_weight_decay(small)  # biases and normalisation scales
-    return optimizer
-
-
 def _evaluate(job: _Job) -> Record:
     """Measure what needs no training: an ensemble of finished runs, or a saved network."""
     began = time.monotonic()
+    machine.clear_session()
     found, calibration, weights = {}, {}, {}
     for part in ("best", "last"):
         network = _untrained(job, part)
         network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
         found[part], calibration[part] = measuring.figures(network, job.images, job.settings, None)
-        weights[part] = measuring.weights_hash(network)
+        weights[part] = weights_hash(network)
     return job.finish(
         **found,
         calibration=calibration[job.config.training.select],
@@ -257,42 +277,46 @@ def _evaluate(job: _Job) -> Record:
 
 def _untrained(job: _Job, part: str):
     if job.config.model:
-        return _network(job)
+        return assembly.network(job.config, job.images)
     return Ensemble([job.load(name, part) for name in job.config.members], job.config.average)
 
 
-def _measured(job: _Job, state: TrainingState) -> Record:
+def _measured(job: _Job, state: TrainingState, place: int, together: int) -> Record:
     """Measure and save the last and the best weights of a finished training."""
-    config, found, calibration, weights = job.config, {}, {}, {}
-    epochs = {"last": state.epochs_done, "best": state.best_epoch + 1}
+    config, network, learner = job.config, state.networks[place], state.learners[place]
+    found, calibration, weights = {}, {}, {}
+    epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
     taught = None
     if config.teachers:
-        taught = job.teacher_logits.on_test(config.teachers, config.distillation.average)
-    for part in ("last", "best"):  # the last epoch's weights are those in memory
-        if part == "best":
-            state.load_best()
-        figures, calibration[part] = measuring.figures(
-            state.learner, job.images, job.settings, taught
+        teachers = measuring.TeacherLogits(
+            job.study_folder, job.images, job.settings, config.training.jit
         )
+        taught = teachers.on_test(config.teachers, config.distillation.average)
+    for part in ("last", "best"):  # the last epoch's weights are those in memory
+        if part == "last" or epochs["best"] != epochs["last"]:
+            if part == "best":
+                state.load_best(place)
+            measured = measuring.figures(learner, job.images, job.settings, taught)
+        figures, calibration[part] = measured
         found[part] = {"epoch": epochs[part], **figures}
-        weights[part] = measuring.weights_hash(state.network)
+        weights[part] = weights_hash(network)
         with records.appearing(job.folder / f"{part}.keras") as path:
-            state.network.save(path)
+            network.save(path)
     return job.finish(
         **found,
-        history=state.history,
+        history=state.histories[place],
         calibration=calibration[config.training.select],
-        parameters=state.network.count_params(),
-        flops=flops(state.network, job.images.input_shape),
-        seconds=state.seconds,
+        parameters=network.count_params(),
+        flops=flops(network, job.images.input_shape),
+        seconds=state.seconds / together,
         weights=weights,
     )
 
 
-def _diverged(job: _Job, state: TrainingState) -> Record:
+def _diverged(job: _Job, state: TrainingState, place: int, together: int) -> Record:
     return job.finish(
         status=records.DIVERGED,
-        message=state.failure,
-        history=state.history,
-        seconds=state.seconds,
+        message=state.failures[place],
+        history=state.histories[place],
+        seconds=state.seconds / together,
     )

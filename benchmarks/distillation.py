@@ -1,0 +1,352 @@
+"""Measure what stored teacher logits save: an epoch, a grid of 45 cells, and what storing costs.
+
+Prints a table of ratios; `--output FILE` also writes JSON. Images are random, 32x32x3, in batches
+of 128 with padded crops and flips in views; the student is `cnn2`, the teacher `resnet18`. All is
+timed in turns in one process, and the median of the paired ratios counts. Targets:
+
+* `epoch`: distillation from the cache takes at most 1.05 times plain supervised training;
+* `live`: it is at least 10 times faster than our Distiller, `keras.distillation.Distiller` and a
+  tight hand-written loop with the live teacher;
+* `grid`: 5 alphas x 9 temperatures, 10 epochs each, building of the cache included, are at least 12
+  times faster than 45 runs of `keras.distillation.Distiller` (one is run, its time times 45);
+* `build`: time of building a cache against that of the teacher's `predict`; no target.
+
+    python benchmarks/distillation.py --output distillation.json
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdistill import Distiller, machine, models
+from tfdistill.config import AugmentConfig, DataConfig, GridConfig, ModelConfig
+from tfdistill.data import BatchSettings, Dataset, from_arrays, steps_per_epoch, training_batches
+from tfdistill.population import Population
+from tfdistill.reuse import Reusable
+from tfdistill.teacher_cache import Teacher, build
+
+BATCH, CLASSES, EPOCHS = 128, 10, 10
+CACHED_EPOCHS = 20  # timed together, because one is short
+ALPHA, TEMPERATURE, GRID = 0.5, 4.0, GridConfig()
+JIT = machine.uses_xla("auto")
+PEER = (
+    "keras.distillation computes (1 - alpha) CE + alpha T^2 KL(teacher || student), probabilities "
+    "clipped at 1e-7, because its loss is an instance of KLDivergence; the same loss given by name "
+    "would be the KL of clipped raw logits, without T^2."
+)
+
+
+def random_images(count: int) -> Dataset:
+    """Return a data set with `count` random training images."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (count + CLASSES, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(count + CLASSES) % CLASSES
+    return from_arrays((pixels, labels), (pixels, labels), DataConfig("arrays", validation=CLASSES))
+
+
+def settings(views: int) -> BatchSettings:
+    """Return how images become batches."""
+    return BatchSettings(BATCH, augment=AugmentConfig(pad_crop=4, flip=True, views=views))
+
+
+def network(name: str, images: Dataset, seed: int = 0) -> keras.Model:
+    """Return a new network for the images."""
+    keras.utils.set_random_seed(seed)
+    mean, std = images.mean, images.std
+    return models.build(ModelConfig(name), images.input_shape, CLASSES, mean, std)
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    """Return the model, compiled alike for every way of training."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"], jit_compile=JIT)
+    return model
+
+
+def ours(student: keras.Model, teacher=None, alpha=ALPHA, temperature=TEMPERATURE) -> Distiller:
+    """Return our compiled Distiller."""
+    return compiled(Distiller(student, teacher, alpha=alpha, temperature=temperature))
+
+
+def peer(student: keras.Model, teacher, alpha=ALPHA, temperature=TEMPERATURE) -> keras.Model:
+    """Return the compiled Distiller that Keras ships, with the divergence that it applies well."""
+    kl = keras.losses.KLDivergence()
+    soft = keras.distillation.LogitsDistillation(temperature=temperature, loss=kl)
+    return compiled(keras.distillation.Distiller(teacher, student, soft, None, 1 - alpha))
+
+
+def hand_written(student: keras.Model, teacher) -> Callable:
+    """Return one compiled step with nothing in it but what distillation needs."""
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(student.trainable_variables)
+
+    @tf.function(jit_compile=JIT, reduce_retracing=True)
+    def step(images, labels):
+        taught = teacher(images, training=False) / TEMPERATURE
+        with tf.GradientTape() as tape:
+            logits = student(images, training=True)
+            hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            gap = tf.nn.log_softmax(taught) - tf.nn.log_softmax(logits / TEMPERATURE)
+            soft = TEMPERATURE**2 * tf.reduce_sum(tf.nn.softmax(taught) * gap, axis=-1)
+            loss = tf.reduce_mean((1 - ALPHA) * hard + ALPHA * soft)
+        gradients = tape.gradient(loss, student.trainable_variables)
+        optimizer.apply(gradients, student.trainable_variables)
+        return loss
+
+    return step
+
+
+def seconds(run: Callable) -> float:
+    """Return how long `run()` takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def fit(model: keras.Model) -> Callable:
+    """Return the training of a Keras model, as the library does it."""
+
+    def train(batches, epochs: int, steps: int) -> dict:
+        how = {"epochs": epochs, "steps_per_epoch": steps, "shuffle": False, "verbose": 0}
+        return model.fit(batches, **how).history
+
+    return train
+
+
+def loop(step: Callable) -> Callable:
+    """Return the training of a hand-written step."""
+
+    def train(batches, epochs: int, steps: int) -> dict:
+        for images, labels in batches.take(epochs * steps):
+            loss = step(images, labels)
+        return {"loss": [float(loss)]}  # waits for the last step
+
+    return train
+
+
+def epoch(train: Callable, batches, steps: int, epochs: int = 1) -> Callable:
+    """Return what trains for some epochs and returns the seconds of one."""
+    return lambda: seconds(lambda: train(batches, epochs, steps)) / epochs
+
+
+def in_turns(ways: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
+    """Return what every way gives, `repeats` times; who goes first changes."""
+    found = {name: [] for name in ways}
+    for turn in range(repeats):
+        for name in ways if turn % 2 else reversed(ways):
+            found[name].append(ways[name]())
+    return found
+
+
+def ratio(found: dict, above: str, below: str, target: str = "") -> dict:
+    """Return the paired ratios of two ways."""
+    ratios = [a / b for a, b in zip(found[above], found[below], strict=True)]
+    spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    return {"name": f"{above} / {below}", **spread, "target": target, "ratios": ratios}
+
+
+def stored(name: str, images: Dataset, views: int, teacher: keras.Model):
+    """Return the teacher's logits from a new cache."""
+    with tempfile.TemporaryDirectory() as folder:  # its files stay readable while they are open
+        return build(folder, [Teacher.of(teacher, name)], images, settings(views)).logits()
+
+
+def epoch_part(options) -> dict:
+    """Time epochs of distillation from the cache against epochs of supervised training."""
+    images, how = random_images(options.images), settings(options.views)
+    logits = stored("cnn2", images, options.views, network("cnn2", images, seed=1))
+    steps = steps_per_epoch(len(images.train), BATCH)
+    plain = training_batches(images.train, how, epochs=1)
+    taught = training_batches(images.train, how, epochs=1, teacher_logits=logits)
+    student, supervised = ours(network("cnn2", images)), compiled(network("cnn2", images))
+    ways = {
+        "distillation from the cache": epoch(fit(student), taught, steps),
+        "supervised training": epoch(fit(supervised), plain, steps),
+    }
+    in_turns(ways, 1)
+    found = in_turns(ways, 2 * options.repeats)
+    return {"seconds": found, "ratios": [ratio(found, *ways, target="target: at most 1.05")]}
+
+
+def live_part(options) -> dict:
+    """Time epochs from the cache against epochs with the live teacher."""
+    images, how = random_images(options.live_images), settings(1)
+    teacher = network("resnet18", images, seed=1)
+    logits = stored("resnet18", images, 1, teacher)
+    steps = steps_per_epoch(len(images.train), BATCH)
+    shown = functools.partial(training_batches, images.train, how)
+    cached, plain = shown(epochs=CACHED_EPOCHS, teacher_logits=logits), shown(epochs=1)
+    trains = {
+        "cache": fit(ours(network("cnn2", images))),
+        "our live Distiller": fit(ours(network("cnn2", images), teacher)),
+        "keras.distillation": fit(peer(network("cnn2", images), teacher)),
+        "hand-written loop": loop(hand_written(network("cnn2", images), teacher)),
+    }
+    batches = {name: cached if name == "cache" else plain for name in trains}
+    # The first step compiles; all start with the same weights and see the same batch.
+    losses = {name: train(batches[name].take(1), 1, 1)["loss"][0] for name, train in trains.items()}
+    if not np.allclose(list(losses.values()), losses["cache"], rtol=1e-4):
+        raise SystemExit(f"The first losses should be equal: {losses}")
+    ways = {name: epoch(train, plain, steps) for name, train in trains.items()}
+    ways["cache"] = epoch(trains["cache"], cached, steps, CACHED_EPOCHS)
+    found = in_turns(ways, options.repeats)
+    ratios = [
+        ratio(found, name, "cache", "target: at least 10") for name in ways if name != "cache"
+    ]
+    return {"seconds": found, "first_losses": losses, "ratios": ratios}
+
+
+def peer_cell(images: Dataset, teacher: keras.Model, views: int) -> None:
+    """Do one cell of the grid with `keras.distillation`."""
+    train = fit(peer(network("cnn2", images), teacher))
+    batches = training_batches(images.train, settings(views), epochs=EPOCHS)
+    train(batches, EPOCHS, steps_per_epoch(len(images.train), BATCH))
+
+
+def our_grid(images: Dataset, teacher: keras.Model, options) -> dict[str, float]:
+    """Return the seconds of the cache and of all cells of the grid, all included."""
+    start, how = time.perf_counter(), settings(options.views)
+    logits = stored("resnet18", images, options.views, teacher)
+    built = time.perf_counter()
+    size, cells = options.together, list(itertools.product(GRID.alphas, GRID.temperatures))
+    students = [network("cnn2", images) for _ in range(size)]
+    reusables = [Reusable(ours(student), student) for student in students]
+    learners = [reusable.learner for reusable in reusables]
+    fitted = learners[0]
+    if size > 1:
+        fitted = Population(learners)
+        fitted.compile(jit_compile=JIT)
+    steps = steps_per_epoch(len(images.train), BATCH)
+    for first in range(0, len(cells), size):
+        for reusable, cell in zip(reusables, cells[first : first + size], strict=True):
+            reusable.restart(network("cnn2", images))
+            reusable.learner.alpha, reusable.learner.temperature = cell
+        batches = training_batches(images.train, how, epochs=EPOCHS, teacher_logits=logits)
+        fit(fitted)(batches, EPOCHS, steps)
+    end = time.perf_counter()
+    return {"cache": built - start, "cells": end - built, "whole": end - start}
+
+
+def grid_part(options) -> dict:
+    """Time the grid against 45 times one cell of `keras.distillation`, run before and after it."""
+    images, teacher = random_images(options.grid_images), network("resnet18", random_images(BATCH))
+    count, mine = len(GRID.alphas) * len(GRID.temperatures), "our grid"
+    theirs = f"{count} x one keras.distillation run"
+    one_cell = functools.partial(peer_cell, images, teacher, options.views)
+    peer_cell(random_images(BATCH), teacher, 1)  # what only the first use in a process costs
+    found, shares = {theirs: [], mine: []}, []
+    for _ in range(options.grid_repeats):
+        before = seconds(one_cell)
+        shares.append(our_grid(images, teacher, options))
+        found[theirs].append(count * (before + seconds(one_cell)) / 2)
+        found[mine].append(shares[-1]["whole"])
+    note = f"keras.distillation: the mean of two whole runs of one cell, multiplied by {count}."
+    ratios = [ratio(found, theirs, mine, "target: at least 12")]
+    return {"seconds": found, "our_shares": shares, "note": note, "ratios": ratios}
+
+
+def build_part(options) -> dict:
+    """Time building a cache of one view against `predict` on as many images."""
+    part = {"images_per_second": {}, "ratios": []}
+    for name, count in (("resnet18", options.live_images), ("cnn2", options.images)):
+        found = build_seconds(name, count, options.repeats)
+        built, predicted, beyond = found
+        part["ratios"] += [ratio(found, built, predicted), ratio(found, beyond, predicted)]
+        for way, each in found.items():
+            part["images_per_second"][way] = [1 / taken for taken in each]
+    return part
+
+
+def build_seconds(name: str, count: int, repeats: int) -> dict[str, list[float]]:
+    """Return seconds per image of building and predicting; also without the first batch.
+
+    Every build traces the teacher anew and hashes its weights, which is most of a short build.
+    """
+    images, one_batch = random_images(count), random_images(BATCH)
+    teacher = network(name, images, seed=1)
+    teacher.compile(jit_compile=JIT)
+    pixels = images.train.images
+    ways = {
+        "whole": lambda: seconds(lambda: stored(name, images, 1, teacher)),
+        "predict": lambda: seconds(lambda: teacher.predict(pixels, BATCH, verbose=0)),
+        "first": lambda: seconds(lambda: stored(name, one_batch, 1, teacher)),
+    }
+    in_turns(ways, 1)
+    found = in_turns(ways, repeats)
+    pairs = zip(found["whole"], found["first"], strict=True)
+    return {
+        f"build, {name}": [taken / count for taken in found["whole"]],
+        f"predict, {name}": [taken / count for taken in found["predict"]],
+        f"build beyond its first batch, {name}": [
+            (whole - first) / (count - BATCH) for whole, first in pairs
+        ],
+    }
+
+
+PARTS = {"epoch": epoch_part, "live": live_part, "grid": grid_part, "build": build_part}
+
+
+def parsed() -> argparse.Namespace:
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    for name, default, what in (
+        ("images", 12_800, "images of an epoch"),
+        ("live-images", 640, "images where the teacher is run in every epoch"),
+        ("grid-images", 640, "images of the grid"),
+        ("views", 10, "views of every image"),
+        ("repeats", 5, "timings of each kind"),
+        ("grid-repeats", 1, "timings of the whole grid"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} ({default})")
+    parser.add_argument(
+        "--together", type=int, choices=(1, 3, 5, 9), default=1, help="cells trained in one step"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = parsed()
+    result = {
+        "machine": {"device": machine.device(), **machine.versions(), "load": os.getloadavg()},
+        "settings": vars(options) | {"output": None},
+        "peer": PEER,
+    }
+    print(*(f"{key} {value}" for key, value in result["machine"].items()), sep=", ")
+    for name in options.parts:
+        result[name] = PARTS[name](options)
+        report(result[name])
+        if options.output:
+            options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def report(part: dict) -> None:
+    """Print the table of a part."""
+    for found in part["ratios"]:
+        spread = f"({found['min']:.3f} .. {found['max']:.3f})"
+        print(f"{found['name']:58} {found['median']:8.3f}  {spread} {found['target']}")
+    for kind, unit in (("seconds", "seconds"), ("images_per_second", "images/s")):
+        for name, values in part.get(kind, {}).items():
+            print(f"  {f'{unit}, {name}':56} {statistics.median(values):10.3f}")
+    for name, loss in part.get("first_losses", {}).items():
+        print(f"  {f'first loss, {name}':56} {loss:10.6f}")
+    for share in part.get("our_shares", []):
+        print(f"  seconds of our grid: cache {share['cache']:.1f}, cells {share['cells']:.1f}")
+    print(part.get("note", ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Assembles what one run fits: network, loss, optimiser, Distiller; and keeps it for the next run.
+
+Runs that differ in nothing but alpha, temperature and seed share one compiled learner, because
+tracing its step takes longer than training a small student on a few thousand images.
+"""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from tfdistill import data, losses, machine, measuring, schedules
+from tfdistill.config import DistillationConfig, RunConfig, TrainingConfig, digest, to_dict
+from tfdistill.data import pipeline
+from tfdistill.distiller import Distiller, FeatureLoss
+from tfdistill.ensembles import Ensemble
+from tfdistill.population import Population
+from tfdistill.reuse import Reusable
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """Compiled learners, one for each run, and what `fit` is called on: one of them or all."""
+
+    reusables: list[Reusable]
+    fitted: keras.Model
+
+    @property
+    def learners(self) -> list[keras.Model]:
+        """The compiled models."""
+        return [reusable.learner for reusable in self.reusables]
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """The networks in them."""
+        return [reusable.network for reusable in self.reusables]
+
+
+class Workbench:
+    """Gives runs their compiled learners, and keeps the last ones.
+
+    Example:
+        >>> bench = Workbench()
+        >>> assembled = bench.assemble([run], images, settings, teacher=None, teacher_key="")
+    """
+
+    def __init__(self):
+        self._key = ""
+        self._kept: Assembled | None = None
+
+    def assemble(
+        self,
+        configs: list[RunConfig],
+        images: data.Dataset,
+        settings: pipeline.BatchSettings,
+        teacher,
+        teacher_key: str,
+    ) -> Assembled:
+        """Return learners at the start of their training, newly compiled only where they must be.
+
+        Args:
+            configs: The runs, all on the same images with the same settings.
+            images: Their images.
+            settings: How they become batches.
+            teacher: A function that returns the live teacher; None where its logits are known.
+            teacher_key: Changes when the live teacher does.
+        """
+        key = digest([_shape(config) for config in configs], teacher_key)
+        fresh = []
+        if key != self._key:
+            self._kept = None
+            machine.clear_session()
+        for config in configs:
+            keras.utils.set_random_seed(config.seed)
+            fresh.append(network(config, images))
+        if key == self._key:
+            for reusable, new in zip(self._kept.reusables, fresh, strict=True):
+                reusable.restart(new)
+        else:
+            live = teacher() if teacher else None
+            self._kept = _assembled(configs, fresh, images, settings, live)
+            self._key = key
+        for config, learner in zip(configs, self._kept.learners, strict=True):
+            if config.distillation:
+                learner.alpha = config.distillation.alpha
+                learner.temperature = config.distillation.temperature
+        return self._kept
+
+
+def network(config: RunConfig, images: data.Dataset) -> keras.Model:
+    """Return the new network of a run, or the average of several that are trained as one."""
+    built = [measuring.build(config.model, images) for _ in range(config.width)]
+    return Ensemble(built, config.average) if config.width > 1 else built[0]
+
+
+def _shape(config: RunConfig) -> dict:
+    """Return all of a run that its compiled step depends on."""
+    values = to_dict(config)
+    for name in ("name", "row", "seed", "teachers", "cache", "stop_epoch"):
+        del values[name]
+    if config.distillation:
+        del values["distillation"]["alpha"], values["distillation"]["temperature"]
+    return values
+
+
+def _assembled(configs, networks, images, settings, teacher) -> Assembled:
+    steps = pipeline.steps_per_epoch(len(images.train), settings.batch_size)
+    # Feature losses need the teacher within each Distiller; else one pass of it serves all.
+    apart = len(configs) == 1 or any(_feature_losses(config.distillation) for config in configs)
+    learners = []
+    for config, built in zip(configs, networks, strict=True):
+        learner = _learner(config, built, teacher if apart else None)
+        learner.compile(
+            optimizer=_optimizer(config.training, steps, learner.trainable_variables),
+            loss=_hard_loss(config.training, settings),
+            metrics=["accuracy"],
+            jit_compile=machine.uses_xla(config.training.jit),
+            steps_per_execution=config.training.steps_per_execution,
+        )
+        learners.append(learner)
+    pairs = zip(learners, networks, strict=True)
+    reusables = [Reusable(learner, built) for learner, built in pairs]
+    if len(learners) == 1:
+        return Assembled(reusables, learners[0])
+    together = Population(learners, None if apart else teacher)
+    together.compile(
+        jit_compile=machine.uses_xla(configs[0].training.jit),
+        steps_per_execution=configs[0].training.steps_per_execution,
+    )
+    return Assembled(reusables, together)
+
+
+def _learner(config: RunConfig, built: keras.Model, teacher) -> keras.Model:
+    settings = config.distillation
+    if settings is None:
+        return built
+    soft_loss = losses.SoftTargets(
+        settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
+    )
+    return Distiller(
+        built,
+        teacher,
+        alpha=settings.alpha,
+        soft_loss=soft_loss,
+        features=_feature_losses(settings),
+    )
+
+
+def _feature_losses(settings: DistillationConfig | None) -> list[FeatureLoss]:
+    if settings is None or not settings.similarity:
+        return []
+    return [FeatureLoss(losses.SimilarityPreserving(), settings.similarity)]
+
+
+def _hard_loss(training: TrainingConfig, settings: pipeline.BatchSettings):
+    if settings.soft_labels:
+        return keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=training.label_smoothing
+        )
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _optimizer(training: TrainingConfig, steps_per_epoch: int, variables):
+    rate = schedules.learning_rate(training, steps_per_epoch)
+    decay = training.weight_decay or None
+    if training.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(
+            rate, training.momentum, training.nesterov, weight_decay=decay
+        )
+    else:
+        kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[training.optimizer]
+        optimizer = kind(rate, weight_decay=decay)
+    if decay:
+        small = [variable for variable in variables if len(variable.shape) < 2]
+        optimizer.exclude_from_weight_decay(small)  # biases and normalisation scales
+    return optimizer
+
+
+def validation_batches(images: data.Dataset, settings: pipeline.BatchSettings) -> tf.data.Dataset:
+    """Return the validation images with labels of the form that the training's have."""
+    batches = pipeline.evaluation_batches(
+        images.validation, settings.batch_size, settings.input_size
+    )
+    if settings.soft_labels:
+        batches = batches.map(lambda x, y: (x, tf.one_hot(y, settings.num_classes)))
+    return batches
