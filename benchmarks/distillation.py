@@ -274,9 +274,7 @@ def build_seconds(name: str, count: int, repeats: int) -> dict[str, list[float]]
     Every build traces the teacher anew and hashes its weights, which is most of a short build.
     """
     images, one_batch = random_images(count), random_images(BATCH)
-    teacher = network(name, images, seed=1)
-    teacher.compile(jit_compile=JIT)
-    pixels = images.train.images
+    teacher, pixels = compiled(network(name, images, seed=1)), images.train.images
     ways = {
         "whole": lambda: seconds(lambda: stored(name, images, 1, teacher)),
         "predict": lambda: seconds(lambda: teacher.predict(pixels, BATCH, verbose=0)),

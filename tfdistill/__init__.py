@@ -13,6 +13,8 @@ _PUBLIC = {
     "FeatureLoss": "tfdistill.distiller",
     "Ensemble": "tfdistill.ensembles",
     "average_logits": "tfdistill.ensembles",
+    "Population": "tfdistill.population",
+    "TeacherCache": "tfdistill.teacher_cache",
     "SoftTargets": "tfdistill.losses",
     "SimilarityPreserving": "tfdistill.losses",
     "soft_targets": "tfdistill.losses",
