@@ -309,7 +309,7 @@ def parsed() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} ({default})")
     parser.add_argument(
-        "--together", type=int, choices=(1, 3, 5, 9), default=1, help="cells trained in one step"
+        "--together", type=int, choices=(1, 3, 5, 9), default=9, help="cells trained in one step"
     )
     parser.add_argument("--output", type=Path, help="JSON file to write")
     return parser.parse_args()

@@ -1,5 +1,6 @@
 """Records: written whole, read back equal, summed up with mean and deviation."""
 
+import dataclasses
 import json
 
 import pytest
@@ -53,3 +54,12 @@ def test_the_frame_has_one_line_for_each_record():
     frame = records.frame([record("a", best={"test_accuracy": 0.5}), record("b")])
     assert list(frame["run"]) == ["a", "b"]
     assert frame["best_test_accuracy"][0] == 0.5
+
+
+def test_the_frame_tells_alpha_and_temperature_of_the_taught():
+    taught = {"alpha": 0.3, "temperature": 2.5, "scale_by_t2": False}
+    alone = record("alone")
+    student = dataclasses.replace(alone, config={**alone.config, "distillation": taught})
+    frame = records.frame([alone, student])
+    assert frame["alpha"].isna()[0] and frame["temperature"][1] == 2.5
+    assert not frame["scale_by_t2"][1]

@@ -10,6 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfdistill import data, measuring, records, training
 from tfdistill.checks import UsageError
@@ -243,10 +244,18 @@ def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tm
     assert student.last["test_agreement"] > 0
 
 
-def test_tensorboard_logs_are_written_on_request(tmp_path):
-    training.run(TEACHER, tmp_path, tensorboard=True)
-    logs = list((records.run_folder(tmp_path, "teacher") / "tensorboard").rglob("events*"))
-    assert logs and all(path.stat().st_size > 0 for path in logs)
+def test_tensorboard_shows_figures_and_settings_of_every_student(study):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    runs = cells("logged")
+    found = training.run_together(runs, study, tensorboard=True)
+    for run, record in zip(runs, found, strict=True):
+        logs = EventAccumulator(str(records.run_folder(study, run.name) / "tensorboard")).Reload()
+        events = logs.Tensors("val_accuracy")
+        shown = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
+        assert shown == pytest.approx(record.history["val_accuracy"])
+        settings = logs.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        assert b"temperature" in settings and b"alpha" in settings
 
 
 VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))

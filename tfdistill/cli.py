@@ -152,14 +152,18 @@ def _cache_verify(arguments: list[str]) -> int:
 
 
 def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
-    from tfdistill import reports
+    from tfdistill import reports, runner
     from tfdistill.records import FINISHED
     from tfdistill.studies import PUBLISHED, STUDIES
 
-    published = PUBLISHED.get(config.study) if study is None else None
-    study = study or STUDIES[config.study]
-    tables = study.tables(found)
     notes = [config.note] if config.note else []
+    published = None
+    if study is None:
+        study, published = STUDIES[config.study], PUBLISHED.get(config.study)
+        planned = len(runner.plan(config))
+        if len(found) < planned:
+            notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
+    tables = study.tables(found)
     report = reports.write_report(
         folder, study.TITLE, study.QUESTION, tables, found, notes, published=published
     )

@@ -179,6 +179,8 @@ def frame(records: Iterable[Record]):
     rows = []
     for record in records:
         row = {"run": record.name, "row": record.row, "seed": record.seed, "status": record.status}
+        taught = record.config.get("distillation") or {}
+        row |= {name: taught.get(name) for name in ("alpha", "temperature", "scale_by_t2")}
         row |= {f"best_{name}": value for name, value in record.best.items()}
         row |= {f"last_{name}": value for name, value in record.last.items()}
         row |= {"select": record.select, "parameters": record.parameters, "flops": record.flops}
