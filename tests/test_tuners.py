@@ -154,6 +154,14 @@ def test_trials_trained_together_have_the_figures_of_trials_alone(whole, tmp_pat
     pd.testing.assert_frame_equal(tuner.results(), whole[0], rtol=1e-5)
 
 
+def test_trials_trained_together_are_shown_one_after_the_other(tmp_path, capsys):
+    tuner = sp.tuner_of("grid", tmp_path, seeds=(0,), population=3)
+    tuner.search(sp.batches, **{**sp.FIT, "verbose": 1})
+    printed = capsys.readouterr().out
+    assert printed.count("Complete [") == len(tuner.results()) > 3
+    assert f"Best {tuner.oracle.objective.name} So Far" in printed
+
+
 def test_a_plain_hypermodel_works(tmp_path, capsys):
     def build(hp):
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])

@@ -116,8 +116,9 @@ class DistillationTuner(kt.Tuner):
             while trials := self._draw():
                 for trial in trials:
                     self.on_trial_begin(trial)
-                self._train_and_report(trials, *fit_args, **fit_kwargs)
-                for trial in trials:
+                results = self._trained(trials, *fit_args, **fit_kwargs)
+                for trial, result in zip(trials, results, strict=True):
+                    self._report(trial, result)
                     self.on_trial_end(trial)
             self.on_search_end()
 
@@ -222,24 +223,26 @@ class DistillationTuner(kt.Tuner):
         ongoing = [self.oracle.get_trial(n).status not in oracles.ENDED for n in self._batch]
         return min(sum(ongoing) or self.population, self.population)
 
-    def _train_and_report(self, trials, *fit_args, **fit_kwargs) -> None:
+    def _trained(self, trials, *fit_args, **fit_kwargs) -> list:
         try:
-            results = self.train(trials, *fit_args, **fit_kwargs)
+            return self.train(trials, *fit_args, **fit_kwargs)
         except kt.errors.FailedTrialError as error:
-            results = [error] * len(trials)
-        for trial, result in zip(trials, results, strict=True):
-            if isinstance(result, kt.errors.FailedTrialError):
-                trial.status, trial.message = TrialStatus.FAILED, str(result)
-                continue
-            for seed, figures in zip(self.seeds, result, strict=True):
-                if not self._results.file(trial, seed).exists():  # trained in another way
-                    self._results.write(trial, seed, None, figures)
-            means = tuner_utils.average_metrics_dicts(result)
-            epochs = [done["epoch"] or 0 for done in self._results.done(trial).values()]
-            step = round(sum(epochs) / len(epochs))
-            means = {name: float(value) for name, value in means.items()}
-            self.oracle.update_trial(trial.trial_id, means, step=step)
-            trial.status = TrialStatus.COMPLETED
+            return [error] * len(trials)
+
+    def _report(self, trial, result) -> None:
+        """Tell the oracle what a trial brought, just before it is told that the trial has ended."""
+        if isinstance(result, kt.errors.FailedTrialError):
+            trial.status, trial.message = TrialStatus.FAILED, str(result)
+            return
+        for seed, figures in zip(self.seeds, result, strict=True):
+            if not self._results.file(trial, seed).exists():  # trained in another way
+                self._results.write(trial, seed, None, figures)
+        means = tuner_utils.average_metrics_dicts(result)
+        epochs = [done["epoch"] or 0 for done in self._results.done(trial).values()]
+        step = round(sum(epochs) / len(epochs))
+        means = {name: float(value) for name, value in means.items()}
+        self.oracle.update_trial(trial.trial_id, means, step=step)
+        trial.status = TrialStatus.COMPLETED
 
     @contextlib.contextmanager
     def _chief(self):
