@@ -5,8 +5,6 @@ Keras Tuner keeps only the mean over executions, swallows errors, compiles a mod
 """
 
 import contextlib
-import gc
-import os
 import shutil
 import time
 from pathlib import Path
@@ -18,10 +16,9 @@ from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine import tuner_utils
 
 from tfdistill import checks, oracles, records, seed_results
-from tfdistill.config import digest
-from tfdistill.hypermodels import Bench, ObjectiveState, network_of
+from tfdistill.hypermodels import network_of
 from tfdistill.progress import Silent
-from tfdistill.resume import EpochEnd
+from tfdistill.seed_training import SeedTraining
 
 IDLE_SECONDS = 0.2
 
@@ -77,7 +74,7 @@ class DistillationTuner(kt.Tuner):
         if kwargs.pop("executions_per_trial", 1) != 1:
             raise checks.UsageError("Give seeds=[0, 1, ...] instead of executions_per_trial.")
         self.progress = progress
-        self._ready, self._batch, self._bench = False, [], None
+        self._ready, self._batch = False, []
         worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
         super().__init__(
             oracle,
@@ -89,6 +86,7 @@ class DistillationTuner(kt.Tuner):
         )
         self._ready = True
         self._results = seed_results.SeedResults(self)
+        self._training = SeedTraining(self, self._results)
         self._client = self.oracle if worker else None
         self.oracle = oracle  # outside of `search` a worker reads what the chief has written
         if oracle.begun:
@@ -134,10 +132,10 @@ class DistillationTuner(kt.Tuner):
             For each trial a list with one dict of figures for each seed, or the `FailedTrialError`
             that tells why there are none.
         """
-        for group in self._groups(trials):
+        for group in self._training.groups(trials):
             for seed in self.seeds:
-                self._train_seed(group, seed, *fit_args, **fit_kwargs)
-        return [self._outcome(trial) for trial in trials]
+                self._training.train(group, seed, *fit_args, **fit_kwargs)
+        return [self._training.outcome(trial) for trial in trials]
 
     def run_trial(self, trial, *fit_args, **fit_kwargs):
         """Return a trial's figures, one dict for each seed."""
@@ -265,113 +263,6 @@ class DistillationTuner(kt.Tuner):
             self.oracle = local
         self.reload()
 
-    # Training one seed of one trial, or of several together.
-
-    @property
-    def _own_fit(self) -> bool:
-        return type(self.hypermodel).fit is not kt.HyperModel.fit
-
-    def _groups(self, trials) -> list[list[Trial]]:
-        hyperband = any("tuner/epochs" in trial.hyperparameters.values for trial in trials)
-        alone = self._own_fit or hyperband
-        return [[trial] for trial in trials] if alone else [list(trials)]
-
-    def _train_seed(self, group, seed, x=None, *fit_args, **fit_kwargs) -> None:
-        failed = [t for t in group if any(r["failure"] for r in self._results.done(t).values())]
-        group = [t for t in group if t not in failed and not self._results.file(t, seed).exists()]
-        if not group:
-            return
-        values = group[0].hyperparameters.values
-        if "tuner/epochs" in values:
-            fit_kwargs["epochs"] = values["tuner/epochs"]
-        bench = self._set_up(group, seed, x)
-        state = self._state(group, seed, bench)
-        results = None
-        if self._own_fit or not state.failed and state.epochs_done < fit_kwargs.get("epochs", 1):
-            keras.utils.set_random_seed(seed)
-            data = x(state.epochs_done) if callable(x) else x
-            fit_args = fit_args if data is None else (data, *fit_args)
-            results = self._fit(bench, group[0], state, *fit_args, **fit_kwargs)
-        for place, trial in enumerate(group):
-            self._keep(trial, seed, state, place, results)
-        if "tuner/epochs" not in values:  # Hyperband may go on from here
-            state.clear()
-
-    def _set_up(self, group, seed, x) -> Bench:
-        hps = [trial.hyperparameters for trial in group]
-        if self._bench is None or not self._bench.restart(hps, seed):
-            self._bench = None
-            keras.backend.clear_session()
-            gc.collect()
-            sample = None if self._own_fit else _sample(x)
-            self._bench = Bench(self.hypermodel, self._try_build, hps, seed, sample)
-        return self._bench
-
-    def _state(self, group, seed, bench) -> ObjectiveState:
-        folder = self._results.file(group[0], seed).with_suffix("")
-        searched = [
-            {n: v for n, v in trial.hyperparameters.values.items() if not n.startswith("tuner/")}
-            for trial in group
-        ]
-        past = group[0].hyperparameters.values.get("tuner/trial_id")
-        if past and not folder.exists():
-            _copy(Path(self.get_trial_dir(past)) / folder.name, folder)
-        state = ObjectiveState(folder, digest(searched, seed), bench, self.oracle.objective)
-        if not self._own_fit:
-            state.restore()
-        return state
-
-    def _fit(self, bench, trial, state, *fit_args, callbacks=(), **fit_kwargs):
-        callbacks = self._deepcopy_callbacks(list(callbacks))
-        if any(isinstance(callback, keras.callbacks.TensorBoard) for callback in callbacks):
-            self._configure_tensorboard_dir(callbacks, trial, state.folder.name)
-        epochs = fit_kwargs.get("epochs", 1)
-        callbacks.append(tuner_utils.TunerCallback(self, trial))
-        callbacks.append(EpochEnd(state, self.progress, epochs, split=bench.split))
-        fit_kwargs["callbacks"] = callbacks
-        if not self._own_fit:
-            fit_kwargs["initial_epoch"] = state.epochs_done
-        if len(bench.learners) > 1:
-            return bench.learner.fit(*fit_args, **fit_kwargs)
-        return self.hypermodel.fit(trial.hyperparameters, bench.learner, *fit_args, **fit_kwargs)
-
-    def _keep(self, trial, seed, state, place, results) -> None:
-        """Write a seed's figures and, if they are the trial's best so far, its weights."""
-        objective, figures, epoch = self.oracle.objective, {}, None
-        if not state.failures[place]:
-            if state.epochs_done:
-                epoch = state.best_epoch(place)
-                state.load_best(place)
-                figures = {name: values[epoch] for name, values in state.histories[place].items()}
-            if self._own_fit:
-                tuner_utils.validate_trial_results(results, objective, "HyperModel.fit()")
-                figures = tuner_utils.convert_to_metrics_dict(results, objective)
-            figures = {name: float(value) for name, value in figures.items()}
-            figures.setdefault(objective.name, float(objective.get_value(figures)))
-            self._keep_weights(trial, figures[objective.name], state.learners[place])
-        self._results.write(
-            trial, seed, epoch, figures, state.histories[place], state.failures[place]
-        )
-
-    def _keep_weights(self, trial, score: float, learner) -> None:
-        objective = self.oracle.objective
-        if any(not objective.better_than(score, other) for other in self._results.scores(trial)):
-            return
-        target = Path(self._get_checkpoint_fname(trial.trial_id))
-        with records.appearing(target) as temporary:
-            part = temporary.with_suffix(".weights.h5")  # Keras insists on this ending
-            network_of(learner).save_weights(part)
-            os.replace(part, temporary)
-        shape = Path(self._get_build_config_fname(trial.trial_id))
-        records.write_json(shape, learner.get_build_config())
-
-    def _outcome(self, trial):
-        done = self._results.done(trial).values()
-        failures = [result["failure"] for result in done if result["failure"]]
-        if failures:
-            return kt.errors.FailedTrialError(failures[0])
-        return [result["figures"] for result in done]
-
     def _try_build(self, hp) -> keras.Model:
         # Keras Tuner's clears the session, also under models that are in use.
         model = self._build_hypermodel(hp)
@@ -387,18 +278,3 @@ class DistillationTuner(kt.Tuner):
         # Where this file exists, Keras Tuner's constructor reloads, with a print; ours does it.
         file = Path(super()._get_tuner_fname())
         return str(file if self._ready else file.with_suffix(".none"))
-
-
-def _sample(x):
-    """Return one example of the training data, `[1, ...]`."""
-    data = x(0) if callable(x) else x
-    batch = data if hasattr(data, "shape") else next(iter(data))
-    return (batch[0] if isinstance(batch, (tuple, list)) else batch)[:1]
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a folder so that it appears whole or not at all; nothing if there is none."""
-    if source.exists():
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copytree(source, temporary)
-        os.replace(temporary, target)
