@@ -22,6 +22,7 @@ from tfdistill.records import Record, Spread, Table, by_row, spread
 from tfdistill.significance import Comparison, Family, dunnett
 
 TEACHER, ALONE, SIMILARITY = "teacher", "student alone", "similarity-preserving"
+SAME_SIZE_ALONE = "same size, alone"
 
 TITLE = "Alpha and temperature"
 QUESTION = (
@@ -157,9 +158,13 @@ def _cells(config: StudyConfig) -> Iterator[RunConfig]:
 
 
 def _same_size(config: StudyConfig) -> Iterator[RunConfig]:
-    """Yield students of the teacher's architecture, trained as it was; a grid of them is enough."""
+    """Yield networks of the teacher's architecture, alone and taught, on the students' images."""
     if config.student in (None, config.teacher) or config.teacher.name == "saved":
-        return
+        return  # then the grid is of that size itself, or cannot be
+    own = {"model": config.teacher, "training": config.training}
+    for seed in config.seeds if config.grid.same_size else ():
+        alone = _alone(config, seed)
+        yield dataclasses.replace(alone, name=f"same-size-{alone.name}", row=SAME_SIZE_ALONE, **own)
     for alpha, temperature in dict.fromkeys(map(tuple, config.grid.same_size)):
         for seed in config.seeds:
             run = _taught(
@@ -171,7 +176,7 @@ def _same_size(config: StudyConfig) -> Iterator[RunConfig]:
                 temperature=temperature,
                 scale_by_t2=False,
             )
-            yield dataclasses.replace(run, model=config.teacher, training=config.training)
+            yield dataclasses.replace(run, **own)
 
 
 def _similarity(config: StudyConfig) -> Iterator[RunConfig]:
@@ -207,15 +212,19 @@ def _summary_table(
         family = dunnett(accuracies(baselines["alone"]), {SIMILARITY: accuracies(similar)})
         compared = family.rows.get(SIMILARITY) if family else None
         lines.append(_line(SIMILARITY, similar, baselines["alone"], compared))
-    for row, members in rows.items():
-        if row.startswith("same size"):
-            lines.append(_line(row, members, baselines["teacher"]))
+    own = rows.get(SAME_SIZE_ALONE, [])
+    lines.append(_line(SAME_SIZE_ALONE, own))
+    same_size = {row: members for row, members in rows.items() if row.startswith("same size, alp")}
+    family = dunnett(accuracies(own), {row: accuracies(runs) for row, runs in same_size.items()})
+    for row, members in same_size.items():
+        compared = family.rows.get(row) if family else None
+        lines.append(_line(row, members, own, compared))
     columns = ("", "runs", "best epoch", "last epoch", "gain", "p", "published")
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. The best cell is the one "
         "with the highest validation accuracy. Gain in points, over the student alone; of students "
-        "of the teacher's size, over the teacher. p: probability of so large a difference by luck "
-        "alone; for a cell, in any cell of its grid (Dunnett's test)."
+        "of the teacher's size, over that network alone on the same images. p: probability of so "
+        "large a difference by luck alone; for a cell, in any cell of its grid (Dunnett's test)."
     )
     return Table("Test accuracy", columns, tuple(line for line in lines if line), note)
 
