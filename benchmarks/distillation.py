@@ -60,11 +60,16 @@ def settings(views: int) -> BatchSettings:
     return BatchSettings(BATCH, augment=AugmentConfig(pad_crop=4, flip=True, views=views))
 
 
-def network(name: str, images: Dataset, seed: int = 0) -> keras.Model:
+def network(name: str, images: Dataset, seed: int = 0, width: float = 1.0) -> keras.Model:
     """Return a new network for the images."""
     keras.utils.set_random_seed(seed)
     mean, std = images.mean, images.std
-    return models.build(ModelConfig(name), images.input_shape, CLASSES, mean, std)
+    return models.build(ModelConfig(name, width), images.input_shape, CLASSES, mean, std)
+
+
+def new_student(images: Dataset, options) -> keras.Model:
+    """Return a new student."""
+    return network("cnn2", images, width=options.width)
 
 
 def compiled(model: keras.Model) -> keras.Model:
@@ -169,7 +174,7 @@ def epoch_part(options) -> dict:
     steps = steps_per_epoch(len(images.train), BATCH)
     plain = training_batches(images.train, how, epochs=1)
     taught = training_batches(images.train, how, epochs=1, teacher_logits=logits)
-    student, supervised = ours(network("cnn2", images)), compiled(network("cnn2", images))
+    student, supervised = ours(new_student(images, options)), compiled(new_student(images, options))
     ways = {
         "distillation from the cache": epoch(fit(student), taught, steps),
         "supervised training": epoch(fit(supervised), plain, steps),
@@ -188,10 +193,10 @@ def live_part(options) -> dict:
     shown = functools.partial(training_batches, images.train, how)
     cached, plain = shown(epochs=CACHED_EPOCHS, teacher_logits=logits), shown(epochs=1)
     trains = {
-        "cache": fit(ours(network("cnn2", images))),
-        "our live Distiller": fit(ours(network("cnn2", images), teacher)),
-        "keras.distillation": fit(peer(network("cnn2", images), teacher)),
-        "hand-written loop": loop(hand_written(network("cnn2", images), teacher)),
+        "cache": fit(ours(new_student(images, options))),
+        "our live Distiller": fit(ours(new_student(images, options), teacher)),
+        "keras.distillation": fit(peer(new_student(images, options), teacher)),
+        "hand-written loop": loop(hand_written(new_student(images, options), teacher)),
     }
     batches = {name: cached if name == "cache" else plain for name in trains}
     # The first step compiles; all start with the same weights and see the same batch.
@@ -207,10 +212,10 @@ def live_part(options) -> dict:
     return {"seconds": found, "first_losses": losses, "ratios": ratios}
 
 
-def peer_cell(images: Dataset, teacher: keras.Model, views: int) -> None:
+def peer_cell(images: Dataset, teacher: keras.Model, options) -> None:
     """Do one cell of the grid with `keras.distillation`."""
-    train = fit(peer(network("cnn2", images), teacher))
-    batches = training_batches(images.train, settings(views), epochs=EPOCHS)
+    train = fit(peer(new_student(images, options), teacher))
+    batches = training_batches(images.train, settings(options.views), epochs=EPOCHS)
     train(batches, EPOCHS, steps_per_epoch(len(images.train), BATCH))
 
 
@@ -220,7 +225,7 @@ def our_grid(images: Dataset, teacher: keras.Model, options) -> dict[str, float]
     logits = stored("resnet18", images, options.views, teacher)
     built = time.perf_counter()
     size, cells = options.together, list(itertools.product(GRID.alphas, GRID.temperatures))
-    students = [network("cnn2", images) for _ in range(size)]
+    students = [new_student(images, options) for _ in range(size)]
     reusables = [Reusable(ours(student), student) for student in students]
     learners = [reusable.learner for reusable in reusables]
     fitted = learners[0]
@@ -230,7 +235,7 @@ def our_grid(images: Dataset, teacher: keras.Model, options) -> dict[str, float]
     steps = steps_per_epoch(len(images.train), BATCH)
     for first in range(0, len(cells), size):
         for reusable, cell in zip(reusables, cells[first : first + size], strict=True):
-            reusable.restart(network("cnn2", images))
+            reusable.restart(new_student(images, options))
             reusable.learner.alpha, reusable.learner.temperature = cell
         batches = training_batches(images.train, how, epochs=EPOCHS, teacher_logits=logits)
         fit(fitted)(batches, EPOCHS, steps)
@@ -243,8 +248,8 @@ def grid_part(options) -> dict:
     images, teacher = random_images(options.grid_images), network("resnet18", random_images(BATCH))
     count, mine = len(GRID.alphas) * len(GRID.temperatures), "our grid"
     theirs = f"{count} x one keras.distillation run"
-    one_cell = functools.partial(peer_cell, images, teacher, options.views)
-    peer_cell(random_images(BATCH), teacher, 1)  # what only the first use in a process costs
+    one_cell = functools.partial(peer_cell, images, teacher, options)
+    peer_cell(random_images(BATCH), teacher, options)  # what only the first use in a process costs
     found, shares = {theirs: [], mine: []}, []
     for _ in range(options.grid_repeats):
         before = seconds(one_cell)
@@ -308,6 +313,7 @@ def parsed() -> argparse.Namespace:
         ("grid-repeats", 1, "timings of the whole grid"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} ({default})")
+    parser.add_argument("--width", type=float, default=1.0, help="of the student (1.0)")
     parser.add_argument(
         "--together", type=int, choices=(1, 3, 5, 9), default=9, help="cells trained in one step"
     )

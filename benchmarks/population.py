@@ -33,10 +33,10 @@ SETTINGS = BatchSettings(BATCH, augment=AugmentConfig(pad_crop=4, flip=True, vie
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def member(place: int, network: str) -> Distiller:
+def member(place: int, network: ModelConfig) -> Distiller:
     """Return a compiled Distiller with settings of its own."""
     keras.utils.set_random_seed(place)
-    student = models.build(ModelConfig(network), (32, 32, 3), CLASSES, 127.5, 127.5)
+    student = models.build(network, (32, 32, 3), CLASSES, 127.5, 127.5)
     distiller = Distiller(student, alpha=place / MEMBERS, temperature=1.0 + place)
     distiller.compile("adam", HARD, metrics=["accuracy"])
     return distiller
@@ -51,7 +51,7 @@ def batches(images: int, epochs: int):
     return iter(training_batches(train, SETTINGS, epochs=epochs, teacher_logits=logits))
 
 
-def population_of(count: int, network: str) -> Population:
+def population_of(count: int, network: ModelConfig) -> Population:
     """Return a compiled population."""
     population = Population([member(place, network) for place in range(count)])
     population.compile()
@@ -67,7 +67,7 @@ def seconds_per_epoch(model, stream, steps: int) -> float:
     return time.perf_counter() - start
 
 
-def speed(images: int, repeats: int, network: str) -> dict[str, list[float]]:
+def speed(images: int, repeats: int, network: ModelConfig) -> dict[str, list[float]]:
     """Return seconds per epoch of the population and of its members in turn, and their ratios."""
     steps = steps_per_epoch(images, BATCH)
     population = population_of(MEMBERS, network)
@@ -91,7 +91,7 @@ def speed(images: int, repeats: int, network: str) -> dict[str, list[float]]:
     return {"population": list(together), "one_after_another": list(apart), "ratio": ratios}
 
 
-def peak_bytes(count: int, network: str) -> int:
+def peak_bytes(count: int, network: ModelConfig) -> int:
     """Return the peak memory of this process after some steps of a population."""
     population = population_of(count, network)
     population.make_train_function()
@@ -99,9 +99,10 @@ def peak_bytes(count: int, network: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
 
 
-def memory(network: str) -> dict:
+def memory(network: ModelConfig) -> dict:
     """Return the peak memory of fresh processes, and growth per member: measured, estimated."""
-    own = [sys.executable, __file__, "--network", network, "--peak-of"]
+    own = [sys.executable, __file__, "--network", network.name, "--width", str(network.width)]
+    own += ["--peak-of"]
     peaks = {
         count: int(subprocess.run([*own, str(count)], stdout=subprocess.PIPE, check=True).stdout)
         for count in MEMORY_SIZES
@@ -120,14 +121,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_280, help="training images")
     parser.add_argument("--repeats", type=int, default=15, help="timed epochs of each kind")
     parser.add_argument("--network", default="cnn2", help="network of the members")
+    parser.add_argument("--width", type=float, default=1.0, help="multiplies its channels")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    network = ModelConfig(options.network, options.width)
     if options.peak_of:
-        print(peak_bytes(options.peak_of, options.network))
+        print(peak_bytes(options.peak_of, network))
         return
-    result = {"memory": memory(options.network)}
-    result["speed"] = speed(options.images, options.repeats, options.network)
+    result = {"network": f"{network.name}, width {network.width:g}", "memory": memory(network)}
+    result["speed"] = speed(options.images, options.repeats, network)
     result["median_ratio"] = statistics.median(result["speed"]["ratio"])
     report(result)
     if options.output:
@@ -139,6 +142,7 @@ def report(result: dict) -> None:
     ratios, mebibyte = result["speed"]["ratio"], 2**20
     low, _, high = statistics.quantiles(ratios, n=4)
     name = f"{MEMBERS} one after another / population"
+    print(result["network"])
     print(f"{name:42} {result['median_ratio']:8.3f}  (quartiles {low:.3f} .. {high:.3f})")
     for kind in ("population", "one_after_another"):
         print(f"{f'seconds per epoch, {kind}':42} {statistics.median(result['speed'][kind]):8.2f}")
