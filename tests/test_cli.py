@@ -161,7 +161,7 @@ class TestOtherCommands:
         ({"distillation": {"temperature": 0}}, "temperature must be a finite number > 0"),
         ({"distilation": {}}, "unknown key 'distilation'. Did you mean 'distillation'?"),
         ({"data": {"sorce": "digits"}}, "unknown key 'sorce'. Did you mean 'source'?"),
-        ({"study": "mystery"}, "study must be one of: mysteries, single"),
+        ({"study": "mystery"}, "study must be one of: alpha_temperature, mysteries, single"),
         ({"teacher": {"name": "resnet19"}}, "resnet19"),
         ({"training": {"epochs": "many"}}, "training.epochs"),
         ({"training": {"batch_size": 500}}, "batch_size=500"),
@@ -188,7 +188,10 @@ def test_an_unknown_option_names_the_nearest(config, capsys):
 
 def test_an_unknown_command_lists_the_known(capsys):
     assert main(["rum"]) == 2
-    assert "command must be one of: run, train, evaluate, report, doctor" in capsys.readouterr().err
+    assert (
+        "command must be one of: run, train, sweep, cache, evaluate, report, doctor"
+        in capsys.readouterr().err
+    )
 
 
 class TestSweep:

@@ -345,6 +345,10 @@ def test_runs_that_share_batches_may_be_trained_together():
     one, other = cells("key")[:2]
     assert training.together_key(one) == training.together_key(other)
     assert training.together_key(one) != training.together_key(renamed(other, "x", seed=5))
+    top = CacheConfig(top_k=3, temperatures=[1.0, 5.0])
+    assert training.together_key(renamed(one, "x", cache=top)) != training.together_key(
+        renamed(other, "x", cache=top)
+    )
     similar = dataclasses.replace(one.distillation, similarity=3.0)
     assert training.together_key(renamed(one, "x", distillation=similar)) == ""
 

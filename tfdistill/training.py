@@ -82,7 +82,11 @@ def together_key(config: RunConfig) -> str:
         return ""
     values = to_dict(config)
     shared = [values[name] for name in ("seed", "data", "training", "teachers", "cache")]
-    return digest(shared, settings.average if settings else None)
+    if settings:
+        shared.append(settings.average)
+    if settings and config.cache and config.cache.top_k:
+        shared.append(settings.temperature)  # the classes left out depend on it
+    return digest(shared)
 
 
 def fitting(configs: Sequence[RunConfig], memory: float) -> int:
