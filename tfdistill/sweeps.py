@@ -151,8 +151,8 @@ def _confirmation_table(found: Sequence[Record]) -> Table:
     seeds = sorted(set(alone) & set(best))
     paired = significance.paired([alone[seed] for seed in seeds], [best[seed] for seed in seeds])
     lines = []
-    for row, runs in rows.items():
-        compared = paired if row == BEST else None
+    for row in (row for row in (ALONE, BEST) if row in rows):
+        runs, compared = rows[row], paired if row == BEST else None
         gain = f"{100 * compared.difference:+.2f}" if compared else "–"
         p = f"{compared.p:.2g}" if compared else "–"
         agreement = spread(runs, "test_agreement")
