@@ -15,7 +15,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine import tuner_utils
 
-from tfdistill import checks, oracles, records, seed_results
+from tfdistill import checks, machine, oracles, records, seed_results
 from tfdistill.hypermodels import network_of
 from tfdistill.progress import Silent
 from tfdistill.seed_training import SeedTraining
@@ -103,6 +103,7 @@ class DistillationTuner(kt.Tuner):
             **fit_kwargs: As of `fit`, such as `epochs`, `validation_data`, `callbacks`; with
                 `verbose=0` nothing is printed.
         """
+        machine.make_repeatable()  # so that an interrupted search ends as an uninterrupted one
         if roles.is_chief_oracle() or not roles.has_chief_oracle():
             self.oracle.verbose = fit_kwargs.get("verbose", "auto")
         if roles.is_chief_oracle():
