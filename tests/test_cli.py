@@ -189,7 +189,7 @@ def test_an_unknown_option_names_the_nearest(config, capsys):
 def test_an_unknown_command_lists_the_known(capsys):
     assert main(["rum"]) == 2
     assert (
-        "command must be one of: run, train, sweep, cache, evaluate, report, doctor"
+        "command must be one of: run, train, studies, sweep, cache, evaluate, report, doctor"
         in capsys.readouterr().err
     )
 

@@ -1,5 +1,7 @@
 """Configurations: what is refused, and with which words."""
 
+import dataclasses
+
 import pytest
 import yaml
 
@@ -9,9 +11,11 @@ from tfdistill.config import (
     AugmentConfig,
     DataConfig,
     DistillationConfig,
+    FeatureConfig,
     ModelConfig,
     StudyConfig,
     TrainingConfig,
+    settings_of,
 )
 
 
@@ -26,7 +30,7 @@ from tfdistill.config import (
         (lambda: DistillationConfig(temperature=float("inf")), "temperature must be a finite"),
         (
             lambda: DistillationConfig(divergence="js"),
-            "one of: kl, cross_entropy. Received: .*'js'",
+            "one of: kl, cross_entropy, kl_of_log. Received: .*'js'",
         ),
         (lambda: TrainingConfig(epochs=0), "training.epochs must be a whole number, at least 1"),
         (lambda: TrainingConfig(optimizer="sdg"), "Did you mean 'sgd'"),
@@ -73,3 +77,41 @@ def test_unreadable_files_are_refused(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(UsageError, match="is not YAML"):
         config.read_yaml(tmp_path / "broken.yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings as a study has them."""
+
+    pairs: int = 20
+    networks: list[ModelConfig] = dataclasses.field(default_factory=list)
+
+
+class TestSettingsOfAStudy:
+    def test_defaults_and_nested_values(self):
+        assert settings_of(Settings, StudyConfig()) == Settings()
+        given = {"pairs": 3, "networks": [{"name": "resnet8", "width": 0.5}]}
+        assert settings_of(Settings, StudyConfig(settings=given)) == Settings(
+            3, [ModelConfig("resnet8", width=0.5)]
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"pair": 3}, "unknown key 'pair'. Did you mean 'pairs'"),
+            ({"pairs": "many"}, "pairs"),
+            ({"networks": [{"nme": "resnet8"}]}, "nme"),
+            ({"networks": [{"width": -1.0}]}, "model.width must be a finite number > 0"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, given, message):
+        with pytest.raises(UsageError, match=message) as caught:
+            settings_of(Settings, StudyConfig(settings=given))
+        assert "\n" not in str(caught.value)
+
+
+def test_losses_between_layers_and_a_cache_exclude_each_other():
+    settings = DistillationConfig(features=[FeatureConfig("hints")])
+    with pytest.raises(UsageError, match="hints together with a cache. Set cache: null"):
+        StudyConfig(distillation=settings)
+    assert StudyConfig(distillation=settings, cache=None).distillation == settings

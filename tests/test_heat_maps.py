@@ -124,7 +124,7 @@ def test_an_unfinished_grid_is_drawn_as_far_as_it_goes():
 
 
 def test_students_that_learn_something_else_are_no_cells():
-    others = [cell(0.0, 4, 0.5, similarity=3000.0), cell(0.5, 10, 0.9, standardize=True)]
+    others = [cell(0.0, 4, 0.5, features=[{"loss": "hints"}]), cell(0.5, 10, 0.9, standardize=True)]
     (grid,) = grids.find([*study(), *others])
     assert set(grid.cells) == {(0.1, 1), (0.1, 4), (0.9, 1), (0.9, 4)}
 

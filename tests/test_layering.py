@@ -12,6 +12,7 @@ LEVELS = [
     {"checks", "significance"},
     {"config", "records"},
     {"grids", "drawing"},
+    {"pictures"},
     {
         "startup",
         "progress",
@@ -23,22 +24,25 @@ LEVELS = [
         "schedules",
         "studies",
         "spaces",
+        "kinds",
     },
+    {"catalogue"},
     {"distiller", "ensembles", "resume", "reuse", "tensorboard_logs", "oracles"},
+    {"saliency"},
     {"logit_files", "logit_reading"},
     {"population", "teacher_cache"},
     {"measuring", "figures", "heat_maps", "hypermodels", "seed_results"},
-    {"assembly", "caches", "seed_training"},
+    {"assembly", "caches", "seed_training", "multi_view", "heat_map_run"},
     {"training", "evaluation", "distillation_tuner"},
     {"doctor", "reports", "runner", "tuners"},
-    {"trials"},
+    {"trials", "rehearsal"},
     {"study_tuner"},
     {"sweeps"},
     {"options"},
     {"cli"},
     {"__main__"},
 ]
-FOLDERS = {"config"}
+FOLDERS = {"config", "pictures"}
 FAMILIES = {"losses", "models", "data", "studies"}
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -10,7 +10,6 @@ from tfdistill.checks import UsageError
 from tfdistill.config import (
     AugmentConfig,
     DataConfig,
-    GridConfig,
     ModelConfig,
     PopulationConfig,
     StudyConfig,
@@ -25,7 +24,7 @@ CONFIG = StudyConfig(
     student=ModelConfig("cnn2", width=0.125),
     training=TrainingConfig(epochs=1, batch_size=32),
     student_training=TrainingConfig(epochs=2, batch_size=32),
-    grid=GridConfig(alphas=[0.1, 0.9], temperatures=[2.0, 4.0], baseline_seeds=[7]),
+    settings={"alphas": [0.1, 0.9], "temperatures": [2.0, 4.0], "baseline_seeds": [7]},
     population=PopulationConfig(size=3),
 )
 

@@ -19,6 +19,7 @@ from tfdistill.config import (
     CacheConfig,
     DataConfig,
     DistillationConfig,
+    FeatureConfig,
     ModelConfig,
     RunConfig,
     TrainingConfig,
@@ -94,8 +95,8 @@ def test_a_student_is_compared_with_its_teacher(study):
 def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
     known = training.run(renamed(STUDENT, "known"), study)
     # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
-    settings = dataclasses.replace(STUDENT.distillation, similarity=1e-12)
-    live = training.run(renamed(STUDENT, "live", distillation=settings), study)
+    settings = dataclasses.replace(STUDENT.distillation, features=[FeatureConfig(weight=1e-12)])
+    live = training.run(renamed(STUDENT, "live", distillation=settings, cache=None), study)
     assert known.history["soft_loss"] == pytest.approx(live.history["soft_loss"], rel=1e-4)
     a, b = (load(study, name, "last").get_weights() for name in ("known", "live"))
     for first, second in zip(a, b, strict=True):
@@ -349,8 +350,8 @@ def test_runs_that_share_batches_may_be_trained_together():
     assert training.together_key(renamed(one, "x", cache=top)) != training.together_key(
         renamed(other, "x", cache=top)
     )
-    similar = dataclasses.replace(one.distillation, similarity=3.0)
-    assert training.together_key(renamed(one, "x", distillation=similar)) == ""
+    similar = dataclasses.replace(one.distillation, features=[FeatureConfig(weight=3.0)])
+    assert training.together_key(renamed(one, "x", distillation=similar, cache=None)) == ""
 
 
 def test_a_run_stopped_early_goes_on_to_the_same_end(study):

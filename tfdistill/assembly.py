@@ -5,15 +5,24 @@ tracing its step takes longer than training a small student on a few thousand im
 """
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from tfdistill import data, losses, machine, measuring, schedules
-from tfdistill.config import DistillationConfig, RunConfig, TrainingConfig, digest, to_dict
+from tfdistill.config import (
+    DistillationConfig,
+    FeatureConfig,
+    RunConfig,
+    TrainingConfig,
+    digest,
+    to_dict,
+)
 from tfdistill.data import pipeline
 from tfdistill.distiller import Distiller, FeatureLoss
 from tfdistill.ensembles import Ensemble
+from tfdistill.models.channel_split import split_upper
 from tfdistill.population import Population
 from tfdistill.reuse import Reusable
 
@@ -41,7 +50,7 @@ class Workbench:
 
     Example:
         >>> bench = Workbench()
-        >>> assembled = bench.assemble([run], images, settings, teacher=None, teacher_key="")
+        >>> assembled = bench.assemble([run], images, settings, folder, None, "")
     """
 
     def __init__(self):
@@ -53,6 +62,7 @@ class Workbench:
         configs: list[RunConfig],
         images: data.Dataset,
         settings: pipeline.BatchSettings,
+        study_folder: Path,
         teacher,
         teacher_key: str,
     ) -> Assembled:
@@ -62,6 +72,7 @@ class Workbench:
             configs: The runs, all on the same images with the same settings.
             images: Their images.
             settings: How they become batches.
+            study_folder: Folder of the study, where the runs that they need are finished.
             teacher: A function that returns the live teacher; None where its logits are known.
             teacher_key: Changes when the live teacher does.
         """
@@ -72,7 +83,7 @@ class Workbench:
             machine.clear_session()
         for config in configs:
             keras.utils.set_random_seed(config.seed)
-            fresh.append(network(config, images))
+            fresh.append(network(config, images, study_folder))
         if key == self._key:
             for reusable, new in zip(self._kept.reusables, fresh, strict=True):
                 reusable.restart(new)
@@ -87,16 +98,30 @@ class Workbench:
         return self._kept
 
 
-def network(config: RunConfig, images: data.Dataset) -> keras.Model:
-    """Return the new network of a run, or the average of several that are trained as one."""
+def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> keras.Model:
+    """Return the network of a run at its start: new, from another run's weights or on its channels;
+    or the average of several that are trained as one.
+
+    Raises:
+        UsageError: The network of `config.start` has other weights, or the layer of `config.split`
+            cannot be cut so.
+    """
+    if config.split:
+        base = measuring.load_network(study_folder, config.split.base, images)
+        return split_upper(base, config.split.layer, config.split.parts, config.split.part)
     built = [measuring.build(config.model, images) for _ in range(config.width)]
-    return Ensemble(built, config.average) if config.width > 1 else built[0]
+    whole = Ensemble(built, config.average) if config.width > 1 else built[0]
+    if config.start:
+        measuring.start_from(whole, study_folder, config.start, images)
+    return whole
 
 
 def _shape(config: RunConfig) -> dict:
     """Return all of a run that its compiled step depends on."""
     values = to_dict(config)
-    for name in ("name", "row", "seed", "teachers", "cache", "stop_epoch"):
+    if _has_features(config):
+        return values  # its connectors start anew only when they are built anew
+    for name in ("name", "row", "seed", "teachers", "cache", "stop_epoch", "start"):
         del values[name]
     if config.distillation:
         del values["distillation"]["alpha"], values["distillation"]["temperature"]
@@ -106,10 +131,10 @@ def _shape(config: RunConfig) -> dict:
 def _assembled(configs, networks, images, settings, teacher) -> Assembled:
     steps = pipeline.steps_per_epoch(len(images.train), settings.batch_size)
     # Feature losses need the teacher within each Distiller; else one pass of it serves all.
-    apart = len(configs) == 1 or any(_feature_losses(config.distillation) for config in configs)
+    apart = len(configs) == 1 or any(_has_features(config) for config in configs)
     learners = []
     for config, built in zip(configs, networks, strict=True):
-        learner = _learner(config, built, teacher if apart else None)
+        learner = _learner(config, built, teacher if apart else None, steps)
         learner.compile(
             optimizer=_optimizer(config.training, steps, learner.trainable_variables),
             loss=_hard_loss(config.training, settings),
@@ -130,26 +155,38 @@ def _assembled(configs, networks, images, settings, teacher) -> Assembled:
     return Assembled(reusables, together)
 
 
-def _learner(config: RunConfig, built: keras.Model, teacher) -> keras.Model:
+def _learner(config: RunConfig, built: keras.Model, teacher, steps_per_epoch: int) -> keras.Model:
     settings = config.distillation
     if settings is None:
         return built
-    soft_loss = losses.SoftTargets(
-        settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
-    )
     return Distiller(
         built,
         teacher,
         alpha=settings.alpha,
-        soft_loss=soft_loss,
-        features=_feature_losses(settings),
+        soft_loss=_soft_loss(settings),
+        features=[_feature_loss(feature) for feature in settings.features],
+        hard_weight=settings.hard_weight,
+        soft_weight=settings.soft_weight,
+        warmup_steps=round(settings.warmup_epochs * steps_per_epoch),
     )
 
 
-def _feature_losses(settings: DistillationConfig | None) -> list[FeatureLoss]:
-    if settings is None or not settings.similarity:
-        return []
-    return [FeatureLoss(losses.SimilarityPreserving(), settings.similarity)]
+def _soft_loss(settings: DistillationConfig) -> losses.TemperedLoss:
+    if settings.loss != "soft_targets":
+        return losses.LOGIT_LOSSES[settings.loss](settings.temperature)
+    return losses.SoftTargets(
+        settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
+    )
+
+
+def _feature_loss(feature: FeatureConfig) -> FeatureLoss:
+    loss = losses.FEATURE_LOSSES[feature.loss]()
+    weight = loss.default_weight if feature.weight is None else feature.weight
+    return FeatureLoss(loss, weight, feature.teacher_layer, feature.student_layer)
+
+
+def _has_features(config: RunConfig) -> bool:
+    return bool(config.distillation and config.distillation.features)
 
 
 def _hard_loss(training: TrainingConfig, settings: pipeline.BatchSettings):

@@ -4,8 +4,8 @@ import dataclasses
 import os
 from pathlib import Path
 
-from tfdistill import data, measuring, records, teacher_cache
-from tfdistill.config import RunConfig, digest, to_dict
+from tfdistill import checks, data, measuring, records, teacher_cache
+from tfdistill.config import AugmentConfig, RunConfig, digest, to_dict
 from tfdistill.data import pipeline
 from tfdistill.progress import Silent
 from tfdistill.records import Table
@@ -19,8 +19,34 @@ def usable(config: RunConfig) -> bool:
     return bool(
         config.teachers
         and config.cache
-        and config.data.augment.num_views
-        and not config.distillation.similarity
+        and as_teachers_see(config).data.augment.num_views
+        and not config.distillation.features
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Raise if a run's teachers shall see other views than it, and their logits cannot be stored.
+
+    Raises:
+        UsageError: There is no cache, or too few views.
+    """
+    wanted = config.distillation.teacher_view if config.distillation else "same"
+    views = config.data.augment.num_views
+    if wanted == "same" or usable(config) and (wanted == "fixed" or views > 1):
+        return
+    needed = "a cache" if wanted == "fixed" else "a cache and data.augment.views of 2 or more"
+    raise checks.UsageError(
+        f"distillation.teacher_view={wanted!r} needs {needed}. "
+        f"Received: cache={config.cache!r}, views={views!r}. Set them, or teacher_view: same."
+    )
+
+
+def as_teachers_see(config: RunConfig) -> RunConfig:
+    """Return a run over the images that its teachers see: unchanged ones, where they are fixed."""
+    if not config.distillation or config.distillation.teacher_view != "fixed":
+        return config
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, augment=AugmentConfig())
     )
 
 
@@ -35,6 +61,7 @@ def of_run(
         study_folder: Folder of the study, where its teachers are finished.
         progress: Where to show progress; None shows nothing.
     """
+    config = as_teachers_see(config)
     return teacher_cache.build(
         folder_of(config, study_folder),
         _teachers(config, images, study_folder),
@@ -55,7 +82,8 @@ def folder_of(config: RunConfig, study_folder: Path) -> Path:
         return Path(config.cache.folder) / label
     kept = dataclasses.replace(config.cache, folder=None)
     average = config.distillation.average if kept.top_k else None
-    about = digest(to_dict(config.data), to_dict(kept), names, average)
+    seen = to_dict(as_teachers_see(config).data)
+    about = digest(seen, to_dict(kept), names, average)
     return Path(study_folder) / "cache" / f"{label}-{about[:8]}"
 
 
@@ -107,7 +135,8 @@ def verification(runs: list[RunConfig], study_folder: Path, rows: int) -> tuple[
         images = data.load(run.data)
         cache = teacher_cache.open_cache(folder_of(run, study_folder))
         teachers = _teachers(run, images, study_folder)
-        found = cache.verify(teachers, images, batch_settings(run, images), rows)
+        settings = batch_settings(as_teachers_see(run), images)
+        found = cache.verify(teachers, images, settings, rows)
         well = found.largest_difference <= TOLERANCE[run.cache.dtype]
         good = good and well
         cells = (f"{found.largest_difference:.2g}", f"{100 * found.agreement:.2f}")

@@ -28,6 +28,8 @@ EPILOG = """\
 commands:
   run CONFIG        do a study: train, distil, evaluate, report; again to go on
   train CONFIG      one student for each seed, alone and taught by `teacher`
+  studies [NAME]    list the studies: question, source, commands and their cost;
+                    with NAME also the study's own settings
   sweep CONFIG      search alpha, temperature or any other key with Keras Tuner
   cache build CONFIG | verify FOLDER
                     store teachers' logits for students; compare them again
@@ -45,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {
         "run": _run,
         "train": _train,
+        "studies": _studies,
         "sweep": _sweep,
         "cache": _cache,
         "evaluate": _evaluate,
@@ -88,8 +91,24 @@ def _study(options: StudyOptions) -> int:
         return 0
     from tfdistill.progress import display
 
+    if options.rehearse:
+        from tfdistill import rehearsal
+
+        table, good = rehearsal.rehearse(config, display())
+        _print_tables([table])
+        return 0 if good else 1
     found = runner.run_study(config, folder, display())
     return _finish(config, folder, found)
+
+
+def _studies(arguments: list[str]) -> int:
+    parser = new_parser("studies [NAME]", "List the studies, or show one with its settings.")
+    parser.add_argument("name", type=str | None, nargs="?", help="a study")
+    name = parser.parse_args(arguments).name
+    from tfdistill import catalogue
+
+    print(catalogue.page(name) if name else catalogue.pages())
+    return 0
 
 
 def _sweep(arguments: list[str]) -> int:
@@ -154,18 +173,27 @@ def _cache_verify(arguments: list[str]) -> int:
 def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
     from tfdistill import reports, runner
     from tfdistill.records import FINISHED
-    from tfdistill.studies import PUBLISHED, STUDIES
+    from tfdistill.studies import STUDIES
 
     notes = [config.note] if config.note else []
-    published = None
+    published, drawn = None, []
     if study is None:
-        study, published = STUDIES[config.study], PUBLISHED.get(config.study)
+        study = STUDIES[config.study]
+        published = study.PUBLISHED
+        drawn = study.figures(found) if hasattr(study, "figures") else []
         planned = len(runner.plan(config))
         if len(found) < planned:
             notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
     tables = study.tables(found)
     report = reports.write_report(
-        folder, study.TITLE, study.QUESTION, tables, found, notes, published=published
+        folder,
+        study.TITLE,
+        study.QUESTION,
+        tables,
+        found,
+        notes,
+        published=published,
+        figures=drawn,
     )
     _print_tables(tables)
     print(f"Report: {report}")

@@ -1,7 +1,7 @@
 """The Distiller: a Keras model whose train step combines labels and a teacher.
 
-loss = (1 - alpha) * hard + alpha * soft + sum of weighted feature losses + the student's
-regularisation
+loss = hard_weight * hard + soft_weight * soft + sum of weighted feature losses + the student's
+regularisation, with hard_weight = 1 - alpha and soft_weight = alpha unless they are given.
 
 Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2. The train step only puts the teacher's
 outputs into y; Keras's own step does the gradient, scaling, metrics and distribution.
@@ -68,13 +68,19 @@ class Distiller(keras.Model):
         teacher: A Keras model (or `Ensemble`) returning logits; None where the batches hold them.
         alpha: Weight of the soft loss in 0..1; 1 - alpha is that of the labels.
         temperature: Softens both sides, > 0; short for `soft_loss=SoftTargets(temperature)`.
-        soft_loss: A Keras loss between teacher logits (y_true) and student logits (y_pred).
-        features: `FeatureLoss`es; they need the live teacher.
+        soft_loss: A Keras loss between teacher logits (y_true) and student logits (y_pred); one
+            with `needs_labels` gets (teacher logits, labels).
+        features: `FeatureLoss`es; they need the live teacher. Layers that bring a student's
+            activations to the teacher's shape (hints) are trained beside it and stay here.
+        hard_weight: Weight of the labels, >= 0; None means 1 - alpha.
+        soft_weight: Weight of the soft loss, >= 0; None means alpha.
+        warmup_steps: Steps over which the weight of the soft loss grows linearly from 0.
 
     Raises:
         UsageError: alpha outside 0..1, temperature not finite and > 0, both temperature and
-            soft_loss given, or teacher and student that differ in input or classes; in training,
-            if a batch has no teacher logits and there is no teacher.
+            soft_loss given, teacher and student that differ in input or classes, or layers that
+            a feature loss cannot compare; in training, if a batch has no teacher logits and there
+            is no teacher.
 
     Example:
         >>> distiller = Distiller(student, teacher, alpha=0.9, temperature=4.0)
@@ -91,6 +97,9 @@ class Distiller(keras.Model):
         temperature: float | None = None,
         soft_loss: keras.losses.Loss | None = None,
         features=(),
+        hard_weight: float | None = None,
+        soft_weight: float | None = None,
+        warmup_steps: int = 0,
         **kwargs,
     ):
         kwargs.setdefault("dtype", _training_policy(student))
@@ -104,12 +113,18 @@ class Distiller(keras.Model):
         self.soft_loss = soft_loss or SoftTargets(4.0 if temperature is None else temperature)
         self.features = tuple(features)
         self._alpha = _Dial(checks.fraction("alpha", alpha))
+        self.hard_weight = None if hard_weight is None else _weight("hard_weight", hard_weight)
+        self.soft_weight = None if soft_weight is None else _weight("soft_weight", soft_weight)
+        self.warmup_steps = checks.count("warmup_steps", warmup_steps, minimum=0)
+        self.connectors: list[keras.Layer | None] = []
         self._trackers = {"hard_loss": keras.metrics.Mean("hard_loss")}
         self._trackers["soft_loss"] = keras.metrics.Mean("soft_loss")
         if self.features:
             self._trackers["feature_loss"] = keras.metrics.Mean("feature_loss")
             layers = [feature.student_layer for feature in self.features]
-            self._student_taps = _untracked(tap(student, layers))
+            tapped = tap(student, layers)
+            self._student_shapes = [tuple(output.shape) for output in tapped.output[1]]
+            self._student_taps = _untracked(tapped)
         self.set_teacher(teacher)
         if student.built:
             self.build(None)
@@ -125,8 +140,11 @@ class Distiller(keras.Model):
         if teacher is not None:
             _check_pair(teacher, self.student)
             layers = [feature.teacher_layer for feature in self.features]
+            tapped = tap(teacher, layers) if layers else teacher
+            if layers:
+                self._connect([tuple(output.shape) for output in tapped.output[1]])
             # In a closure, because Keras tracks and saves a model that is an attribute.
-            self._teacher = _untracked(tap(teacher, layers) if layers else teacher)
+            self._teacher = _untracked(tapped)
         self.train_function = None  # a compiled train step would go on with the old teacher
 
     @property
@@ -149,7 +167,9 @@ class Distiller(keras.Model):
 
     def call(self, x, training=None):
         if training and self.features:
-            return self._student_taps(x, training=True)  # (logits, [activations])
+            logits, activations = self._student_taps(x, training=True)
+            pairs = zip(self.connectors, activations, strict=True)
+            return logits, [layer(a, training=True) if layer else a for layer, a in pairs]
         return self.student(x, training=training)
 
     def train_step(self, data):
@@ -164,13 +184,16 @@ class Distiller(keras.Model):
         if TEACHER_LOGITS not in y:
             return hard
         checks.same_classes(y[TEACHER_LOGITS].shape[-1], logits.shape[-1])
-        soft = self.soft_loss(y[TEACHER_LOGITS], logits, sample_weight)
+        taught = y[TEACHER_LOGITS]
+        if getattr(self.soft_loss, "needs_labels", False):
+            taught = (taught, y[LABEL])
+        soft = self.soft_loss(taught, logits, sample_weight)
         penalty = sum((ops.sum(loss) for loss in self.losses), start=0.0)
         self._trackers["hard_loss"].update_state(hard - penalty)
         self._trackers["soft_loss"].update_state(soft)
-        # `hard` already holds the student's regularisation; adding it to `soft` keeps its weight 1.
-        alpha = self._alpha.variable
-        loss = (1.0 - alpha) * hard + alpha * (soft + penalty)
+        hard_weight, soft_weight = self._weights()
+        # `hard` holds the student's regularisation already, whose weight shall be 1.
+        loss = hard_weight * hard + soft_weight * soft + (1.0 - hard_weight) * penalty
         if activations:
             loss = loss + self._feature_loss(y[TEACHER_FEATURES], activations, sample_weight)
         return loss
@@ -197,6 +220,26 @@ class Distiller(keras.Model):
             y |= {TEACHER_FEATURES: activations} if self.features else {}
         return y
 
+    def _weights(self) -> tuple:
+        alpha = self._alpha.variable
+        hard = 1.0 - alpha if self.hard_weight is None else self.hard_weight
+        soft = alpha if self.soft_weight is None else self.soft_weight
+        if self.warmup_steps:
+            steps = ops.cast(self.optimizer.iterations, "float32")
+            soft = soft * ops.minimum(steps / self.warmup_steps, 1.0)
+        return hard, soft
+
+    def _connect(self, teacher_shapes: list[tuple]) -> None:
+        """Make the layers that bring the student's activations to the teacher's shapes, once."""
+        self._teacher_shapes = teacher_shapes
+        made = [
+            _connector(feature, of_teacher, of_student)
+            for feature, of_teacher, of_student in zip(
+                self.features, teacher_shapes, self._student_shapes, strict=True
+            )
+        ]
+        self.connectors = self.connectors or made
+
     def _feature_loss(self, teacher_features, student_features, sample_weight):
         total = sum(
             feature.weight * feature.loss(of_teacher, of_student, sample_weight)
@@ -221,6 +264,10 @@ class Distiller(keras.Model):
             "alpha": self.alpha,
             "soft_loss": keras.saving.serialize_keras_object(self.soft_loss),
             "features": [feature.get_config() for feature in self.features],
+            "hard_weight": self.hard_weight,
+            "soft_weight": self.soft_weight,
+            "warmup_steps": self.warmup_steps,
+            "teacher_shapes": getattr(self, "_teacher_shapes", None),
         }
 
     @classmethod
@@ -230,7 +277,11 @@ class Distiller(keras.Model):
             for key in ("student", "soft_loss")
         }
         features = [FeatureLoss.from_config(feature) for feature in config["features"]]
-        return cls(**{**config, **objects, "features": features})
+        teacher_shapes = config.pop("teacher_shapes", None)
+        distiller = cls(**{**config, **objects, "features": features})
+        if teacher_shapes:
+            distiller._connect([tuple(shape) for shape in teacher_shapes])
+        return distiller
 
 
 class _Dial:
@@ -238,6 +289,26 @@ class _Dial:
 
     def __init__(self, value: float):
         self.variable = keras.Variable(value, trainable=False, dtype="float32", name="alpha")
+
+
+def _connector(feature: FeatureLoss, teacher_shape: tuple, student_shape: tuple):
+    """Return the layer that a feature loss needs between student and teacher, built, or None."""
+    if not hasattr(feature.loss, "connector"):
+        return None
+    try:
+        layer = feature.loss.connector(teacher_shape, student_shape)
+    except checks.UsageError as error:
+        raise checks.UsageError(
+            f"The layers {feature.teacher_layer!r} of the teacher and {feature.student_layer!r} of "
+            f"the student do not fit: {error}"
+        ) from None
+    if layer is not None and not layer.built:
+        layer.build(student_shape)
+    return layer
+
+
+def _weight(name: str, value: float) -> float:
+    return float(checks.non_negative(name, value))
 
 
 def one_weight(sample_weight):

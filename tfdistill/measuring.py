@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdistill import data, machine, metrics, models, records
+from tfdistill import checks, data, machine, metrics, models, records
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.ensembles import average_logits
@@ -36,6 +36,22 @@ def build(config: ModelConfig, images: data.Dataset) -> keras.Model:
     """Return a new network that fits the images."""
     shape, classes = images.input_shape, images.num_classes
     return models.build(config, shape, classes, images.mean, images.std)
+
+
+def start_from(network: keras.Model, study_folder: Path, name: str, images: data.Dataset) -> None:
+    """Give a network the weights of a finished run.
+
+    Raises:
+        UsageError: The run's network has weights of other shapes.
+    """
+    other = load_network(study_folder, name, images)
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (network, other)]
+    if shapes[0] != shapes[1]:
+        raise checks.UsageError(
+            f"A network can only start from the weights of its own kind. Received: {network.name} "
+            f"from the run {name}, a {other.name} of other shapes. Start it from another run."
+        )
+    network.set_weights(other.get_weights())
 
 
 @functools.cache

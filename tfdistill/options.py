@@ -19,11 +19,7 @@ STUDY_HELP = f"""\
 Do the study that a YAML file describes, and print its tables when all is done.
 {GO_ON}
 
-studies:
-  mysteries          N networks, their ensemble, students of it, self-distilled
-                     networks
-  alpha_temperature  a student at every alpha and temperature of a grid
-  single             one student for each seed, alone and taught by `teacher`"""
+`tfdistill studies` lists the studies."""
 
 SWEEP_HELP = f"""\
 Search the space `sweep.space` of a study's YAML file with Keras Tuner: grid,
@@ -39,15 +35,17 @@ Train the teachers of a study and store their logits for its students. `tfdistil
 run` and `sweep` do so themselves; this does it beforehand.
 {GO_ON}"""
 
+REHEARSED = ("run", "train")
 HELP = {"run": STUDY_HELP, "train": STUDY_HELP, "sweep": SWEEP_HELP, "cache build": CACHE_HELP}
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """A configuration, and whether only its plan is asked for."""
+    """A configuration, and whether only its plan or a rehearsal is asked for."""
 
     config: StudyConfig
     dry_run: bool
+    rehearse: bool = False
 
     @property
     def folder(self) -> Path:
@@ -77,8 +75,8 @@ def study_options(
             f"Example: tfdistill {command} configs/quickstart.yaml {path} ..."
         )
     check_keys(StudyConfig, read_yaml(path), path)
-    dry_run = "--dry-run" in rest
-    rest = [argument for argument in rest if argument != "--dry-run"]
+    flags = {"--dry-run", *(["--rehearse"] if command in REHEARSED else [])} & set(rest)
+    rest = [argument for argument in rest if argument not in flags]
     rest += [f"--{key}={value}" for key, value in (fixed or {}).items()]
     config = typed(parser, ["--config", path, *rest])
     if config.output is None:
@@ -88,17 +86,22 @@ def study_options(
         )
         output = os.path.join("results", f"{name}{suffix}")
         config = typed(parser, ["--config", path, *rest, f"--output={output}"])
-    return StudyOptions(config, dry_run)
+    return StudyOptions(config, "--dry-run" in flags, "--rehearse" in flags)
 
 
 def study_parser(command: str) -> ArgumentParser:
     """Return the parser of a command that takes a study."""
     about = HELP.get(command, "")
-    parser = new_parser(f"{command} CONFIG [--dry-run] [--KEY VALUE ...]", about)
+    rehearse = " [--rehearse]" if command in REHEARSED else ""
+    parser = new_parser(f"{command} CONFIG [--dry-run]{rehearse} [--KEY VALUE ...]", about)
     parser.add_argument("--config", action="config", help="the YAML file; given as CONFIG")
     parser.add_argument(
         "--dry-run", action="store_true", help="list the runs and what each needs; do nothing"
     )
+    if command in REHEARSED:
+        parser.add_argument(
+            "--rehearse", action="store_true", help="one batch of every kind of run; keep nothing"
+        )
     parser.add_class_arguments(StudyConfig, None)
     return parser
 

@@ -45,6 +45,7 @@ class Record:
         weights: SHA-256 of the `best` and of the `last` weights.
         versions: Versions of the libraries.
         device: What it was trained on.
+        extra: What a kind of run measured besides, as its module says; JSON.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Record:
     weights: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
+    extra: dict = field(default_factory=dict)
 
     @property
     def select(self) -> str:

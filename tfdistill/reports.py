@@ -31,6 +31,7 @@ def write_report(
     notes: Sequence[str] = (),
     *,
     published: Mapping[str, float] | None = None,
+    figures: Sequence[tuple[str, str, str]] = (),
 ) -> Path:
     """Write `report.html` and `results.csv` of a study; each appears whole or not at all.
 
@@ -42,6 +43,7 @@ def write_report(
         records: All records, diverged ones too.
         notes: Remarks that stand under the tables.
         published: Published test accuracy by row, in 0..1, marked in the figures.
+        figures: The study's own figures, (title, SVG text, caption), before those of every study.
 
     Returns:
         Path of the report.
@@ -62,7 +64,7 @@ def write_report(
         tables=tables,
         notes=notes,
         diverged=[record for record in records if record.status == DIVERGED],
-        figures=_figures(records, published),
+        figures=_figures(records, published, figures),
         figures_note=_figures_note(records),
         runs=[_run_row(record) for record in records],
         folded=len(records) > MANY_RUNS,
@@ -193,11 +195,16 @@ def _run_row(record: Record) -> dict[str, str]:
     }
 
 
-def _figures(records: Sequence[Record], published: Mapping[str, float] | None) -> list[dict]:
+def _figures(
+    records: Sequence[Record],
+    published: Mapping[str, float] | None,
+    own: Sequence[tuple[str, str, str]],
+) -> list[dict]:
     # Matplotlib takes half a second to import; tables in the terminal need not wait for it.
     from tfdistill import drawing
 
-    drawn = [*_grid_figures(records, published), *_row_figures(_few_rows(records), published)]
+    grids = _grid_figures(records, published)
+    drawn = [*own, *grids, *_row_figures(_few_rows(records), published)]
     return [
         {"title": title, "svg": svg, "caption": caption, "wide": drawing.is_wide(svg)}
         for title, svg, caption in drawn

@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import yaml
 
-from tfdistill import checks, records, startup
+from tfdistill import checks, kinds, records, startup
 from tfdistill.config import RunConfig, StudyConfig, to_dict
 from tfdistill.progress import Silent
 from tfdistill.records import FINISHED, Record, Table
@@ -205,8 +205,8 @@ def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
         training.check_tensorboard()
     seen = []
     for run in runs:
-        kind = (run.data, run.model, run.training)
-        if run.model and kind not in seen:
+        kind = (run.kind, run.settings, run.data, run.model, run.training, run.distillation)
+        if (run.model or run.kind != kinds.NETWORK) and kind not in seen:
             seen.append(kind)
             training.check(run)
 

@@ -65,6 +65,6 @@ def hyperparameters(config: RunConfig) -> dict[str, float | str | bool]:
             "alpha": settings.alpha,
             "temperature": settings.temperature,
             "scale_by_t2": settings.scale_by_t2,
-            "similarity": settings.similarity,
+            "loss": "+".join([settings.loss, *(feature.loss for feature in settings.features)]),
         }
     return values

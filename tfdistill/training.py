@@ -12,7 +12,17 @@ from pathlib import Path
 
 import keras
 
-from tfdistill import assembly, caches, checks, data, machine, measuring, population, records
+from tfdistill import (
+    assembly,
+    caches,
+    checks,
+    data,
+    kinds,
+    machine,
+    measuring,
+    population,
+    records,
+)
 from tfdistill.config import RunConfig, digest, to_dict
 from tfdistill.data import pipeline
 from tfdistill.ensembles import Ensemble
@@ -65,6 +75,8 @@ def run_together(
     """
     machine.make_repeatable()
     progress = progress or Silent()
+    if module := kinds.module(configs[0]):
+        return [module.run(config, Path(study_folder), progress) for config in configs]
     images = data.load(configs[0].data)
     jobs = [_Job(config, images, Path(study_folder)) for config in configs]
     with machine.precision(configs[0].training.precision):
@@ -75,15 +87,15 @@ def run_together(
 
 def together_key(config: RunConfig) -> str:
     """Return what runs must have in common to be trained in one step; empty: it must be alone."""
-    if not config.trained or config.width > 1 or config.stop_epoch:
+    if not config.trained or config.width > 1 or config.stop_epoch or kinds.module(config):
         return ""
     settings = config.distillation
-    if settings and settings.similarity:
+    if settings and settings.features:
         return ""
     values = to_dict(config)
     shared = [values[name] for name in ("seed", "data", "training", "teachers", "cache")]
     if settings:
-        shared.append(settings.average)
+        shared += [settings.average, settings.teacher_view]
     if settings and config.cache and config.cache.top_k:
         shared.append(settings.temperature)  # the classes left out depend on it
     return digest(shared)
@@ -100,6 +112,8 @@ def fitting(configs: Sequence[RunConfig], memory: float) -> int:
 
 def cost(config: RunConfig) -> float:
     """Return about how long a run takes, in some unit: operations of all its forward passes."""
+    if module := kinds.module(config):
+        return module.cost(config)
     if not config.trained:
         return 1.0
     images = data.load(config.data)
@@ -109,9 +123,12 @@ def cost(config: RunConfig) -> float:
 
 def check(config: RunConfig) -> None:
     """Raise what `run` would raise about images and network, without writing anything."""
+    if module := kinds.module(config):
+        return module.check(config)
     images = data.load(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
     measuring.build(config.model, images)
+    caches.check(config)
 
 
 def check_tensorboard() -> None:
@@ -183,6 +200,7 @@ def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record
         [job.config for job in jobs],
         job.images,
         job.settings,
+        job.study_folder,
         (lambda: _teacher(job)) if live else None,
         digest([record.weights for record in job.needed]) if live else "",
     )
@@ -218,6 +236,7 @@ def _fit(jobs: list[_Job], assembled, state, logits, until: int, progress, tenso
         epochs=until,
         first_epoch=state.epochs_done,
         teacher_logits=logits,
+        teacher_view=job.config.distillation.teacher_view if logits is not None else "same",
     )
     split = assembled.fitted.member_logs if len(assembled.learners) > 1 else None
     callbacks = [EpochEnd(state, progress, training.epochs, steps, split)]
@@ -281,7 +300,7 @@ def _evaluate(job: _Job) -> Record:
 
 def _untrained(job: _Job, part: str):
     if job.config.model:
-        return assembly.network(job.config, job.images)
+        return assembly.network(job.config, job.images, job.study_folder)
     return Ensemble([job.load(name, part) for name in job.config.members], job.config.average)
 
 

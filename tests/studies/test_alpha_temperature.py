@@ -7,7 +7,7 @@ import pytest
 from tfdistill.checks import UsageError
 from tfdistill.config import (
     DistillationConfig,
-    GridConfig,
+    FeatureConfig,
     ModelConfig,
     StudyConfig,
     TrainingConfig,
@@ -23,7 +23,7 @@ def config(**changes):
 
 
 def small(**changes):
-    return config(grid=GridConfig(alphas=[0.5, 0.9], temperatures=[1.0, 5.0], **changes))
+    return config(settings={"alphas": [0.5, 0.9], "temperatures": [1.0, 5.0], **changes})
 
 
 def taught(runs, prefix="a0", suffix=""):
@@ -31,7 +31,7 @@ def taught(runs, prefix="a0", suffix=""):
 
 
 def test_the_whole_grid_has_45_cells_and_40_more_with_the_factor():
-    runs = study.runs(config(grid=GridConfig(baseline_seeds=[7, 8])))
+    runs = study.runs(config(settings={"baseline_seeds": [7, 8]}))
     cells = taught(runs)
     assert len(cells) == (45 + 40) * 2
     # One teacher, four students alone; same size alone and at two pairs, and similarity, by seed.
@@ -42,7 +42,7 @@ def test_the_whole_grid_has_45_cells_and_40_more_with_the_factor():
 
 @pytest.mark.parametrize("kinds, count", [([False], 45), ([True], 45), ([True, False], 85)])
 def test_only_both_grids_share_the_cells_at_temperature_1(kinds, count):
-    runs = study.runs(config(seeds=[0], grid=GridConfig(scale_by_t2=kinds)))
+    runs = study.runs(config(seeds=[0], settings={"scale_by_t2": kinds}))
     configurations = [run.distillation for run in taught(runs)]
     assert len(configurations) == count
     assert {taught.scale_by_t2 for taught in configurations} == set(kinds)
@@ -73,7 +73,9 @@ def test_a_cell_changes_nothing_of_the_distillation_but_its_place_in_the_grid():
     assert cell.distillation == DistillationConfig(0.25, 7.5, "cross_entropy", True)
     assert found["a0.25-T7.5-s5"].distillation.scale_by_t2 is False
     assert found["similarity-s3"].distillation.alpha == 0
-    assert found["similarity-s3"].distillation.similarity == 3000
+    assert found["similarity-s3"].distillation.features == [
+        FeatureConfig("similarity_preserving", 3000)
+    ]
 
 
 def test_a_saved_teacher_is_not_trained_and_has_no_same_size_student():
@@ -111,7 +113,7 @@ def results(seeds=(0, 1, 2), **grid):
             seeds=list(seeds),
             teacher=ModelConfig("resnet18"),
             student=ModelConfig("cnn2"),
-            grid=GridConfig(alphas=[0.5, 0.9], temperatures=[1.0, 5.0], **grid),
+            settings={"alphas": [0.5, 0.9], "temperatures": [1.0, 5.0], **grid},
         )
     ):
         means = [mean for prefix, mean in MEANS.items() if run.name.startswith(prefix)]

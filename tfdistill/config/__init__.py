@@ -4,23 +4,29 @@ A `StudyConfig` is what a user writes; a study turns it into `RunConfig`s, one p
 or ensemble to evaluate. Nothing here imports TensorFlow, so a wrong value is answered at once.
 """
 
-from tfdistill.config.files import check_keys, digest, read_yaml, to_dict
-from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
-from tfdistill.config.networks import (
+from tfdistill.config.distillation import (
     AVERAGES,
     CACHE_DTYPES,
     DIVERGENCES,
+    FEATURE_LOSSES,
+    LOGIT_LOSSES,
+    TEACHER_VIEWS,
+    CacheConfig,
+    DistillationConfig,
+    FeatureConfig,
+)
+from tfdistill.config.files import check_keys, digest, read_yaml, settings_of, to_dict
+from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
+from tfdistill.config.networks import (
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
-    CacheConfig,
-    DistillationConfig,
     ModelConfig,
     TrainingConfig,
 )
 from tfdistill.config.studies import (
     TUNERS,
-    GridConfig,
+    ChannelSplitConfig,
     PopulationConfig,
     RunConfig,
     StudyConfig,
@@ -31,16 +37,20 @@ __all__ = [
     "AVERAGES",
     "CACHE_DTYPES",
     "DIVERGENCES",
+    "FEATURE_LOSSES",
+    "LOGIT_LOSSES",
     "NORMALIZATIONS",
     "OPTIMIZERS",
     "PRECISIONS",
     "SCHEDULES",
+    "TEACHER_VIEWS",
     "TUNERS",
     "AugmentConfig",
     "CacheConfig",
+    "ChannelSplitConfig",
     "DataConfig",
     "DistillationConfig",
-    "GridConfig",
+    "FeatureConfig",
     "ModelConfig",
     "PopulationConfig",
     "RunConfig",
@@ -50,5 +60,6 @@ __all__ = [
     "check_keys",
     "digest",
     "read_yaml",
+    "settings_of",
     "to_dict",
 ]

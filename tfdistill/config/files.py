@@ -52,6 +52,35 @@ def check_keys(cls, values: dict, where: str) -> None:
             check_keys(inner, value, f"{where}, {key}")
 
 
+def settings_of(cls, config):
+    """Return a study's own settings, `config.settings`, as an instance of its dataclass.
+
+    Args:
+        cls: The dataclass; its fields may be dataclasses themselves, or lists of them.
+        config: A `StudyConfig`, or a `RunConfig` of a kind with settings.
+
+    Raises:
+        UsageError: A key that `cls` does not have, or a value of another type.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Settings:
+        ...     pairs: int = 20
+        >>> settings_of(Settings, StudyConfig(settings={"pairs": 4})).pairs
+        4
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    check_keys(cls, config.settings, "settings")
+    parser = ArgumentParser(exit_on_error=False, env_prefix="")
+    parser.add_class_arguments(cls, "settings")
+    try:
+        given = parser.parse_object({"settings": config.settings})
+    except ArgumentError as error:
+        raise checks.UsageError(" ".join(str(error).split())) from None
+    return parser.instantiate(given).settings
+
+
 def _dataclass_in(hint):
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), None)

@@ -71,6 +71,7 @@ class DataConfig:
         validation: Part of the training set held back: a share below 1, or a number of images.
         split_seed: Seed of the split and of `train_examples`.
         train_examples: Train on a stratified subset of this many images; null means all.
+        test_examples: Test on a stratified subset of this many images; null means all.
         normalize: `measured` (mean and deviation of the training images), `none` (0..255 kept), or
             [mean, deviation], each one number or one for each channel, in units of the 0..1 range.
         augment: Random changes of the training images.
@@ -84,13 +85,14 @@ class DataConfig:
     validation: float = 0.1
     split_seed: int = 42
     train_examples: int | None = None
+    test_examples: int | None = None
     normalize: str | list = "measured"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self):
         kind = self.source.partition(":")[0]
         checks.one_of("data.source", kind, ("digits", "tfds", "imagewoof", "folder", "arrays"))
-        for name in ("image_size", "input_size", "train_examples"):
+        for name in ("image_size", "input_size", "train_examples", "test_examples"):
             if getattr(self, name) is not None:
                 checks.count(f"data.{name}", getattr(self, name))
         checks.positive("data.validation", self.validation)

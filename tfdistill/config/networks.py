@@ -1,4 +1,4 @@
-"""Networks, how they are trained and what they learn from teachers."""
+"""Networks and how they are trained."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,6 @@ from tfdistill import checks
 SCHEDULES = ("constant", "cosine", "steps")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-DIVERGENCES = ("kl", "cross_entropy")
-CACHE_DTYPES = ("float32", "float16")
-AVERAGES = ("probabilities", "logits")
 
 
 @dataclass(frozen=True)
@@ -21,6 +18,8 @@ class ModelConfig:
             `resnet18-imagenet`), `keras:NAME` for a keras.applications model, or `saved`.
         width: Multiplies the number of channels of a cnn or resnet.
         dropout: Dropout rate where the architecture has dropout; null keeps its own.
+        dropout_in_evaluation: Drop out in validation and test as well, as a published experiment
+            did by mistake; only of a cnn.
         weights: `imagenet`, a weights file, or null for random weights.
         path: The .keras file or SavedModel folder of a `saved` model.
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
@@ -29,6 +28,7 @@ class ModelConfig:
     name: str = "cnn2"
     width: float = 1.0
     dropout: float | None = None
+    dropout_in_evaluation: bool = False
     weights: str | None = None
     path: str | None = None
     outputs: str = "auto"
@@ -101,65 +101,3 @@ class TrainingConfig:
         checks.fraction("training.label_smoothing", self.label_smoothing)
         checks.non_negative("training.weight_decay", self.weight_decay)
         checks.non_negative("training.warmup_epochs", self.warmup_epochs)
-
-
-@dataclass(frozen=True)
-class DistillationConfig:
-    """What the student learns from its teachers.
-
-    Args:
-        alpha: Weight of the soft loss; 1 - alpha is the weight of the labels.
-        temperature: Softens teacher and student, > 0.
-        divergence: `kl` or `cross_entropy`; their gradients are the same, their values are not.
-        scale_by_t2: Multiply the soft loss by T^2, so that its gradient does not fade as T grows.
-        standardize: Standardise the logits of every example first (arXiv 2403.01427).
-        average: Whether several teachers are averaged as `probabilities` or `logits`.
-        similarity: Weight of the similarity-preserving loss (Tung & Mori 2019) on the last
-            feature maps; 0 turns it off.
-    """
-
-    alpha: float = 0.9
-    temperature: float = 4.0
-    divergence: str = "kl"
-    scale_by_t2: bool = True
-    standardize: bool = False
-    average: str = "probabilities"
-    similarity: float = 0.0
-
-    def __post_init__(self):
-        checks.fraction("distillation.alpha", self.alpha)
-        checks.positive("distillation.temperature", self.temperature)
-        checks.one_of("distillation.divergence", self.divergence, DIVERGENCES)
-        checks.one_of("distillation.average", self.average, AVERAGES)
-        checks.non_negative("distillation.similarity", self.similarity)
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """How teachers' logits are stored, once for all students.
-
-    Args:
-        dtype: `float32`, or `float16` for half the space (logits then differ by up to 0.1 %).
-        top_k: Keep only the k largest classes of each image, for sets of many classes; null keeps
-            all. The others get equal shares of the rest, exactly its mass at `temperatures`.
-        temperatures: With `top_k`, the temperatures at which students may be taught.
-        folder: Where the logits are stored; null means in the study's folder.
-    """
-
-    dtype: str = "float32"
-    top_k: int | None = None
-    temperatures: list[float] = field(default_factory=list)
-    folder: str | None = None
-
-    def __post_init__(self):
-        checks.one_of("cache.dtype", self.dtype, CACHE_DTYPES)
-        if self.top_k is not None:
-            checks.count("cache.top_k", self.top_k)
-        for temperature in self.temperatures:
-            checks.positive("cache.temperatures", temperature)
-        if (self.top_k is None) != (not self.temperatures):
-            raise checks.UsageError(
-                "cache.top_k and cache.temperatures belong together: the mass of the classes left "
-                f"out depends on the temperature. Received: top_k={self.top_k!r}, "
-                f"temperatures={self.temperatures!r}."
-            )

@@ -3,13 +3,9 @@
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.config.distillation import CacheConfig, DistillationConfig
 from tfdistill.config.images import DataConfig
-from tfdistill.config.networks import (
-    CacheConfig,
-    DistillationConfig,
-    ModelConfig,
-    TrainingConfig,
-)
+from tfdistill.config.networks import ModelConfig, TrainingConfig
 
 TUNERS = ("grid", "random", "bayesian", "hyperband")
 
@@ -32,48 +28,6 @@ class PopulationConfig:
         if self.size is not None:
             checks.count("population.size", self.size)
         checks.positive("population.memory", self.memory)
-
-
-@dataclass(frozen=True)
-class GridConfig:
-    """The rows of the study `alpha_temperature`.
-
-    Args:
-        alphas: Weights of the soft loss.
-        temperatures: Temperatures.
-        scale_by_t2: One grid for each: false as published, true with the factor T^2.
-        baseline_seeds: Further seeds of the student alone, with which every cell is compared.
-        same_size: Pairs [alpha, temperature] at which the teacher's own architecture is taught.
-        similarity: Weight of the similarity-preserving loss in its row; 0 leaves it out.
-    """
-
-    alphas: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5, 0.75, 0.9])
-    temperatures: list[float] = field(
-        default_factory=lambda: [1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 30.0, 40.0, 50.0]
-    )
-    scale_by_t2: list[bool] = field(default_factory=lambda: [False, True])
-    baseline_seeds: list[int] = field(default_factory=list)
-    same_size: list[list[float]] = field(default_factory=lambda: [[0.5, 10.0], [0.9, 5.0]])
-    similarity: float = 3000.0
-
-    def __post_init__(self):
-        for alpha in self.alphas:
-            checks.fraction("grid.alphas", alpha)
-        for temperature in self.temperatures:
-            checks.positive("grid.temperatures", temperature)
-        for name in ("alphas", "temperatures", "scale_by_t2"):
-            checks.different(f"grid.{name}", getattr(self, name))
-        for seed in self.baseline_seeds:
-            checks.count("grid.baseline_seeds", seed, minimum=0)
-        if any(len(pair) != 2 for pair in self.same_size):
-            raise checks.UsageError(
-                "grid.same_size must be a list of pairs [alpha, temperature]. Received: "
-                f"same_size={self.same_size!r}."
-            )
-        for alpha, temperature in self.same_size:
-            checks.fraction("grid.same_size", alpha)
-            checks.positive("grid.same_size", temperature)
-        checks.non_negative("grid.similarity", self.similarity)
 
 
 @dataclass(frozen=True)
@@ -120,7 +74,7 @@ class StudyConfig:
     """A whole study: the file that `tfdistill run` takes.
 
     Args:
-        study: Which study; `tfdistill run --help` lists them.
+        study: Which study; `tfdistill studies` lists them.
         output: Folder for records, weights and the report; default results/ and the file's name.
         seeds: One run of every kind for each seed.
         data: The images.
@@ -131,10 +85,10 @@ class StudyConfig:
         distillation: What a student learns from the ensemble of teachers.
         self_distillation: What a network learns from one of its own kind; null means the same.
         teacher_data: The images that teachers are trained on; null means the same.
-        cache: How teachers' logits are stored; null runs the teachers in every step. Teachers of
-            feature losses, and of images with views without end, are always run.
+        cache: How teachers' logits are stored; null runs the teachers in every step, as is always
+            done where images have views without end. Feature losses need null.
         population: Students that are trained together.
-        grid: The rows of the study `alpha_temperature`.
+        settings: The study's own settings; `tfdistill studies NAME` lists them.
         sweep: What `tfdistill sweep` searches.
         tensorboard: Also write TensorBoard logs.
         note: A remark for the report, such as what is special about the images.
@@ -153,7 +107,7 @@ class StudyConfig:
     teacher_data: DataConfig | None = None
     cache: CacheConfig | None = field(default_factory=CacheConfig)
     population: PopulationConfig = field(default_factory=PopulationConfig)
-    grid: GridConfig = field(default_factory=GridConfig)
+    settings: dict = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     tensorboard: bool = False
     note: str = ""
@@ -162,11 +116,37 @@ class StudyConfig:
         checks.different("seeds", self.seeds)
         for seed in self.seeds:
             checks.count("seeds", seed, minimum=0)
+        _check_cache(self.distillation, self.cache)
+
+
+@dataclass(frozen=True)
+class ChannelSplitConfig:
+    """A network on top of some channels of a trained one, whose lower part it keeps as it is.
+
+    Args:
+        base: Name of the run that trained it.
+        layer: Name of its layer that is cut.
+        parts: Number of disjoint parts of the layer's channels.
+        part: Which of them is kept, in 0..parts - 1.
+    """
+
+    base: str
+    layer: str
+    parts: int = 1
+    part: int = 0
+
+    def __post_init__(self):
+        checks.count("split.parts", self.parts)
+        checks.count("split.part", self.part, minimum=0)
+        if self.part >= self.parts:
+            raise checks.UsageError(
+                f"split.part must be below split.parts. Received: part={self.part} of {self.parts}."
+            )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run of a study: a network to train, or an ensemble of trained ones to evaluate.
+    """One run of a study: a network to train, an ensemble to evaluate, or a kind of its own.
 
     Args:
         name: Unique within the study; also the name of its folder.
@@ -177,12 +157,16 @@ class RunConfig:
         training: How it is trained.
         teachers: Names of the runs that teach it.
         distillation: What it learns from them; null without teachers.
-        members: Names of the runs that an ensemble averages.
+        members: Names of the runs that an ensemble averages, or that its kind looks at.
         trained: Whether it is trained; a saved teacher is only evaluated.
         width: Number of networks that are trained as one averaged model.
         average: How members are averaged: `probabilities` or `logits`.
         cache: How the teachers' logits are stored; null runs the teachers in every step.
         stop_epoch: Stop after so many of the `epochs` for now; null trains them all.
+        start: Name of the run whose weights it starts from; null means new ones.
+        split: The trained network on whose channels it stands; null means that it is whole.
+        kind: What does the run: `network`, or a module of its own (`tfdistill.kinds`).
+        settings: Settings of that module.
     """
 
     name: str
@@ -199,8 +183,26 @@ class RunConfig:
     average: str = "probabilities"
     cache: CacheConfig | None = None
     stop_epoch: int | None = None
+    start: str | None = None
+    split: ChannelSplitConfig | None = None
+    kind: str = "network"
+    settings: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        _check_cache(self.distillation, self.cache)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the runs that must be finished first."""
-        return self.teachers + self.members
+        base = self.split.base if self.split else None
+        others = tuple(name for name in (self.start, base) if name)
+        return self.teachers + self.members + others
+
+
+def _check_cache(distillation: DistillationConfig | None, cache: CacheConfig | None) -> None:
+    if distillation and distillation.features and cache:
+        names = ", ".join(feature.loss for feature in distillation.features)
+        raise checks.UsageError(
+            "Losses between inner layers need the live teacher, whose stored logits do not help. "
+            f"Received: distillation.features {names} together with a cache. Set cache: null."
+        )

@@ -57,6 +57,7 @@ def training_batches(
     epochs: int,
     first_epoch: int = 0,
     teacher_logits: np.ndarray | None = None,
+    teacher_view: str = "same",
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` .. `epochs` - 1, one after the other.
 
@@ -69,6 +70,9 @@ def training_batches(
         first_epoch: Where to start.
         teacher_logits: `[views, largest id + 1, classes]` floats, an array or, as a `TeacherCache`
             gives, what has a `shape` and answers to `[view, ids]` with `[b, classes]`.
+        teacher_view: Which view's logits go with an image: those of the `same` view, of the only
+            one that there is (`fixed`), or of another one (`independent`), of every other one in
+            turn as the views come round again.
 
     Returns:
         A `tf.data.Dataset` of (images, labels): `[b, h, w, c]` uint8 and `[b]` int32, or
@@ -88,7 +92,8 @@ def training_batches(
     store = _store(examples)
     num_views = settings.augment.num_views
     if teacher_logits is not None:
-        _check_logits(teacher_logits.shape, num_views, store.num_ids)
+        needed = 1 if teacher_view == "fixed" else num_views
+        _check_logits(teacher_logits.shape, needed, store.num_ids)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         view = epoch % num_views if num_views else epoch
@@ -99,7 +104,8 @@ def training_batches(
 
         def batch(places: tf.Tensor):
             images, labels = render(places)
-            known = _rows_of(teacher_logits, view, tf.gather(store.ids, places))
+            seen = _seen_by_teacher(teacher_view, epoch, num_views)
+            known = _rows_of(teacher_logits, seen, tf.gather(store.ids, places))
             return images, {"label": labels, "teacher_logits": known}
 
         return _in_batches(order, settings.batch_size, batch)
@@ -232,6 +238,16 @@ def _rows_of(teacher_logits: np.ndarray, view: tf.Tensor, ids: tf.Tensor) -> tf.
 
     rows = tf.numpy_function(read, [view, ids], tf.float32)
     return tf.ensure_shape(rows, (None, teacher_logits.shape[-1]))
+
+
+def _seen_by_teacher(teacher_view: str, epoch: tf.Tensor, num_views: int | None) -> tf.Tensor:
+    """Return the number of the view whose logits go with the images of an epoch."""
+    if teacher_view == "fixed":
+        return tf.zeros_like(epoch)
+    if teacher_view == "same":
+        return epoch % num_views
+    others = 1 + (epoch // num_views) % (num_views - 1)
+    return (epoch + others) % num_views
 
 
 def _check_logits(shape: tuple[int, ...], num_views: int | None, num_ids: int) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 
 from tfdistill import checks
 from tfdistill.config import DataConfig
-from tfdistill.data.examples import Source
+from tfdistill.data.examples import Examples, Source
 
-VALIDATION, SUBSET, TEST = range(3)
+VALIDATION, SUBSET, TEST, TEST_SUBSET = range(4)
 
 
 def stratified(labels: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
@@ -53,6 +53,24 @@ def training_and_validation(source: Source, config: DataConfig) -> tuple[np.ndar
     counts = np.bincount(labels[kept], minlength=len(source.class_names))
     checks.no_empty_class(counts, source.class_names, "training")
     return kept, held
+
+
+def tested(source: Source, config: DataConfig) -> Examples:
+    """Return the examples to test on: all, unless `config.test_examples` is set.
+
+    Raises:
+        UsageError: There are fewer.
+    """
+    total, wanted = len(source.test), config.test_examples
+    if wanted is None:
+        return source.test
+    if wanted > total:
+        raise checks.UsageError(
+            f"data.test_examples must be at most {total}, the size of the test set. "
+            f"Received: data.test_examples={wanted}."
+        )
+    chosen = stratified(source.test.labels, wanted, config.split_seed, TEST_SUBSET)
+    return source.test.take(chosen)
 
 
 def _held_back(config: DataConfig, total: int) -> int:

@@ -14,9 +14,10 @@ tfdistill run configs/alpha_temperature/{small,full}.yaml.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from tfdistill import checks
-from tfdistill.config import RunConfig, StudyConfig
+from tfdistill.config import FeatureConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.grids import Grid, accuracies, arrange
 from tfdistill.records import Record, Spread, Table, by_row, spread
 from tfdistill.significance import Comparison, Family, dunnett
@@ -30,6 +31,15 @@ QUESTION = (
     "differences are more than the luck of a seed?"
 )
 
+SOURCE = (
+    "a public experiment, ResNet-18 to a CNN of two convolutions on CIFAR-10; Hinton et al. 2015 "
+    "(arXiv 1503.02531); Tung & Mori 2019 (arXiv 1907.09682)"
+)
+COMMANDS = {
+    "tfdistill run configs/alpha_temperature/small.yaml": "45 minutes on two cores",
+    "tfdistill run configs/alpha_temperature/full.yaml": "about a day of one GPU",
+}
+
 _TEMPERATURES = (1, 2.5, 5, 7.5, 10, 20, 30, 40, 50)
 _GRID = {
     0.1: (0.6113, 0.6117, 0.6100, 0.6121, 0.6095, 0.6127, 0.6095, 0.6096, 0.6115),
@@ -38,6 +48,48 @@ _GRID = {
     0.75: (0.6106, 0.6227, 0.6227, 0.6215, 0.6227, 0.6214, 0.6228, 0.6205, 0.6208),
     0.9: (0.6122, 0.6194, 0.6257, 0.6218, 0.6178, 0.6150, 0.6146, 0.6136, 0.6136),
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The rows of the study.
+
+    Args:
+        alphas: Weights of the soft loss.
+        temperatures: Temperatures.
+        scale_by_t2: One grid for each: false as published, true with the factor T^2.
+        baseline_seeds: Further seeds of the student alone, with which every cell is compared.
+        same_size: Pairs [alpha, temperature] at which the teacher's own architecture is taught.
+        similarity: Weight of the similarity-preserving loss in its row; 0 leaves it out.
+    """
+
+    alphas: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5, 0.75, 0.9])
+    temperatures: list[float] = field(
+        default_factory=lambda: [1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 30.0, 40.0, 50.0]
+    )
+    scale_by_t2: list[bool] = field(default_factory=lambda: [False, True])
+    baseline_seeds: list[int] = field(default_factory=list)
+    same_size: list[list[float]] = field(default_factory=lambda: [[0.5, 10.0], [0.9, 5.0]])
+    similarity: float = 3000.0
+
+    def __post_init__(self):
+        for alpha in self.alphas:
+            checks.fraction("settings.alphas", alpha)
+        for temperature in self.temperatures:
+            checks.positive("settings.temperatures", temperature)
+        for name in ("alphas", "temperatures", "scale_by_t2"):
+            checks.different(f"settings.{name}", getattr(self, name))
+        for seed in self.baseline_seeds:
+            checks.count("settings.baseline_seeds", seed, minimum=0)
+        if any(len(pair) != 2 for pair in self.same_size):
+            raise checks.UsageError(
+                "settings.same_size must be a list of pairs [alpha, temperature]. Received: "
+                f"same_size={self.same_size!r}."
+            )
+        for alpha, temperature in self.same_size:
+            checks.fraction("settings.same_size", alpha)
+            checks.positive("settings.same_size", temperature)
+        checks.non_negative("settings.similarity", self.similarity)
 
 
 def cell_row(alpha: float, temperature: float, scale_by_t2: bool = False) -> str:
@@ -80,12 +132,16 @@ def runs(config: StudyConfig) -> list[RunConfig]:
             "to train, or a saved one."
         )
     checks.unused("self_distillation", config.self_distillation, "alpha_temperature")
+    settings = settings_of(Settings, config)
     return [
         _teacher(config),
-        *(_alone(config, seed) for seed in _baseline_seeds(config)),
-        *_cells(config),
-        *_same_size(config),
-        *_similarity(config),
+        *(
+            _alone(config, seed)
+            for seed in dict.fromkeys([*config.seeds, *settings.baseline_seeds])
+        ),
+        *_cells(config, settings),
+        *_same_size(config, settings),
+        *_similarity(config, settings),
     ]
 
 
@@ -111,10 +167,6 @@ def _teacher(config: StudyConfig) -> RunConfig:
     )
 
 
-def _baseline_seeds(config: StudyConfig) -> list[int]:
-    return list(dict.fromkeys([*config.seeds, *config.grid.baseline_seeds]))
-
-
 def _alone(config: StudyConfig, seed: int) -> RunConfig:
     return RunConfig(
         name=f"alone-s{seed}",
@@ -134,17 +186,16 @@ def _taught(config: StudyConfig, seed: int, name: str, row: str, **changes) -> R
         row=row,
         teachers=("teacher",),
         distillation=dataclasses.replace(config.distillation, **changes),
-        cache=config.cache,
+        cache=None if "features" in changes else config.cache,
     )
 
 
-def _cells(config: StudyConfig) -> Iterator[RunConfig]:
-    grid = config.grid
-    for scaled in sorted(grid.scale_by_t2):
+def _cells(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
+    for scaled in sorted(settings.scale_by_t2):
         for seed in config.seeds:
-            for alpha in grid.alphas:
-                for temperature in grid.temperatures:
-                    if scaled and temperature == 1 and False in grid.scale_by_t2:
+            for alpha in settings.alphas:
+                for temperature in settings.temperatures:
+                    if scaled and temperature == 1 and False in settings.scale_by_t2:
                         continue
                     yield _taught(
                         config,
@@ -157,15 +208,15 @@ def _cells(config: StudyConfig) -> Iterator[RunConfig]:
                     )
 
 
-def _same_size(config: StudyConfig) -> Iterator[RunConfig]:
+def _same_size(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
     """Yield networks of the teacher's architecture, alone and taught, on the students' images."""
     if config.student in (None, config.teacher) or config.teacher.name == "saved":
         return  # then the grid is of that size itself, or cannot be
     own = {"model": config.teacher, "training": config.training}
-    for seed in config.seeds if config.grid.same_size else ():
+    for seed in config.seeds if settings.same_size else ():
         alone = _alone(config, seed)
         yield dataclasses.replace(alone, name=f"same-size-{alone.name}", row=SAME_SIZE_ALONE, **own)
-    for alpha, temperature in dict.fromkeys(map(tuple, config.grid.same_size)):
+    for alpha, temperature in dict.fromkeys(map(tuple, settings.same_size)):
         for seed in config.seeds:
             run = _taught(
                 config,
@@ -179,10 +230,10 @@ def _same_size(config: StudyConfig) -> Iterator[RunConfig]:
             yield dataclasses.replace(run, **own)
 
 
-def _similarity(config: StudyConfig) -> Iterator[RunConfig]:
-    weight = config.grid.similarity
-    for seed in config.seeds if weight else ():
-        yield _taught(config, seed, "similarity", SIMILARITY, alpha=0.0, similarity=weight)
+def _similarity(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
+    loss = FeatureConfig("similarity_preserving", settings.similarity)
+    for seed in config.seeds if settings.similarity else ():
+        yield _taught(config, seed, "similarity", SIMILARITY, alpha=0.0, features=[loss])
 
 
 def _grids(rows: dict[str, list[Record]]) -> list[Grid]:

@@ -14,6 +14,10 @@ from tfdistill.records import Record, Table, by_row, spread
 TITLE = "One network"
 QUESTION = "How good is one network, trained on labels or taught by another?"
 
+SOURCE = "the plain use of the library"
+COMMANDS = {"tfdistill train CONFIG": "two trainings a seed, and the teacher's"}
+PUBLISHED: dict[str, float] = {}
+
 TEACHER, ALONE, DISTILLED = "teacher", "student alone", "distilled from the teacher"
 
 

@@ -1,0 +1,126 @@
+"""What students learn from teachers, and how the teachers' logits are stored."""
+
+from dataclasses import dataclass, field
+
+from tfdistill import checks
+
+LOGIT_LOSSES = ("soft_targets", "decoupled", "dist")
+FEATURE_LOSSES = (
+    "similarity_preserving",
+    "hints",
+    "attention_transfer",
+    "relational_distance",
+    "relational_angle",
+    "probabilistic",
+)
+DIVERGENCES = ("kl", "cross_entropy", "kl_of_log")
+CACHE_DTYPES = ("float32", "float16")
+AVERAGES = ("probabilities", "logits")
+TEACHER_VIEWS = ("same", "fixed", "independent")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """A loss between an inner layer of the teacher and one of the student.
+
+    Args:
+        loss: `similarity_preserving`, `hints`, `attention_transfer`, `relational_distance`,
+            `relational_angle` or `probabilistic`.
+        weight: Its weight beside the other losses, >= 0; null means the one in its paper.
+        teacher_layer: Name of the teacher's layer.
+        student_layer: Name of the student's layer.
+    """
+
+    loss: str = "similarity_preserving"
+    weight: float | None = None
+    teacher_layer: str = "features"
+    student_layer: str = "features"
+
+    def __post_init__(self):
+        checks.one_of("distillation.features.loss", self.loss, FEATURE_LOSSES)
+        if self.weight is not None:
+            checks.non_negative("distillation.features.weight", self.weight)
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """What the student learns from its teachers.
+
+    Args:
+        alpha: Weight of the soft loss; 1 - alpha is the weight of the labels.
+        temperature: Softens teacher and student, > 0.
+        divergence: Of soft targets: `kl` or `cross_entropy`, whose gradients are the same and whose
+            values are not; or `kl_of_log`, a published mistake that is always zero.
+        scale_by_t2: Multiply the soft loss by T^2, so that its gradient does not fade as T grows.
+        standardize: Standardise the logits of every example first (arXiv 2403.01427).
+        average: Whether several teachers are averaged as `probabilities` or `logits`.
+        loss: The soft loss: `soft_targets`, `decoupled` (arXiv 2203.08679) or `dist`
+            (arXiv 2205.10536).
+        hard_weight: Weight of the labels, >= 0; null means 1 - alpha.
+        soft_weight: Weight of the soft loss, >= 0; null means alpha.
+        warmup_epochs: Epochs over which the weight of the soft loss grows from 0.
+        features: Losses between inner layers; they need the live teacher.
+        teacher_view: What the teacher's stored logits are of: the `same` view as the student's, the
+            image as it is (`fixed`), or another view (`independent`).
+    """
+
+    alpha: float = 0.9
+    temperature: float = 4.0
+    divergence: str = "kl"
+    scale_by_t2: bool = True
+    standardize: bool = False
+    average: str = "probabilities"
+    loss: str = "soft_targets"
+    hard_weight: float | None = None
+    soft_weight: float | None = None
+    warmup_epochs: float = 0.0
+    features: list[FeatureConfig] = field(default_factory=list)
+    teacher_view: str = "same"
+
+    def __post_init__(self):
+        checks.fraction("distillation.alpha", self.alpha)
+        checks.positive("distillation.temperature", self.temperature)
+        checks.one_of("distillation.loss", self.loss, LOGIT_LOSSES)
+        checks.one_of("distillation.divergence", self.divergence, DIVERGENCES)
+        checks.one_of("distillation.average", self.average, AVERAGES)
+        checks.one_of("distillation.teacher_view", self.teacher_view, TEACHER_VIEWS)
+        for name in ("hard_weight", "soft_weight"):
+            if getattr(self, name) is not None:
+                checks.non_negative(f"distillation.{name}", getattr(self, name))
+        checks.non_negative("distillation.warmup_epochs", self.warmup_epochs)
+        if self.features and self.teacher_view != "same":
+            raise checks.UsageError(
+                "Feature losses run the teacher on the student's own view. Received: "
+                f"teacher_view={self.teacher_view!r} beside features. Leave one of them out."
+            )
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """How teachers' logits are stored, once for all students.
+
+    Args:
+        dtype: `float32`, or `float16` for half the space (logits then differ by up to 0.1 %).
+        top_k: Keep only the k largest classes of each image, for sets of many classes; null keeps
+            all. The others get equal shares of the rest, exactly its mass at `temperatures`.
+        temperatures: With `top_k`, the temperatures at which students may be taught.
+        folder: Where the logits are stored; null means in the study's folder.
+    """
+
+    dtype: str = "float32"
+    top_k: int | None = None
+    temperatures: list[float] = field(default_factory=list)
+    folder: str | None = None
+
+    def __post_init__(self):
+        checks.one_of("cache.dtype", self.dtype, CACHE_DTYPES)
+        if self.top_k is not None:
+            checks.count("cache.top_k", self.top_k)
+        for temperature in self.temperatures:
+            checks.positive("cache.temperatures", temperature)
+        if (self.top_k is None) != (not self.temperatures):
+            raise checks.UsageError(
+                "cache.top_k and cache.temperatures belong together: the mass of the classes left "
+                f"out depends on the temperature. Received: top_k={self.top_k!r}, "
+                f"temperatures={self.temperatures!r}."
+            )

@@ -1,0 +1,1 @@
+"""Pictures of single studies: records in, SVG text out."""
