@@ -172,8 +172,10 @@ def _learner(config: RunConfig, built: keras.Model, teacher, steps_per_epoch: in
 
 
 def _soft_loss(settings: DistillationConfig) -> losses.TemperedLoss:
-    if settings.loss != "soft_targets":
-        return losses.LOGIT_LOSSES[settings.loss](settings.temperature)
+    if settings.loss == "decoupled":
+        return losses.Decoupled(settings.temperature, beta=settings.beta)
+    if settings.loss == "dist":
+        return losses.Dist(settings.temperature)
     return losses.SoftTargets(
         settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
     )

@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from tfdistill import checks
-from tfdistill.losses import SoftTargets, TemperedLoss
+from tfdistill.losses import ActivationLoss, SoftTargets, TemperedLoss
 from tfdistill.models.taps import tap
 
 LABEL, TEACHER_LOGITS, TEACHER_FEATURES = "label", "teacher_logits", "teacher_features"
@@ -293,18 +293,15 @@ class _Dial:
 
 def _connector(feature: FeatureLoss, teacher_shape: tuple, student_shape: tuple):
     """Return the layer that a feature loss needs between student and teacher, built, or None."""
-    if not hasattr(feature.loss, "connector"):
+    if not isinstance(feature.loss, ActivationLoss):
         return None
     try:
-        layer = feature.loss.connector(teacher_shape, student_shape)
+        return feature.loss.connector(teacher_shape, student_shape)
     except checks.UsageError as error:
         raise checks.UsageError(
             f"The layers {feature.teacher_layer!r} of the teacher and {feature.student_layer!r} of "
             f"the student do not fit: {error}"
         ) from None
-    if layer is not None and not layer.built:
-        layer.build(student_shape)
-    return layer
 
 
 def _weight(name: str, value: float) -> float:

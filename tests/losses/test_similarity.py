@@ -29,8 +29,3 @@ def test_ignores_the_scale_of_the_features():
     teacher, student = np.random.default_rng(0).normal(size=(2, 3, 6))
     scaled = similarity_preserving(1000 * teacher, student)
     np.testing.assert_allclose(scaled, similarity_preserving(teacher, student), rtol=1e-4)
-
-
-def test_large_half_precision_maps_do_not_overflow():
-    features = np.full((2, 40, 40, 8), 60.0, "float16")
-    assert np.isfinite(similarity_preserving(features, features)).all()

@@ -56,6 +56,7 @@ class DistillationConfig:
         average: Whether several teachers are averaged as `probabilities` or `logits`.
         loss: The soft loss: `soft_targets`, `decoupled` (arXiv 2203.08679) or `dist`
             (arXiv 2205.10536).
+        beta: Weight of the other classes in `decoupled`, >= 0; its paper's depend on the networks.
         hard_weight: Weight of the labels, >= 0; null means 1 - alpha.
         soft_weight: Weight of the soft loss, >= 0; null means alpha.
         warmup_epochs: Epochs over which the weight of the soft loss grows from 0.
@@ -71,6 +72,7 @@ class DistillationConfig:
     standardize: bool = False
     average: str = "probabilities"
     loss: str = "soft_targets"
+    beta: float = 8.0
     hard_weight: float | None = None
     soft_weight: float | None = None
     warmup_epochs: float = 0.0
@@ -87,6 +89,7 @@ class DistillationConfig:
         for name in ("hard_weight", "soft_weight"):
             if getattr(self, name) is not None:
                 checks.non_negative(f"distillation.{name}", getattr(self, name))
+        checks.non_negative("distillation.beta", self.beta)
         checks.non_negative("distillation.warmup_epochs", self.warmup_epochs)
         if self.features and self.teacher_view != "same":
             raise checks.UsageError(

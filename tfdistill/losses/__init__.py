@@ -1,18 +1,52 @@
 """Distillation losses: each a formula with one value per example, and a Keras loss around it."""
 
+from tfdistill.losses.attention import AttentionTransfer, attention_transfer
+from tfdistill.losses.decoupled import Decoupled, decoupled
+from tfdistill.losses.dist import Dist, dist
+from tfdistill.losses.features import ActivationLoss
+from tfdistill.losses.hints import Hints, hints
+from tfdistill.losses.probabilistic import Probabilistic, probabilistic
+from tfdistill.losses.relational import (
+    RelationalAngle,
+    RelationalDistance,
+    relational_angle,
+    relational_distance,
+)
 from tfdistill.losses.similarity import SimilarityPreserving, similarity_preserving
 from tfdistill.losses.soft_targets import SoftTargets, soft_targets
 from tfdistill.losses.tempered import TemperedLoss
 
-LOGIT_LOSSES = {"soft_targets": SoftTargets}
-FEATURE_LOSSES = {"similarity_preserving": SimilarityPreserving}
+LOGIT_LOSSES = {"soft_targets": SoftTargets, "decoupled": Decoupled, "dist": Dist}
+FEATURE_LOSSES = {
+    "similarity_preserving": SimilarityPreserving,
+    "hints": Hints,
+    "attention_transfer": AttentionTransfer,
+    "relational_distance": RelationalDistance,
+    "relational_angle": RelationalAngle,
+    "probabilistic": Probabilistic,
+}
 
 __all__ = [
     "FEATURE_LOSSES",
     "LOGIT_LOSSES",
+    "ActivationLoss",
+    "AttentionTransfer",
+    "Decoupled",
+    "Dist",
+    "Hints",
+    "Probabilistic",
+    "RelationalAngle",
+    "RelationalDistance",
     "SimilarityPreserving",
     "SoftTargets",
     "TemperedLoss",
+    "attention_transfer",
+    "decoupled",
+    "dist",
+    "hints",
+    "probabilistic",
+    "relational_angle",
+    "relational_distance",
     "similarity_preserving",
     "soft_targets",
 ]

@@ -6,6 +6,8 @@ Tung & Mori 2019 (arXiv 1907.09682), equations 1 to 4.
 import keras
 from keras import ops
 
+from tfdistill.losses.features import ActivationLoss, as_float32, unit
+
 
 def similarity_preserving(teacher_features, student_features):
     """Return the mean squared difference of the rows of two similarity matrices, per example.
@@ -20,25 +22,24 @@ def similarity_preserving(teacher_features, student_features):
         student_features: `[batch, ...]` float.
 
     Returns:
-        `[batch]` float.
+        `[batch]` float32.
 
     Example:
         >>> similarity_preserving([[1.0, 0.0], [0.0, 1.0]], [[2.0], [3.0]])
-        [0.29..., 0.29...]
+        [0.44..., 0.16...]
     """
     difference = _similarities(teacher_features) - _similarities(student_features)
     return ops.mean(ops.square(difference), axis=-1)
 
 
 def _similarities(features):
-    features = ops.cast(features, "float32")  # sums over whole feature maps overflow in float16
+    features = as_float32(features)
     flat = ops.reshape(features, (ops.shape(features)[0], -1))  # [batch, values]
-    products = ops.matmul(flat, ops.transpose(flat))  # [batch, batch]
-    return ops.normalize(products, axis=-1, order=2, epsilon=1e-12)
+    return unit(ops.matmul(flat, ops.transpose(flat)))  # [batch, batch]
 
 
 @keras.saving.register_keras_serializable("tfdistill")
-class SimilarityPreserving(keras.losses.Loss):
+class SimilarityPreserving(ActivationLoss):
     """`similarity_preserving` as a Keras loss: teacher features are y_true, student's y_pred.
 
     The paper's weight beside the cross-entropy is 3000 for its CIFAR-10 networks.
@@ -47,11 +48,10 @@ class SimilarityPreserving(keras.losses.Loss):
         >>> FeatureLoss(SimilarityPreserving(), weight=3000.0)
     """
 
+    default_weight = 3000.0
+
     def __init__(self, name: str = "similarity_preserving"):
-        super().__init__(name=name, dtype="float32")
+        super().__init__(name)
 
     def call(self, y_true, y_pred):
         return similarity_preserving(y_true, y_pred)
-
-    def get_config(self) -> dict:
-        return {"name": self.name}

@@ -9,7 +9,7 @@ from keras import ops
 
 from tfdistill import checks
 from tfdistill.config import DIVERGENCES
-from tfdistill.losses.tempered import TemperedLoss
+from tfdistill.losses.tempered import TemperedLoss, softened
 
 
 def soft_targets(
@@ -25,17 +25,18 @@ def soft_targets(
     With p = softmax(z / T): `kl` is T^2 * sum_k p_t[k] (log p_t[k] - log p_s[k]), zero where both
     agree; `cross_entropy` is T^2 * sum_k -p_t[k] log p_s[k], which has the same gradient. The
     factor T^2 keeps the gradient's size as T grows; without it the gradient fades as 1 / T^2.
+    `kl_of_log` is a control: the flaw of a published experiment, zero whatever the student says.
 
     Args:
         teacher_logits: `[batch, num_classes]` float; log-probabilities are logits too.
         student_logits: `[batch, num_classes]` float.
         temperature: T > 0, a number or a scalar tensor.
-        divergence: `kl` or `cross_entropy`.
+        divergence: `kl`, `cross_entropy` or `kl_of_log`.
         scale_by_t2: Multiply by T^2.
         standardize: First shift and scale the logits of each example to mean 0, deviation 1.
 
     Returns:
-        `[batch]` float.
+        `[batch]` float32.
 
     Example:
         >>> soft_targets([[2.0, 0.0]], [[0.0, 0.0]], temperature=1.0)
@@ -44,21 +45,47 @@ def soft_targets(
     if standardize:
         teacher_logits = standardized(teacher_logits)
         student_logits = standardized(student_logits)
-    log_teacher = ops.log_softmax(ops.divide(teacher_logits, temperature), axis=-1)
-    log_student = ops.log_softmax(ops.divide(student_logits, temperature), axis=-1)
-    compared = log_student if divergence == "cross_entropy" else log_student - log_teacher
-    value = -ops.sum(ops.exp(log_teacher) * compared, axis=-1)  # [batch]
+    log_teacher = ops.log_softmax(softened(teacher_logits, temperature), axis=-1)
+    log_student = ops.log_softmax(softened(student_logits, temperature), axis=-1)
+    value = _FORMULAE[divergence](log_teacher, log_student)  # [batch]
     return value * ops.square(temperature) if scale_by_t2 else value
 
 
 def standardized(logits):
     """Return `[batch, num_classes]` logits with mean 0 and deviation 1 (n - 1) in each row."""
-    logits = ops.convert_to_tensor(logits)
+    logits = ops.convert_to_tensor(logits, "float32")
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     classes = logits.shape[-1]
     variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / max(classes - 1, 1)
     # The constant stands inside the root: the root's slope at zero is infinite.
     return centred / ops.sqrt(variance + 1e-12)
+
+
+def kl(log_p, log_q):
+    """Return KL(p || q) = sum_k p[k] (log p[k] - log q[k]) along the last axis."""
+    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def cross_entropy(log_p, log_q):
+    """Return sum_k -p[k] log q[k] along the last axis."""
+    return -ops.sum(ops.exp(log_p) * log_q, axis=-1)
+
+
+def kl_of_log(log_p, log_q):
+    """Return what torch.kl_div gave when it got log p where it expects p: zero, always.
+
+    PyTorch of 2020 computed where(target > 0, target * (log target - input), 0) for each element.
+    A target of log-probabilities is nowhere above 0, so value and gradient are exactly zero. So the
+    "distilled" networks of a published ImageWoof experiment (github.com/valukov-alex,
+    knoledge_distilling, 2020) learned from the labels alone.
+    """
+    target = log_p
+    positive = target > 0
+    log_target = ops.log(ops.where(positive, target, 1.0))  # a logarithm that is always finite
+    return ops.sum(ops.where(positive, target * (log_target - log_q), 0.0), axis=-1)
+
+
+_FORMULAE = {"kl": kl, "cross_entropy": cross_entropy, "kl_of_log": kl_of_log}
 
 
 @keras.saving.register_keras_serializable("tfdistill")
@@ -67,7 +94,7 @@ class SoftTargets(TemperedLoss):
 
     Args:
         temperature: T > 0.
-        divergence: `kl` or `cross_entropy`.
+        divergence: `kl`, `cross_entropy` or the control `kl_of_log`.
         scale_by_t2: Multiply by T^2.
         standardize: Standardise each example's logits first.
 

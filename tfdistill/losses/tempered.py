@@ -11,7 +11,11 @@ class TemperedLoss(keras.losses.Loss):
 
     The temperature is a variable, so assigning `loss.temperature` takes effect in an already
     compiled train step. It belongs to the loss, not to a model: it is in no checkpoint.
+
+    Where `needs_labels` is true, y_true is the pair (teacher logits, labels).
     """
+
+    needs_labels = False
 
     def __init__(self, temperature: float, name: str):
         super().__init__(name=name, dtype="float32")
@@ -31,3 +35,8 @@ class TemperedLoss(keras.losses.Loss):
 
     def get_config(self) -> dict:
         return {"name": self.name, "temperature": self.temperature}
+
+
+def softened(logits, temperature):
+    """Return logits / T in float32: half precision is too coarse for differences of logarithms."""
+    return ops.divide(ops.convert_to_tensor(logits, "float32"), temperature)
