@@ -12,7 +12,7 @@ LEVELS = [
     {"checks", "significance"},
     {"config", "records"},
     {"grids", "drawing"},
-    {"pictures"},
+    {"pictures", "multi_view_settings"},
     {
         "startup",
         "progress",
@@ -28,7 +28,7 @@ LEVELS = [
     },
     {"catalogue"},
     {"distiller", "ensembles", "resume", "reuse", "tensorboard_logs", "oracles"},
-    {"saliency"},
+    {"saliency", "multi_view_data", "multi_view_network"},
     {"logit_files", "logit_reading"},
     {"population", "teacher_cache"},
     {"measuring", "figures", "heat_maps", "hypermodels", "seed_results"},

@@ -205,7 +205,9 @@ def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
         training.check_tensorboard()
     seen = []
     for run in runs:
-        kind = (run.kind, run.settings, run.data, run.model, run.training, run.distillation)
+        kind = dataclasses.replace(
+            run, name="", row="", seed=0, teachers=(), members=(), start=None
+        )
         if (run.model or run.kind != kinds.NETWORK) and kind not in seen:
             seen.append(kind)
             training.check(run)

@@ -26,6 +26,7 @@ from tfdistill import (
 from tfdistill.config import RunConfig, digest, to_dict
 from tfdistill.data import pipeline
 from tfdistill.ensembles import Ensemble
+from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.size import flops
 from tfdistill.progress import Silent
@@ -127,7 +128,9 @@ def check(config: RunConfig) -> None:
         return module.check(config)
     images = data.load(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
-    measuring.build(config.model, images)
+    built = measuring.build(config.model, images)
+    if config.split:
+        split_upper(built, config.split.layer, config.split.parts, config.split.part)
     caches.check(config)
 
 

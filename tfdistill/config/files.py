@@ -1,5 +1,6 @@
 """Configurations in YAML files: read, checked for unknown keys, hashed."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -75,7 +76,8 @@ def settings_of(cls, config):
     parser = ArgumentParser(exit_on_error=False, env_prefix="")
     parser.add_class_arguments(cls, "settings")
     try:
-        given = parser.parse_object({"settings": config.settings})
+        # A copy, because jsonargparse writes its own objects into lists.
+        given = parser.parse_object({"settings": copy.deepcopy(config.settings)})
     except ArgumentError as error:
         raise checks.UsageError(" ".join(str(error).split())) from None
     return parser.instantiate(given).settings

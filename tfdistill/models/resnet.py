@@ -20,7 +20,9 @@ STEMS = ("cifar", "imagenet")
 def cifar_resnet(
     input_shape, num_classes, depth=20, widths=NARROW, *, mean=0.0, std=1.0, width=1.0
 ) -> keras.Model:
-    """Return a CIFAR ResNet of 6n + 2 layers; its layer `features` is the last ReLU.
+    """Return a CIFAR ResNet of 6n + 2 layers.
+
+    The last ReLU of each stage is a layer `stage1`, `stage2` or, in the third, `features`.
 
     Args:
         input_shape: `(height, width, channels)` of raw pixels 0..255.
@@ -55,7 +57,10 @@ def cifar_resnet(
 def resnet(
     input_shape, num_classes, depth=18, stem="cifar", *, mean=0.0, std=1.0, width=1.0
 ) -> keras.Model:
-    """Return ResNet-18, 34 (basic blocks) or 50 (bottlenecks); `features` is the last ReLU.
+    """Return ResNet-18, 34 (basic blocks) or 50 (bottlenecks).
+
+    The last ReLU of each stage is a layer `stage1`, `stage2`, `stage3` or, in the fourth,
+    `features`.
 
     Args:
         input_shape: `(height, width, channels)` of raw pixels 0..255.
@@ -89,12 +94,11 @@ def resnet(
 
 
 def _stages(x, lengths, widths, block):
-    last = (len(lengths) - 1, lengths[-1] - 1)
-    for stage, (length, channels) in enumerate(zip(lengths, widths, strict=True)):
+    names = [f"stage{stage}" for stage in range(1, len(lengths))] + ["features"]
+    for name, length, channels in zip(names, lengths, widths, strict=True):
         for index in range(length):
-            stride = 2 if stage > 0 and index == 0 else 1
-            name = "features" if (stage, index) == last else None
-            x = block(x, channels, stride, name)
+            stride = 2 if name != "stage1" and index == 0 else 1
+            x = block(x, channels, stride, name if index == length - 1 else None)
     return x
 
 

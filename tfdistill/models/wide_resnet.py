@@ -15,7 +15,10 @@ from tfdistill.models.blocks import classify, conv, norm, pixels
 def wide_resnet(
     input_shape, num_classes, depth=28, factor=10, *, mean=0.0, std=1.0, dropout=None
 ) -> keras.Model:
-    """Return WRN-depth-factor; its layer `features` is the last ReLU.
+    """Return WRN-depth-factor.
+
+    The sum that each stage ends in is a layer `stage1`, `stage2` or `stage3`, before the next batch
+    norm and ReLU; the last ReLU is the layer `features`.
 
     Args:
         input_shape: `(height, width, channels)` of raw pixels 0..255.
@@ -43,17 +46,19 @@ def wide_resnet(
         )
     inputs, x = pixels(input_shape, mean, std)
     x = conv(x, 16)
-    for stage, channels in enumerate((16 * factor, 32 * factor, 64 * factor)):
-        for index in range((depth - 4) // 6):
-            x = _block(x, channels, 2 if stage > 0 and index == 0 else 1, rate)
+    blocks = (depth - 4) // 6
+    for stage, channels in enumerate((16 * factor, 32 * factor, 64 * factor), start=1):
+        for index in range(blocks):
+            name = f"stage{stage}" if index == blocks - 1 else None
+            x = _block(x, channels, 2 if stage > 1 and index == 0 else 1, rate, name)
     x = layers.Activation("relu", name="features")(norm(x))
     return classify(inputs, x, num_classes, f"wrn-{depth}-{factor}")
 
 
-def _block(x, channels: int, stride: int, rate: float):
+def _block(x, channels: int, stride: int, rate: float, name: str | None):
     y = layers.Activation("relu")(norm(x))
     same = stride == 1 and x.shape[-1] == channels
     shortcut = x if same else conv(y, channels, 1, stride)
     y = layers.Activation("relu")(norm(conv(y, channels, 3, stride)))
     y = layers.Dropout(rate)(y) if rate else y
-    return layers.Add()([conv(y, channels), shortcut])
+    return layers.Add(name=name)([conv(y, channels), shortcut])
