@@ -129,8 +129,8 @@ def _table(found: list[Record | None], planned: int) -> Table:
         if record
     ]
     note = (
-        f"One batch of each of the {len(rows)} kinds among the study's {planned} runs, with the real "
-        "networks and image sizes. M: millions of weights; s: seconds, compiling included. Nothing "
+        f"One batch of each of the {len(rows)} kinds among the study's {planned} runs, with the "
+        "real networks and image sizes. M: millions of weights; s: seconds, compiling included. Nothing "
         "was kept."
     )
     columns = ("run", "row", "M", "s")

@@ -205,9 +205,9 @@ def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
         training.check_tensorboard()
     seen = []
     for run in runs:
-        kind = dataclasses.replace(
-            run, name="", row="", seed=0, teachers=(), members=(), start=None
-        )
+        split = run.split and (run.split.layer, run.split.parts)
+        view = run.distillation and run.distillation.teacher_view
+        kind = (run.kind, run.settings, run.data, run.model, run.training, split, view)
         if (run.model or run.kind != kinds.NETWORK) and kind not in seen:
             seen.append(kind)
             training.check(run)

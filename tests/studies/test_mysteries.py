@@ -4,20 +4,11 @@ import pytest
 
 from tfdistill.config import ModelConfig, StudyConfig, TrainingConfig, to_dict
 from tfdistill.records import DIVERGED, Record
-from tfdistill.studies import STUDIES, mysteries
+from tfdistill.studies import mysteries
 
 
 def by_name(config):
     return {run.name: run for run in mysteries.runs(config)}
-
-
-@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
-def test_every_run_comes_after_what_it_needs(study):
-    seen = set()
-    for run in study.runs(StudyConfig(seeds=[3, 5], student=ModelConfig("cnn4"))):
-        assert set(run.needs) <= seen
-        assert run.name not in seen
-        seen.add(run.name)
 
 
 def test_runs_of_two_seeds():
