@@ -184,8 +184,10 @@ def outcome(record: Record) -> str:
     """Return one line about a finished run."""
     if record.status != FINISHED:
         return record.message
-    accuracy = 100 * record.figures["test_accuracy"]
-    return f"test accuracy {accuracy:.2f} % ({record.select}), {duration(record.seconds)}"
+    accuracy = record.figures.get("test_accuracy")
+    if accuracy is None:
+        return f"done, {duration(record.seconds)}"
+    return f"test accuracy {100 * accuracy:.2f} % ({record.select}), {duration(record.seconds)}"
 
 
 def duration(seconds: float) -> str:
