@@ -77,6 +77,8 @@ class Workbench:
             teacher_key: Changes when the live teacher does.
         """
         key = digest([_shape(config) for config in configs], teacher_key)
+        if any(_has_features(config) for config in configs):
+            self._key = ""  # connectors start anew only when they are built anew
         fresh = []
         if key != self._key:
             self._kept = None
@@ -119,8 +121,6 @@ def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> kera
 def _shape(config: RunConfig) -> dict:
     """Return all of a run that its compiled step depends on."""
     values = to_dict(config)
-    if _has_features(config):
-        return values  # its connectors start anew only when they are built anew
     for name in ("name", "row", "seed", "teachers", "cache", "stop_epoch", "start"):
         del values[name]
     if config.distillation:

@@ -126,7 +126,8 @@ class Distiller(keras.Model):
             self._student_shapes = [tuple(output.shape) for output in tapped.output[1]]
             self._student_taps = _untracked(tapped)
         self.set_teacher(teacher)
-        if student.built:
+        # Keras takes no new layers after it: connectors may have to wait for a later teacher.
+        if student.built and not self.features:
             self.build(None)
 
     def build(self, input_shape):
@@ -231,14 +232,22 @@ class Distiller(keras.Model):
 
     def _connect(self, teacher_shapes: list[tuple]) -> None:
         """Make the layers that bring the student's activations to the teacher's shapes, once."""
-        self._teacher_shapes = teacher_shapes
+        if any(self.connectors) and teacher_shapes != self._teacher_shapes:
+            raise checks.UsageError(
+                "Another teacher must have inner layers of the same shapes, to which the student's "
+                f"are brought by trained layers. Received: {teacher_shapes}, made for "
+                f"{self._teacher_shapes}. Make a new Distiller."
+            )
         made = [
             _connector(feature, of_teacher, of_student)
             for feature, of_teacher, of_student in zip(
                 self.features, teacher_shapes, self._student_shapes, strict=True
             )
         ]
-        self.connectors = self.connectors or made
+        self._teacher_shapes = teacher_shapes
+        if not self.built:
+            self.connectors = made
+            self.build(None)
 
     def _feature_loss(self, teacher_features, student_features, sample_weight):
         total = sum(

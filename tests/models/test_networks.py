@@ -1,10 +1,14 @@
 """Our own networks: published sizes, raw pixels in, float32 logits out, save and load."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 from tfdistill import models
+from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig
 from tfdistill.models import blocks
 
@@ -147,3 +151,89 @@ def test_seed_decides_the_initial_weights():
         kernels.append(_small("resnet8").get_layer("logits").kernel.numpy())
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert abs(kernels[0] - kernels[2]).max() > 0
+
+
+STAGES = [  # name, width, (height, channels) of each stage's output on 32x32 images
+    ("resnet20", 0.5, {"stage1": (32, 8), "stage2": (16, 16), "features": (8, 32)}),
+    ("resnet8x4", 0.25, {"stage1": (32, 16), "stage2": (16, 32), "features": (8, 64)}),
+    (
+        "resnet50-imagenet",
+        0.125,
+        {"stage1": (8, 32), "stage2": (4, 64), "stage3": (2, 128), "features": (1, 256)},
+    ),
+    ("wrn-16-2", 1.0, {"stage1": (32, 32), "stage2": (16, 64), "stage3": (8, 128)}),
+]
+
+
+@pytest.mark.parametrize(("name", "width", "expected"), STAGES)
+def test_the_output_of_every_stage_has_a_name(name, width, expected):
+    network = models.build(ModelConfig(name, width=width), (32, 32, 3), 5)
+    named = [layer for layer in network.layers if layer.name.startswith(("stage", "features"))]
+    outputs = {layer.name: layer.output.shape[2:] for layer in named}
+    assert {name: outputs[name] for name in expected} == expected
+    assert set(outputs) == {*expected, "features"}
+
+
+def test_a_stage_ends_where_the_next_one_begins():
+    network = models.build(ModelConfig("wrn-16-1"), (32, 32, 3), 5)
+    after = network.layers[network.layers.index(network.get_layer("stage2")) + 1]
+    assert after.input is network.get_layer("stage2").output
+    kernels = {layer.kernel.shape[2:] for layer in _convolutions(after)}
+    assert kernels == {(32, 64)}
+
+
+def _convolutions(layer):
+    """Yield the first convolutions after a layer."""
+    for node in layer._outbound_nodes:
+        after = node.operation
+        if isinstance(after, keras.layers.Conv2D):
+            yield after
+        else:
+            yield from _convolutions(after)
+
+
+def _dropping(**settings):
+    keras.utils.set_random_seed(3)
+    return _small("cnn4", **settings)
+
+
+def test_dropout_in_evaluation_gives_other_logits_every_time(pixels):
+    network = _dropping(dropout_in_evaluation=True)
+    assert abs(network.predict(pixels, verbose=0) - network.predict(pixels, verbose=0)).max() > 0.1
+
+
+def test_dropout_in_evaluation_does_not_change_the_training(pixels):
+    trained = []
+    for dropping in (False, True):
+        network = _dropping(dropout_in_evaluation=dropping)
+        network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        batches = (pixels, np.arange(4))
+        network.fit(*batches, epochs=3, verbose=0, shuffle=False, validation_data=batches)
+        trained.append(network.get_weights())
+    for plain, dropping in zip(*trained, strict=True):
+        np.testing.assert_array_equal(plain, dropping)
+
+
+def test_dropout_in_evaluation_outlives_a_file(pixels, tmp_path):
+    network = _dropping(dropout_in_evaluation=True)
+    network.save(tmp_path / "network.keras")
+    code = (
+        "import sys, numpy; from tfdistill import models; from tfdistill.config import ModelConfig;"
+        "config = ModelConfig('saved', path=sys.argv[1]); pixels = numpy.load(sys.argv[2]);"
+        "network = models.build(config, (16, 16, 3), 5);"
+        "print(abs(network.predict(pixels, verbose=0) - network.predict(pixels, verbose=0)).max())"
+    )
+    np.save(tmp_path / "pixels.npy", pixels)
+    files = [str(tmp_path / name) for name in ("network.keras", "pixels.npy")]
+    found = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert float(found.stdout) > 0.1
+
+
+def test_dropout_in_evaluation_needs_dropout():
+    for name in ("resnet8", "wrn-10-1", "cnn2"):
+        with pytest.raises(UsageError, match="dropout_in_evaluation=True needs a cnn with dropout"):
+            models.build(ModelConfig(name, dropout_in_evaluation=True), (16, 16, 3), 5)
+    assert models.build(
+        ModelConfig("cnn2", dropout=0.5, dropout_in_evaluation=True), (16, 16, 3), 5
+    )

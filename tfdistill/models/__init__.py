@@ -46,6 +46,7 @@ def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0)
     """
     _check_settings(config)
     if config.name == "saved":
+        from tfdistill.models import cnn  # noqa: F401, its layer may be in the file
         from tfdistill.models.saved import load
 
         model = load(config.path, input_shape, num_classes, config.outputs)
@@ -71,7 +72,11 @@ def _own(config: ModelConfig, input_shape, num_classes: int, mean, std):
     name, scale = config.name, {"mean": mean, "std": std}
     if name in CNNS:
         create = {"cnn2": cnn.cnn2, "cnn4": cnn.cnn4}[name]
-        settings = {"width": config.width, "dropout": config.dropout}
+        settings = {
+            "width": config.width,
+            "dropout": config.dropout,
+            "dropout_in_evaluation": config.dropout_in_evaluation,
+        }
         return create(input_shape, num_classes, **scale, **settings)
     if name in CIFAR_RESNETS:
         depth, is_wide = CIFAR_RESNETS[name]
@@ -94,12 +99,14 @@ def _check_settings(config: ModelConfig) -> None:
         _refuse(config, "width", "a cnn or resnet", "a name that says its width, such as wrn-16-2,")
     if config.dropout is not None and not (is_cnn or wide(config.name)):
         _refuse(config, "dropout", "a cnn or wrn", "null")
+    if config.dropout_in_evaluation and not (config.name == "cnn4" or is_cnn and config.dropout):
+        _refuse(config, "dropout_in_evaluation", "a cnn with dropout", "false")
     if config.weights == "imagenet" and not config.name.startswith(KERAS):
         _refuse(config, "weights", "a keras:NAME network", "a file of weights, or null")
 
 
 def _refuse(config: ModelConfig, setting: str, who: str, instead: str) -> None:
-    value = {"width": config.width, "dropout": config.dropout, "weights": config.weights}[setting]
+    value = getattr(config, setting)
     raise checks.UsageError(
         f"model.{setting}={value!r} needs {who}. Received: model.name={config.name!r}. "
         f"Give {instead} or take another network."

@@ -13,7 +13,47 @@ from tfdistill.models.blocks import logits, norm, pixels, scaled
 SMALLEST_VALID = 46  # below, four unpadded convolutions and poolings leave nothing
 
 
-def cnn2(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None) -> keras.Model:
+@keras.saving.register_keras_serializable("tfdistill")
+class AlwaysDropout(layers.Dropout):
+    """Dropout that goes on in validation and test, as where a program forgets to turn it off.
+
+    Out of training it draws from a generator of its own, so a network that has this layer in the
+    place of `Dropout`, from the same seed, gets the same weights.
+
+    Args:
+        rate: Share of the inputs that is set to zero, in 0..1.
+        settings: As of `keras.layers.Dropout`.
+
+    Example:
+        >>> AlwaysDropout(0.5)(ops.ones((1, 4)), training=False)
+        [[2.0, 0.0, 0.0, 2.0]]
+    """
+
+    def build(self, input_shape):
+        if self.rate > 0:
+            # A new random seed would be a draw more than `Dropout` makes of Python's generator.
+            seed = int(self.seed_generator.state.numpy()[0])
+            self.evaluation_generator = keras.random.SeedGenerator(seed)
+        super().build(input_shape)
+
+    def call(self, inputs, training=False):
+        if training or self.rate == 0:
+            return super().call(inputs, training=training)
+        return keras.random.dropout(
+            inputs, self.rate, self.noise_shape, seed=self.evaluation_generator
+        )
+
+
+def cnn2(
+    input_shape,
+    num_classes,
+    *,
+    mean=0.0,
+    std=1.0,
+    width=1.0,
+    dropout=None,
+    dropout_in_evaluation=False,
+) -> keras.Model:
     """Return a network of two convolutions.
 
     3x3 convolution with 32 channels, ReLU, 2x2 max pooling, the same with 64 channels (the layer
@@ -27,6 +67,7 @@ def cnn2(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None
         std: Divided by inside, as `mean`, > 0.
         width: Multiplies the channels, > 0.
         dropout: Rate before the logits, in 0..1; null means none.
+        dropout_in_evaluation: Drop out in validation and test as well.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
@@ -42,11 +83,21 @@ def cnn2(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None
         x = layers.Conv2D(scaled(channels, width), 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D()(x)
     x = layers.Flatten()(layers.Activation("linear", name="features")(x))
-    x = layers.Dropout(checks.fraction("dropout", dropout))(x) if dropout else x
+    drop = AlwaysDropout if dropout_in_evaluation else layers.Dropout
+    x = drop(checks.fraction("dropout", dropout))(x) if dropout else x
     return keras.Model(inputs, logits(x, num_classes), name="cnn2")
 
 
-def cnn4(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None) -> keras.Model:
+def cnn4(
+    input_shape,
+    num_classes,
+    *,
+    mean=0.0,
+    std=1.0,
+    width=1.0,
+    dropout=None,
+    dropout_in_evaluation=False,
+) -> keras.Model:
     """Return a network of four convolutions and a hidden layer.
 
     Four blocks of 3x3 convolution (16, 32, 64, 128 channels), batch norm, ReLU, dropout and 2x2 max
@@ -61,6 +112,7 @@ def cnn4(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None
         std: Divided by inside, as `mean`, > 0.
         width: Multiplies the channels of convolutions and hidden layer, > 0.
         dropout: Rate, in 0..1; null means the published 0.5.
+        dropout_in_evaluation: Drop out in validation and test as well, as the published program.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
@@ -71,15 +123,16 @@ def cnn4(input_shape, num_classes, *, mean=0.0, std=1.0, width=1.0, dropout=None
         (128, 10)
     """
     rate = checks.fraction("dropout", 0.5 if dropout is None else dropout)
+    drop = AlwaysDropout if dropout_in_evaluation else layers.Dropout
     inputs, x = pixels(input_shape, mean, std)
     padding = "valid" if min(input_shape[:2]) >= SMALLEST_VALID else "same"
     for channels in (16, 32, 64, 128):
         x = norm(layers.Conv2D(scaled(channels, width), 3, padding=padding)(x))
-        x = layers.Dropout(rate)(layers.Activation("relu")(x))
+        x = drop(rate)(layers.Activation("relu")(x))
         x = layers.MaxPooling2D(padding=padding)(x)
     x = layers.Flatten()(layers.Activation("linear", name="features")(x))
     x = layers.Dense(scaled(128, width), activation="relu")(x)
-    return keras.Model(inputs, logits(layers.Dropout(rate)(x), num_classes), name="cnn4")
+    return keras.Model(inputs, logits(drop(rate)(x), num_classes), name="cnn4")
 
 
 def _at_least(name: str, input_shape, pixels_a_side: int) -> None:
