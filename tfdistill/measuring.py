@@ -10,6 +10,7 @@ from tfdistill import checks, data, machine, metrics, models, records
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.ensembles import average_logits
+from tfdistill.models import cnn  # noqa: F401, a saved network may have its layer
 from tfdistill.models.size import flops
 
 

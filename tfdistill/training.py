@@ -218,10 +218,11 @@ def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record
     until = config.stop_epoch or config.training.epochs
     if state.epochs_done < until and not state.failed:
         _fit(jobs, assembled, state, logits, until, progress, tensorboard)
+    trained = state.seconds / len(jobs)
     found = [
-        _diverged(job, state, place, len(jobs))
+        _diverged(job, state, place, trained)
         if state.failures[place]
-        else _measured(job, state, place, len(jobs))
+        else _measured(job, state, place, trained)
         for place, job in enumerate(jobs)
     ]
     if until == config.training.epochs:
@@ -307,8 +308,9 @@ def _untrained(job: _Job, part: str):
     return Ensemble([job.load(name, part) for name in job.config.members], job.config.average)
 
 
-def _measured(job: _Job, state: TrainingState, place: int, together: int) -> Record:
-    """Measure and save the last and the best weights of a finished training."""
+def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Record:
+    """Measure and save the last and the best weights of a training that took `trained` seconds."""
+    began = time.monotonic()
     config, network, learner = job.config, state.networks[place], state.learners[place]
     found, calibration, weights = {}, {}, {}
     epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
@@ -334,15 +336,15 @@ def _measured(job: _Job, state: TrainingState, place: int, together: int) -> Rec
         calibration=calibration[config.training.select],
         parameters=network.count_params(),
         flops=flops(network, job.images.input_shape),
-        seconds=state.seconds / together,
+        seconds=trained + time.monotonic() - began,
         weights=weights,
     )
 
 
-def _diverged(job: _Job, state: TrainingState, place: int, together: int) -> Record:
+def _diverged(job: _Job, state: TrainingState, place: int, trained: float) -> Record:
     return job.finish(
         status=records.DIVERGED,
         message=state.failures[place],
         history=state.histories[place],
-        seconds=state.seconds / together,
+        seconds=trained,
     )
