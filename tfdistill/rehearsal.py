@@ -130,8 +130,8 @@ def _table(found: list[Record | None], planned: int) -> Table:
     ]
     note = (
         f"One batch of each of the {len(rows)} kinds among the study's {planned} runs, with the "
-        "real networks and image sizes. M: millions of weights; s: seconds, compiling included. Nothing "
-        "was kept."
+        "real networks and image sizes. M: millions of weights; s: seconds, compiling included. "
+        "Nothing was kept."
     )
     columns = ("run", "row", "M", "s")
     return Table("Rehearsal", columns, tuple(rows), note)

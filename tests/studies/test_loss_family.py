@@ -59,6 +59,11 @@ def test_losses_have_the_weights_of_their_papers():
     assert taught["dist"] == DistillationConfig(0.9, 4.0, **beside)
 
 
+def test_the_beta_of_decoupled_is_that_of_the_configuration():
+    runs = by_name(distillation=DistillationConfig(beta=2.0))
+    assert runs["decoupled-s3"].distillation.beta == 2.0
+
+
 def test_losses_between_layers_stand_beside_the_labels_alone_and_without_a_cache():
     runs = by_name()
     found = {}

@@ -36,7 +36,7 @@ SOURCE = (
     "2205.10536), standardised logits (arXiv 2403.01427), born-again networks (arXiv 1805.04770)"
 )
 COMMANDS = {
-    "tfdistill run configs/loss_family/small.yaml": "15 minutes on two cores",
+    "tfdistill run configs/loss_family/small.yaml": "20 minutes on two cores",
     "tfdistill run configs/loss_family/full.yaml": "some days of one GPU",
 }
 PUBLISHED: dict[str, float] = {}  # of other pairs and images: the study's own tables have them
@@ -94,8 +94,8 @@ class Settings:
         losses: Which have a row: `soft_targets`, `without_t2`, `standardized`, `decoupled`, `dist`,
             `similarity_preserving`, `hints`, `attention_transfer`, `relational`, `probabilistic`.
         weights: Weights in place of the papers', by the name of the loss; that of `relational` has
-            two parts, `relational_distance` and `relational_angle`. Soft targets have theirs, and
-            their temperature, in `distillation`.
+            two parts, `relational_distance` and `relational_angle`. Soft targets have theirs, their
+            temperature and the beta of `decoupled` in `distillation`.
         stages: Layers whose maps attention transfer compares, the weight counting for each.
         hint: Layer that FitNet hints compare; the others compare `features`.
         generations: Born-again generations, each taught by the one before; 0 leaves them out.
