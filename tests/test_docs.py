@@ -8,7 +8,13 @@ import yaml
 
 import tfdistill
 from tfdistill import runner, studies
-from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, StudyConfig, TrainingConfig
+from tfdistill.config import (
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    StudyConfig,
+    TrainingConfig,
+)
 
 TEXT = (Path(tfdistill.__file__).parents[1] / "docs" / "studies.md").read_text()
 

@@ -82,3 +82,18 @@ def test_keys_that_an_older_version_did_not_write_had_their_defaults(tmp_path):
     runner.check_folder(CONFIG, tmp_path)
     with pytest.raises(UsageError, match="cache"):
         runner.check_folder(dataclasses.replace(CONFIG, cache=None), tmp_path)
+
+
+def test_layers_that_losses_cannot_compare_are_refused_before_anything_is_trained(tmp_path):
+    config = StudyConfig(
+        study="loss_family",
+        seeds=[0],
+        data=DataConfig(source="digits", train_examples=64),
+        teacher=ModelConfig("resnet8"),
+        student=ModelConfig("cnn2"),
+        training=TrainingConfig(epochs=1, batch_size=32),
+        settings={"losses": ["hints"], "generations": 0, "hint": "stage2"},
+    )
+    with pytest.raises(UsageError, match="layer of cnn2 must be one of: .*features"):
+        runner.run_study(config, tmp_path / "study")
+    assert not (tmp_path / "study").exists()

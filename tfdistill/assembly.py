@@ -156,18 +156,29 @@ def _assembled(configs, networks, images, settings, teacher) -> Assembled:
 
 
 def _learner(config: RunConfig, built: keras.Model, teacher, steps_per_epoch: int) -> keras.Model:
-    settings = config.distillation
-    if settings is None:
+    if config.distillation is None:
         return built
+    warmup = round(config.distillation.warmup_epochs * steps_per_epoch)
+    return distiller(config.distillation, built, teacher, warmup)
+
+
+def distiller(
+    settings: DistillationConfig, student: keras.Model, teacher=None, warmup_steps: int = 0
+) -> Distiller:
+    """Return the Distiller that `settings` describe.
+
+    Raises:
+        UsageError: What `Distiller` raises.
+    """
     return Distiller(
-        built,
+        student,
         teacher,
         alpha=settings.alpha,
         soft_loss=_soft_loss(settings),
         features=[_feature_loss(feature) for feature in settings.features],
         hard_weight=settings.hard_weight,
         soft_weight=settings.soft_weight,
-        warmup_steps=round(settings.warmup_epochs * steps_per_epoch),
+        warmup_steps=warmup_steps,
     )
 
 

@@ -182,7 +182,8 @@ def frame(records: Iterable[Record]):
     for record in records:
         row = {"run": record.name, "row": record.row, "seed": record.seed, "status": record.status}
         taught = record.config.get("distillation") or {}
-        row |= {name: taught.get(name) for name in ("alpha", "temperature", "scale_by_t2")}
+        row |= {name: taught.get(name) for name in ("alpha", "temperature", "scale_by_t2", "loss")}
+        row["features"] = "+".join(feature["loss"] for feature in taught.get("features", ()))
         row |= {f"best_{name}": value for name, value in record.best.items()}
         row |= {f"last_{name}": value for name, value in record.last.items()}
         row |= {"select": record.select, "parameters": record.parameters, "flops": record.flops}

@@ -203,14 +203,18 @@ def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
 
     if config.tensorboard:
         training.check_tensorboard()
+    by_name = {run.name: run for run in runs}
     seen = []
     for run in runs:
+        features = run.distillation.features if run.distillation else []
         split = run.split and (run.split.layer, run.split.parts)
         view = run.distillation and run.distillation.teacher_view
-        kind = (run.kind, run.settings, run.data, run.model, run.training, split, view)
+        kind = (run.kind, run.settings, run.data, run.model, run.training, split, view, features)
         if (run.model or run.kind != kinds.NETWORK) and kind not in seen:
             seen.append(kind)
             training.check(run)
+            if features:
+                training.check_features(run, by_name[run.teachers[0]])
 
 
 def finished(run: RunConfig, folder: Path) -> Record | None:

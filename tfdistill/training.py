@@ -134,6 +134,18 @@ def check(config: RunConfig) -> None:
     caches.check(config)
 
 
+def check_features(config: RunConfig, teacher: RunConfig) -> None:
+    """Raise if a run and its teacher have not the inner layers that its losses compare.
+
+    Raises:
+        UsageError: A layer that there is not, or shapes that a loss cannot compare.
+    """
+    images = data.load(config.data)
+    if teacher.model:
+        networks = [measuring.build(run.model, images) for run in (config, teacher)]
+        assembly.distiller(config.distillation, *networks)
+
+
 def check_tensorboard() -> None:
     """Raise if TensorBoard logs cannot be written; Keras would notice after the first epoch."""
     if importlib.util.find_spec("tensorboard") is None:

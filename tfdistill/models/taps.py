@@ -37,7 +37,7 @@ def tap(model, layer_names) -> keras.Model:
         )
     known = [layer.name for layer in model.layers]
     for name in layer_names:
-        checks.one_of("layer", name, known)
+        checks.one_of(f"layer of {model.name}", name, known)
     outputs = [model.get_layer(name).output for name in layer_names]
     # A list of one would make Keras warn about the structure at every call.
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], (model.output, outputs))
