@@ -1,0 +1,233 @@
+"""How much of an ensemble's gain fits into one network, and what is left for ensembling after it?
+
+Source: Allen-Zhu & Li (arXiv 2012.09816), second table: six Wide ResNets on CIFAR-10, ten runs
+each. For every architecture: single networks, their ensemble, networks distilled from it, and the
+ensemble of these. Expected: a distilled network keeps more than half of the ensemble's gain, and
+ensembling adds less to distilled networks than to single ones, as these have learned the same
+features of one teacher. Cost: two trainings a seed and architecture. Command: tfdistill run
+configs/distilled_ensembles/{small,full}.yaml.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tfdistill import checks
+from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
+from tfdistill.records import Record, Spread, Table, by_row, spread
+
+SINGLE, ENSEMBLE = "single", "ensemble"
+DISTILLED, DISTILLED_ENSEMBLE = "distilled", "ensemble of distilled"
+KINDS = (SINGLE, ENSEMBLE, DISTILLED, DISTILLED_ENSEMBLE)
+
+TITLE = "Ensembles of distilled networks"
+QUESTION = (
+    "How much of an ensemble's gain does one distilled network keep, and does ensembling still "
+    "help networks that were distilled from an ensemble?"
+)
+
+SOURCE = "Allen-Zhu & Li (arXiv 2012.09816), second table: Wide ResNets on CIFAR-10"
+COMMANDS = {
+    "tfdistill run configs/distilled_ensembles/small.yaml": "8 minutes on two cores",
+    "tfdistill run configs/distilled_ensembles/full.yaml": "some weeks of one GPU",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The architectures of the study.
+
+    Args:
+        networks: One line of the table each; empty means the study's `teacher` alone.
+    """
+
+    networks: list[ModelConfig] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.networks:
+            checks.different("settings.networks", [label(network) for network in self.networks])
+
+
+def label(network: ModelConfig) -> str:
+    """Return the name of an architecture's line, e.g. `wrn-28-2` or `resnet8, width 0.5`."""
+    return network.name + (f", width {network.width:g}" if network.width != 1 else "")
+
+
+def row(architecture: str, kind: str) -> str:
+    """Return the name of the row of one kind of network, e.g. `wrn-28-2: distilled`."""
+    return f"{architecture}: {kind}"
+
+
+# Test accuracy in percent on CIFAR-10, ten runs each: mean and deviation of single networks, their
+# ensemble, mean and deviation of the distilled, their ensemble. The published "ResNet-d-k" have
+# the 6n + 4 layers of Wide ResNets, as 34, which no residual network of 6n + 2 layers has.
+_PUBLISHED = {
+    "wrn-28-2": (95.22, 0.14, 96.33, 95.89, 0.07, 96.21),
+    "wrn-34-1": (93.65, 0.19, 94.97, 94.37, 0.13, 94.88),
+    "wrn-34-2": (95.45, 0.14, 96.55, 96.00, 0.12, 96.42),
+    "wrn-16-10": (96.08, 0.16, 96.80, 96.73, 0.07, 96.76),
+    "wrn-22-10": (96.44, 0.09, 97.12, 97.01, 0.09, 97.09),
+    "wrn-28-10": (96.70, 0.21, 97.20, 97.06, 0.08, 97.24),
+}
+_RUNS = 10
+
+
+def published(architecture: str) -> dict[str, Spread]:
+    """Return the published test accuracies in 0..1 of every kind; none of other architectures."""
+    if architecture not in _PUBLISHED:
+        return {}
+    single, single_std, ensemble, distilled, distilled_std, last = (
+        value / 100 for value in _PUBLISHED[architecture]
+    )
+    return {
+        SINGLE: Spread(single, single_std, _RUNS),
+        ENSEMBLE: Spread(ensemble, 0.0, 1),
+        DISTILLED: Spread(distilled, distilled_std, _RUNS),
+        DISTILLED_ENSEMBLE: Spread(last, 0.0, 1),
+    }
+
+
+PUBLISHED = {
+    row(architecture, kind): accuracy.mean
+    for architecture in _PUBLISHED
+    for kind, accuracy in published(architecture).items()
+}
+
+
+def runs(config: StudyConfig) -> list[RunConfig]:
+    """Return the study's runs, each after those that it depends on.
+
+    Single and distilled networks have the same seeds, that is the same initial weights and orders
+    of images, so a gain is no luck of its seeds.
+
+    Raises:
+        UsageError: There is no architecture, or a setting is given that the study does not use.
+    """
+    for name in ("student", "teacher_data", "self_distillation"):
+        checks.unused(name, getattr(config, name), "distilled_ensembles")
+    networks = settings_of(Settings, config).networks or [config.teacher]
+    if networks == [None]:
+        raise checks.UsageError(
+            "The study distilled_ensembles needs networks. Received: settings.networks=[] and "
+            "teacher=null. Give settings.networks a list of them."
+        )
+    return [run for network in networks for run in _of_network(config, network)]
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Return test accuracy by architecture, and what one distilled network keeps."""
+    found = _found(records)
+    return [_accuracy_table(found), _kept_table(found)]
+
+
+def _of_network(config: StudyConfig, network: ModelConfig) -> list[RunConfig]:
+    singles = [_run(config, network, SINGLE, seed) for seed in config.seeds]
+    distilled = [
+        dataclasses.replace(
+            _run(config, network, DISTILLED, seed),
+            training=config.student_training or config.training,
+            teachers=tuple(run.name for run in singles),
+            distillation=config.distillation,
+            cache=config.cache,
+        )
+        for seed in config.seeds
+    ]
+    return [
+        *singles,
+        _averaged(config, network, ENSEMBLE, singles),
+        *distilled,
+        _averaged(config, network, DISTILLED_ENSEMBLE, distilled),
+    ]
+
+
+def _run(config: StudyConfig, network: ModelConfig, kind: str, seed: int) -> RunConfig:
+    return RunConfig(
+        name=f"{_file_name(network)}-{kind}-{seed}",
+        row=row(label(network), kind),
+        seed=seed,
+        data=config.data,
+        model=network,
+        training=config.training,
+    )
+
+
+def _averaged(
+    config: StudyConfig, network: ModelConfig, kind: str, members: list[RunConfig]
+) -> RunConfig:
+    return dataclasses.replace(
+        members[0],
+        name=f"{_file_name(network)}-{kind.replace(' ', '-')}",
+        row=row(label(network), kind),
+        model=None,
+        teachers=(),
+        distillation=None,
+        cache=None,
+        members=tuple(run.name for run in members),
+        trained=False,
+        average=config.distillation.average,
+    )
+
+
+def _file_name(network: ModelConfig) -> str:
+    return label(network).replace(", width ", "-w").replace(":", "-")
+
+
+def _found(records: Sequence[Record]) -> dict[str, dict[str, Spread]]:
+    """Return the test accuracies of every architecture by kind."""
+    found: dict[str, dict[str, Spread]] = {}
+    for name, members in by_row(records).items():
+        architecture, _, kind = name.rpartition(": ")
+        found.setdefault(architecture, {})[kind] = spread(members, "test_accuracy")
+    return found
+
+
+def _with_published(found: dict[str, dict[str, Spread]]):
+    """Yield (label, accuracies by kind) of every architecture, and after it of the published."""
+    for architecture, accuracies in found.items():
+        yield architecture, accuracies
+        if known := published(architecture):
+            yield f"{architecture}, published", known
+
+
+def _accuracy_table(found: dict[str, dict[str, Spread]]) -> Table:
+    lines = tuple(
+        (
+            name,
+            str(accuracies[SINGLE].count) if SINGLE in accuracies else "–",
+            *(accuracies[kind].text() if kind in accuracies else "–" for kind in KINDS),
+        )
+        for name, accuracies in _with_published(found)
+    )
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over seeds. Runs: of single networks; "
+        "an ensemble is one average of all of them."
+    )
+    return Table("Test accuracy by architecture", ("", "runs", *KINDS), lines, note)
+
+
+def _kept_table(found: dict[str, dict[str, Spread]]) -> Table:
+    columns = ("", "ensemble's gain", "distilled's gain", "kept %", "ensembling distilled adds")
+    lines = tuple((name, *_kept(accuracies)) for name, accuracies in _with_published(found))
+    note = (
+        "In points of test accuracy. Gains: of the ensemble and of one distilled network, over a "
+        "single network; kept: the second as a share of the first. Last column: the ensemble of "
+        "the distilled over one of them, to be compared with the ensemble's gain."
+    )
+    return Table("What a distilled network keeps of the ensemble's gain", columns, lines, note)
+
+
+def _kept(accuracies: dict[str, Spread]) -> tuple[str, str, str, str]:
+    def gain(of: str, over: str) -> float | None:
+        both = of in accuracies and over in accuracies
+        return 100 * (accuracies[of].mean - accuracies[over].mean) if both else None
+
+    ensemble, distilled = gain(ENSEMBLE, SINGLE), gain(DISTILLED, SINGLE)
+    more = gain(DISTILLED_ENSEMBLE, DISTILLED)
+    # Where the ensemble gains nothing there is nothing to keep.
+    is_share = ensemble is not None and distilled is not None and ensemble > 0
+    kept = f"{100 * distilled / ensemble:.0f}" if is_share else "–"
+    return _points(ensemble), _points(distilled), kept, _points(more)
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
