@@ -47,3 +47,7 @@ def test_a_warm_up_survives_serialisation():
     rate = schedules.learning_rate(TrainingConfig(schedule="cosine", warmup_epochs=1), 10)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
     assert [float(again(s)) for s in (3, 40)] == [float(rate(s)) for s in (3, 40)]
+
+
+def test_steps_without_milestones_are_constant():
+    assert learning_rate(TrainingConfig(schedule="steps", learning_rate=0.3), 10) == 0.3

@@ -31,7 +31,7 @@ def learning_rate(config: TrainingConfig, steps_per_epoch: int):
 def _after_warmup(config: TrainingConfig, steps: int, steps_per_epoch: int, warmup: int):
     if config.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(config.learning_rate, max(steps - warmup, 1))
-    if config.schedule == "steps":
+    if config.schedule == "steps" and config.milestones:
         # The step counter of the schedule behind a warm-up starts when the warm-up ends.
         boundaries = [epoch * steps_per_epoch - warmup for epoch in config.milestones]
         rates = [config.learning_rate * config.decay**i for i in range(len(boundaries) + 1)]
