@@ -50,4 +50,4 @@ def test_a_warm_up_survives_serialisation():
 
 
 def test_steps_without_milestones_are_constant():
-    assert learning_rate(TrainingConfig(schedule="steps", learning_rate=0.3), 10) == 0.3
+    assert schedules.learning_rate(TrainingConfig(schedule="steps", learning_rate=0.3), 10) == 0.3
