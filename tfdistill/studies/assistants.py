@@ -1,0 +1,199 @@
+"""Does a student learn more from an assistant between it and its teacher, or from a warm start?
+
+Source: Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant" (arXiv 1902.03393):
+a network of a size between teaches the student after it was taught by the teacher. Expected there:
+the student taught by the assistant above the one taught by the teacher, by 0.3 to 1 point. Its code
+(github imirzadeh/Teacher-Assistant-Knowledge-Distillation) chooses epoch, alpha and temperature by
+the test images; here validation images choose the epoch and the settings are fixed. The warm start
+is a student that was trained alone and is then taught by the teacher; its control starts from the
+same weights and goes on with labels for as long, so that its gain is not that of a longer training.
+Cost: six trainings a seed, one of them the assistant's, and the teacher's. Command: tfdistill run
+configs/assistants/{small,full}.yaml.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tfdistill import checks
+from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
+from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.significance import paired
+
+TEACHER, ASSISTANT = "teacher", "assistant, taught by the teacher"
+ALONE, TAUGHT = "student alone", "student taught by the teacher"
+ASSISTED = "student taught by the assistant"
+CONTINUED = "warm start, labels go on"
+WARM = "warm start, then taught by the teacher"
+ROWS = (TEACHER, ASSISTANT, ALONE, TAUGHT, ASSISTED, CONTINUED, WARM)
+
+TITLE = "Assistants and warm starts"
+QUESTION = (
+    "Does a student learn more from an assistant of a size between, or from the teacher after it "
+    "was trained alone?"
+)
+
+SOURCE = "Mirzadeh et al. 2019 (arXiv 1902.03393), table 1: ResNet-110, 20 and 8 on CIFAR-10"
+COMMANDS = {
+    "tfdistill run configs/assistants/small.yaml": "8 minutes on two cores",
+    "tfdistill run configs/assistants/full.yaml": "a day of one GPU",
+}
+# Test accuracy in 0..1 of ResNet-8; epoch and settings were chosen by the same test images.
+PUBLISHED = {ALONE: 0.8852, TAUGHT: 0.8865, ASSISTED: 0.8898}
+
+# What is compared: (in words, row, the row that it is compared with).
+COMPARISONS = (
+    ("the teacher for labels", TAUGHT, ALONE),
+    ("the assistant for the teacher", ASSISTED, TAUGHT),
+    ("labels for twice as long", CONTINUED, ALONE),
+    ("after a warm start: the teacher for labels", WARM, CONTINUED),
+    ("taught by the teacher: a warm start for new weights", WARM, TAUGHT),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The assistant of the study.
+
+    Args:
+        assistant: A network of a size between teacher and student, trained as the students are.
+    """
+
+    assistant: ModelConfig = field(default_factory=ModelConfig)
+
+
+def runs(config: StudyConfig) -> list[RunConfig]:
+    """Return the study's runs, each after those that it depends on.
+
+    Each seed has an assistant of its own, and all its students have the same order of images; those
+    that do not start warm have the same initial weights.
+
+    Raises:
+        UsageError: There is no teacher.
+    """
+    if config.teacher is None:
+        raise checks.UsageError(
+            "The study assistants needs a teacher. Received: teacher=null. Give a network to "
+            "train, or a saved one."
+        )
+    checks.unused("self_distillation", config.self_distillation, "assistants")
+    assistant = settings_of(Settings, config).assistant
+    return [
+        _teacher(config),
+        *(_assistant(config, assistant, seed) for seed in config.seeds),
+        *(_student(config, ALONE, "alone", seed) for seed in config.seeds),
+        *(_warm(_student(config, CONTINUED, "continued", seed)) for seed in config.seeds),
+        *(_taught(config, TAUGHT, "taught", seed, "teacher") for seed in config.seeds),
+        *(
+            _taught(config, ASSISTED, "assisted", seed, f"assistant-{seed}")
+            for seed in config.seeds
+        ),
+        *(_warm(_taught(config, WARM, "warm", seed, "teacher")) for seed in config.seeds),
+    ]
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Return the accuracy of every row, and the comparisons."""
+    rows = by_row(records)
+    return [_accuracy_table(rows), _comparison_table(rows)]
+
+
+def _teacher(config: StudyConfig) -> RunConfig:
+    return RunConfig(
+        name="teacher",
+        row=TEACHER,
+        seed=config.seeds[0] + 1000,
+        data=config.teacher_data or config.data,
+        model=config.teacher,
+        training=config.training,
+        trained=config.teacher.name != "saved",
+    )
+
+
+def _student(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
+    return RunConfig(
+        name=f"{name}-{seed}",
+        row=row,
+        seed=seed,
+        data=config.data,
+        model=config.student or config.teacher,
+        training=config.student_training or config.training,
+    )
+
+
+def _taught(config: StudyConfig, row: str, name: str, seed: int, teacher: str) -> RunConfig:
+    return dataclasses.replace(
+        _student(config, row, name, seed),
+        teachers=(teacher,),
+        distillation=config.distillation,
+        cache=config.cache,
+    )
+
+
+def _assistant(config: StudyConfig, network: ModelConfig, seed: int) -> RunConfig:
+    return dataclasses.replace(
+        _taught(config, ASSISTANT, "assistant", seed, "teacher"), model=network
+    )
+
+
+def _warm(run: RunConfig) -> RunConfig:
+    return dataclasses.replace(run, start=f"alone-{run.seed}")
+
+
+def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
+    alone = spread(rows.get(ALONE, []), "test_accuracy")
+    lines = tuple(
+        (
+            row,
+            f"{rows[row][0].parameters:,}",
+            str(len(rows[row])),
+            _percent(spread(rows[row], "test_accuracy", "best")),
+            _percent(spread(rows[row], "test_accuracy", "last")),
+            "–" if row in (TEACHER, ASSISTANT, ALONE) else _gain(rows[row], alone),
+            _percent(spread(rows[row], "test_agreement")),
+            f"{100 * PUBLISHED[row]:.2f}" if row in PUBLISHED else "–",
+        )
+        for row in ROWS
+        if row in rows
+    )
+    columns = (
+        *("", "parameters", "runs", "best epoch", "last epoch"),
+        *("gain", "agreement %", "published"),
+    )
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points, over the "
+        "student alone. Agreement: share of test images where a network and the one that taught it "
+        "name the same class. A warm start takes the weights of the student alone, and learns for "
+        "as many epochs again. Published: ResNet-8 with ResNet-110 and ResNet-20 on CIFAR-10."
+    )
+    return Table("Test accuracy", columns, lines, note)
+
+
+def _comparison_table(rows: dict[str, list[Record]]) -> Table:
+    lines = []
+    for words, row, other in COMPARISONS:
+        first, second = (_by_seed(rows.get(name, [])) for name in (other, row))
+        seeds = sorted(first.keys() & second.keys())
+        compared = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+        if compared:
+            p = f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"
+            lines.append((words, str(len(seeds)), f"{100 * compared.difference:+.2f}", p))
+    note = (
+        "Mean difference of the test accuracy of the same seeds in points, and the p value of its "
+        "paired t-test, for each line alone."
+    )
+    return Table("What helps", ("", "seeds", "difference", "p"), tuple(lines), note)
+
+
+def _by_seed(members: list[Record]) -> dict[int, float]:
+    return {record.seed: record.figures["test_accuracy"] for record in members}
+
+
+def _gain(members: list[Record], baseline: Spread | None) -> str:
+    if baseline is None:
+        return "–"
+    return f"{100 * (spread(members, 'test_accuracy').mean - baseline.mean):+.2f}"
+
+
+def _percent(value: Spread | None) -> str:
+    return value.text() if value else "–"
