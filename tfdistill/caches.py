@@ -28,9 +28,15 @@ def check(config: RunConfig) -> None:
     """Raise if a run's teachers shall see other views than it, and their logits cannot be stored.
 
     Raises:
-        UsageError: There is no cache, or too few views.
+        UsageError: There is no cache, there are too few views, or mixed images, whose other views
+            are mixed with other images.
     """
     wanted = config.distillation.teacher_view if config.distillation else "same"
+    if wanted != "same" and config.data.augment.mixup:
+        raise checks.UsageError(
+            f"distillation.teacher_view={wanted!r} needs images that are not mixed. Received: "
+            f"data.augment.mixup={config.data.augment.mixup!r}. Set one of them otherwise."
+        )
     views = config.data.augment.num_views
     if wanted == "same" or usable(config) and (wanted == "fixed" or views > 1):
         return

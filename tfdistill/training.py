@@ -78,6 +78,8 @@ def run_together(
     progress = progress or Silent()
     if module := kinds.module(configs[0]):
         return [module.run(config, Path(study_folder), progress) for config in configs]
+    for config in configs:
+        caches.check(config)
     images = data.load(configs[0].data)
     jobs = [_Job(config, images, Path(study_folder)) for config in configs]
     with machine.precision(configs[0].training.precision):

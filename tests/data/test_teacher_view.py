@@ -141,6 +141,7 @@ def test_the_views_teach_different_students_of_the_same_start(study):
         ("independent", {"cache": None}, "needs a cache and data.augment.views of 2 or more."),
         ("independent", {"augment": AugmentConfig(flip=True)}, "views of 2 or more"),
         ("independent", {"augment": AugmentConfig(flip=True, views=1)}, "views of 2 or more"),
+        ("fixed", {"augment": AugmentConfig(mixup=0.2, views=4)}, "images that are not mixed"),
         # Views that change nothing are only one.
         ("independent", {"augment": AugmentConfig(views=4)}, "views of 2 or more"),
     ],
@@ -150,6 +151,11 @@ def test_other_views_without_stored_logits_are_refused(teacher_view, changes, ne
         changes = {"data": dataclasses.replace(DIGITS, augment=changes["augment"])}
     with pytest.raises(UsageError, match=needed):
         training.check(run("refused", teacher_view, **changes))
+
+
+def test_a_run_without_the_check_before_is_refused_too(study):
+    with pytest.raises(UsageError, match="needs a cache"):
+        training.run(run("uncached", "fixed", cache=None), study)
 
 
 def test_a_fixed_teacher_needs_no_number_of_views():
