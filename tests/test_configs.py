@@ -1,4 +1,4 @@
-"""Every committed configuration: it is read, its study plans it, and its comment says how to run it."""
+"""Every committed configuration: its study plans it, and its comment says how to run it."""
 
 from pathlib import Path
 
