@@ -4,6 +4,8 @@ import dataclasses
 import textwrap
 from types import ModuleType
 
+import yaml
+
 from tfdistill import checks
 from tfdistill.studies import STUDIES
 
@@ -36,19 +38,11 @@ def _settings(study: ModuleType) -> str:
     if not hasattr(study, "Settings"):
         return "  It has no settings of its own."
     about = (study.Settings.__doc__ or "").partition("Args:")[2]
-    values = dataclasses.asdict(study.Settings())
-    defaults = [f"    {name}: {value}" for name, value in values.items()]
-    lines = [
-        "  Its settings (settings.KEY):",
-        textwrap.indent(textwrap.dedent(about).strip("\n"), "    "),
-    ]
-    return "\n".join(
-        [*lines, "", "  Defaults:", *(line for text in defaults for line in _filled("", text))]
-    )
+    values = {"settings": dataclasses.asdict(study.Settings())}
+    defaults = yaml.safe_dump(values, sort_keys=False, width=WIDTH, default_flow_style=None)
+    return f"  Its settings:\n{textwrap.dedent(about).strip()}\n\n{defaults}"
 
 
 def _filled(start: str, text: str) -> list[str]:
     indent = " " * (len(start) - len(start.lstrip()) + (2 if start.strip() else 0))
-    if not start:
-        return textwrap.wrap(text, WIDTH, subsequent_indent="        ", drop_whitespace=True)
     return textwrap.wrap(start + text, WIDTH, subsequent_indent=indent)

@@ -7,12 +7,12 @@ smoothed ReLU. Theory, for large k: a single network learns one view of each cla
 initial weights favour, and is wrong in 0.5 mu of the test examples; an ensemble has both views and
 at most 0.01 mu; a student of the ensemble too; a self-distilled network adds its own views to its
 teacher's and has at most 0.26 mu. Controls in which an ensemble has nothing to add: a convex model,
-one wide network, labels planted in Gaussian inputs. Controls of distillation: each student's own
-initial weights trained as long on labels alone, and taught by logits that tell the label and nothing
-of the views; only what a student gains beyond both comes from its teacher's knowledge. Expected at
-small sizes: one view of most classes in a single network and both in the ensemble, not the theory's
-constants; how much of a student's gain is its teacher's is the open question. Cost: for N networks
-in all, about 11 N trainings of a small network. Command: tfdistill run
+one wide network, labels planted in Gaussian inputs. Controls of distillation: the student's own
+initial weights trained as long on labels alone, and taught by logits that tell the label and
+nothing of the views; only what a student gains beyond both comes from its teacher's knowledge.
+Expected at small sizes: one view of most classes in a single network and both in the ensemble, not
+the theory's constants; how much of a student's gain is its teacher's is the open question. Cost:
+for N networks in all, about 11 N trainings of a small network. Command: tfdistill run
 configs/multi_view/{small,full}.yaml.
 """
 
