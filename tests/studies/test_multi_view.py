@@ -160,10 +160,13 @@ def test_errors_stand_in_units_of_mu_beside_the_theory():
     rows = table("Errors at mu 0.025")
     assert rows["single network"] == (
         *("4", "0.00 ± 0.00", "0.00 ± 0.00", "40.00 ± 8.16", "0.400 ± 0.082", "0.49 to 0.51"),
-        *("1.0", "1.0", "0.0"),
     )
     assert rows["distilled, paper's update"][4:6] == ("0.075 ± 0.050", "≤ 0.01")
     assert "distilled, soft targets" not in rows
+
+
+def test_of_how_many_classes_both_views_are_learned():
+    assert table("Views learned")["single network"] == ("1.0", "1.0", "0.0")
 
 
 def test_multi_view_errors_count_in_units_of_mu():

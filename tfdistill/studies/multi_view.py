@@ -188,8 +188,11 @@ def tables(records: Sequence[Record]) -> list[Table]:
     mus = mus_of(records)
     if not mus:
         return []
+    parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
+    found = {part: records for part in parts if (records := _of(rows, part, mus[0]))}
     return [
-        _main_table(rows, mus[0]),
+        _errors_table(found, mus[0]),
+        _views_table(found, mus[0]),
         _pairs_table(rows, mus[0]),
         *([_mu_table(rows, mus)] if len(mus) > 1 else []),
         _controls_table(rows, mus[0]),
@@ -264,37 +267,45 @@ def _pairs(rows, baseline: str, part: str, mu: float) -> list[tuple[float, float
     return [pair for seed in both for pair in zip(before[seed], after[seed], strict=True)]
 
 
-def _main_table(rows: dict[str, list[Record]], mu: float) -> Table:
-    parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
-    lines = []
-    for part in parts:
-        records = _of(rows, part, mu)
-        if records:
-            views = [[sum(own) for own in network] for network in _values(records, "learned")]
-            lines.append(
-                (
-                    part,
-                    str(len(_values(records, "learned"))),
-                    *(_spread(records, f"{name}_error").text() for name in _ERRORS),
-                    _spread(records, "test_error").text(1 / mu, 3),
-                    _THEORY_TEXT.get(part, "–"),
-                    *(_mean(network.count(number) for network in views) for number in (2, 1, 0)),
-                )
-            )
+def _errors_table(found: dict[str, list[Record]], mu: float) -> Table:
+    lines = [
+        (
+            part,
+            str(len(_values(records, "test_error"))),
+            *(_spread(records, f"{name}_error").text() for name in _ERRORS),
+            _spread(records, "test_error").text(1 / mu, 3),
+            _THEORY_TEXT.get(part, "–"),
+        )
+        for part, records in found.items()
+    ]
     columns = (
         *("", "networks", "training %", "multi-view %", "single-view %", "error / mu"),
-        *("theory", "both views", "one view", "no view"),
+        "theory",
     )
     note = (
         "Errors in percent: on the training examples, and on fresh examples with both views and "
         "with one; mean ± standard deviation over networks. Error / mu: (1 - mu) times the "
-        "multi-view error plus mu times the single-view error, in units of mu. The theory's "
-        "constants hold for many classes, wide networks and long inputs; at a small size only the "
-        "order of the rows is expected. Both, one, no view: mean number of classes of which the "
-        "network has learned so many views, by its answer to a view alone; a network that answers "
-        "to other classes' views as well can be wrong though it has both."
+        "multi-view error plus mu times the single-view error, in units of mu. The theory is for "
+        "many classes, wide networks and long inputs; its constants are not expected at a small "
+        "size. Taught the labels: by logits that tell the label and nothing of the views."
     )
     return Table(f"Errors at mu {mu:g}", columns, tuple(lines), note)
+
+
+def _views_table(found: dict[str, list[Record]], mu: float) -> Table:
+    lines = []
+    for part, records in found.items():
+        views = [[sum(own) for own in network] for network in _values(records, "learned")]
+        means = (Spread.of(own.count(number) for own in views).mean for number in (2, 1, 0))
+        lines.append((part, *(f"{mean:.1f}" for mean in means)))
+    note = (
+        "Mean number of classes of which a network has learned both views, one or none. A view is "
+        "learned if the class answers to it alone with at least a quarter of what the network's "
+        "classes answer to their stronger view in the mean. A network that answers to views of "
+        "other classes as well can be wrong though it has learned both."
+    )
+    columns = ("", "both views", "one view", "no view")
+    return Table(f"Views learned at mu {mu:g}", columns, tuple(lines), note)
 
 
 def _pairs_table(rows: dict[str, list[Record]], mu: float) -> Table:
@@ -380,7 +391,3 @@ def _gain(single: Sequence[Record], ensemble: Sequence[Record]) -> tuple[str, ..
     gain = one.mean - other.mean
     share = f"{100 * gain / one.mean:.0f} %" if one.mean >= _SMALL else "–"
     return one.text(), other.text(), f"{100 * gain:.2f}", share
-
-
-def _mean(counts) -> str:
-    return f"{Spread.of(counts).mean:.1f}"
