@@ -161,7 +161,7 @@ class TestOtherCommands:
         ({"distillation": {"temperature": 0}}, "temperature must be a finite number > 0"),
         ({"distilation": {}}, "unknown key 'distilation'. Did you mean 'distillation'?"),
         ({"data": {"sorce": "digits"}}, "unknown key 'sorce'. Did you mean 'source'?"),
-        ({"study": "mystery"}, "study must be one of: alpha_temperature, mysteries, single"),
+        ({"study": "mystery"}, "study must be one of: alpha_temperature, assistants"),
         ({"teacher": {"name": "resnet19"}}, "resnet19"),
         ({"training": {"epochs": "many"}}, "training.epochs"),
         ({"training": {"batch_size": 500}}, "batch_size=500"),
