@@ -1,5 +1,6 @@
 """Every committed configuration: its study plans it, and its comment says how to run it."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ ROOT = Path(tfdistill.__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
+@functools.cache
 def config_of(path):
     return options.study_options("run", [str(path)]).config
 
