@@ -1,26 +1,63 @@
-"""The example of docs/studies.md: one file and one YAML make a study."""
+"""The examples of the documentation run as they stand."""
 
 import re
 import types
 from pathlib import Path
 
+import keras
+import numpy as np
 import yaml
 
 import tfdistill
-from tfdistill import runner, studies
+from tfdistill import models, runner, studies
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
+    FeatureConfig,
     ModelConfig,
     StudyConfig,
     TrainingConfig,
 )
 
-TEXT = (Path(tfdistill.__file__).parents[1] / "docs" / "studies.md").read_text()
+ROOT = Path(tfdistill.__file__).parents[1]
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
 
 
 def block(language):
-    return re.search(rf"```{language}\n(.*?)```", TEXT, re.DOTALL).group(1)
+    return blocks("docs/studies.md", language)[0]
+
+
+def test_the_first_example_of_the_readme(small_network, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        small_network().save(f"{name}.keras")
+    names = {"student": small_network(), "images": images[0], "labels": images[1]}
+    exec(blocks("README.md", "python")[0], names)
+    assert (tmp_path / "student.keras").exists()
+    assert names["distiller"].temperature == 2.0
+
+
+def test_the_examples_of_the_losses():
+    config = {"input_shape": (32, 32, 3), "num_classes": 3}
+    names = {
+        "teacher": models.build(ModelConfig("resnet14"), **config),
+        "student": models.build(ModelConfig("resnet8", width=0.5), **config),
+    }
+    for example in blocks("docs/losses.md", "python"):
+        exec(example, names)
+    distiller = names["distiller"]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss, metrics=["accuracy"])
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3))
+    history = distiller.fit(pixels, np.arange(8) % 3, verbose=0).history
+    assert history["feature_loss"][0] > 0
+    (given,) = (yaml.safe_load(text) for text in blocks("docs/losses.md", "yaml"))
+    settings = given["distillation"]
+    features = [FeatureConfig(**feature) for feature in settings.pop("features")]
+    assert DistillationConfig(**settings, features=features).features[0].loss == "hints"
 
 
 def test_the_example_is_a_study_that_runs(tmp_path, monkeypatch):
