@@ -154,10 +154,7 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
         for row in ROWS
         if row in rows
     )
-    columns = (
-        *("", "parameters", "runs", "best epoch", "last epoch"),
-        *("gain", "agreement %"),
-    )
+    columns = ("", "parameters", "runs", "best epoch", "last epoch", "gain", "agreement %")
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points, over the "
         "student alone. Agreement: share of test images where a network and the one that taught it "
