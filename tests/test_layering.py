@@ -11,7 +11,7 @@ PACKAGE = Path(tfdistill.__file__).parent
 LEVELS = [
     {"checks", "significance"},
     {"config", "records"},
-    {"grids", "drawing"},
+    {"grids", "drawing", "cells"},
     {"pictures", "multi_view_settings"},
     {
         "startup",

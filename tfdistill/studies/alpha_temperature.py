@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.cells import gain, p_value, percent
 from tfdistill.config import FeatureConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.grids import Grid, accuracies, arrange
-from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.records import Record, Table, by_row, spread
 from tfdistill.significance import Comparison, Family, dunnett
 
 TEACHER, ALONE, SIMILARITY = "teacher", "student alone", "similarity-preserving"
@@ -289,15 +290,14 @@ def _line(
 ) -> tuple[str, ...] | None:
     if not members:
         return None
-    gain = _gain(spread(members, "test_accuracy"), spread(baseline, "test_accuracy"))
     published = published or PUBLISHED.get(label)
     return (
         label,
         str(len(members)),
-        _percent(spread(members, "test_accuracy", "best")),
-        _percent(spread(members, "test_accuracy", "last")),
-        gain,
-        _p(compared.p) if compared else "–",
+        percent(spread(members, "test_accuracy", "best")),
+        percent(spread(members, "test_accuracy", "last")),
+        gain(spread(members, "test_accuracy"), spread(baseline, "test_accuracy")),
+        p_value(compared),
         f"{100 * published:.2f}" if published else "–",
     )
 
@@ -363,15 +363,3 @@ def _mark(compared: Comparison | None) -> str:
     if compared is None or not compared.significant:
         return ""
     return "▲" if compared.difference > 0 else "▼"
-
-
-def _percent(value: Spread | None) -> str:
-    return value.text() if value else "–"
-
-
-def _gain(value: Spread | None, baseline: Spread | None) -> str:
-    return f"{100 * (value.mean - baseline.mean):+.2f}" if value and baseline else "–"
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "<0.001"

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.cells import gain, p_value, percent
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
-from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.records import Record, Table, by_row, spread
 from tfdistill.significance import paired
 
 TEACHER, ASSISTANT = "teacher", "assistant, taught by the teacher"
@@ -146,10 +147,12 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
             row,
             f"{rows[row][0].parameters:,}",
             str(len(rows[row])),
-            _percent(spread(rows[row], "test_accuracy", "best")),
-            _percent(spread(rows[row], "test_accuracy", "last")),
-            "–" if row in (TEACHER, ASSISTANT, ALONE) else _gain(rows[row], alone),
-            _percent(spread(rows[row], "test_agreement")),
+            percent(spread(rows[row], "test_accuracy", "best")),
+            percent(spread(rows[row], "test_accuracy", "last")),
+            "–"
+            if row in (TEACHER, ASSISTANT, ALONE)
+            else gain(spread(rows[row], "test_accuracy"), alone),
+            percent(spread(rows[row], "test_agreement")),
         )
         for row in ROWS
         if row in rows
@@ -171,8 +174,9 @@ def _comparison_table(rows: dict[str, list[Record]]) -> Table:
         seeds = sorted(first.keys() & second.keys())
         compared = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
         if compared:
-            p = f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"
-            lines.append((words, str(len(seeds)), f"{100 * compared.difference:+.2f}", p))
+            lines.append(
+                (words, str(len(seeds)), f"{100 * compared.difference:+.2f}", p_value(compared))
+            )
     note = (
         "Mean difference of the test accuracy of the same seeds in points, and the p value of its "
         "paired t-test, for each line alone."
@@ -182,13 +186,3 @@ def _comparison_table(rows: dict[str, list[Record]]) -> Table:
 
 def _by_seed(members: list[Record]) -> dict[int, float]:
     return {record.seed: record.figures["test_accuracy"] for record in members}
-
-
-def _gain(members: list[Record], baseline: Spread | None) -> str:
-    if baseline is None:
-        return "–"
-    return f"{100 * (spread(members, 'test_accuracy').mean - baseline.mean):+.2f}"
-
-
-def _percent(value: Spread | None) -> str:
-    return value.text() if value else "–"

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.cells import p_value, percent, plain
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Spread, Table, by_row, spread
 from tfdistill.significance import Comparison, Family, dunnett
@@ -266,8 +267,8 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
                 (
                     _teacher_label(members[0]) if row == TEACHER else row,
                     str(len(members)),
-                    _percent(spread(members, "test_accuracy", "last")),
-                    _percent(spread(members, "test_accuracy", "best")),
+                    percent(spread(members, "test_accuracy", "last")),
+                    percent(spread(members, "test_accuracy", "best")),
                     *_gain(members, hard if row in cells else [], compared),
                     _published(row),
                 )
@@ -323,13 +324,13 @@ def _speed_table(rows: dict[str, list[Record]]) -> Table:
         lines.append(
             (
                 row,
-                _percent(Spread.of(_curve(record)[-1] for record in members)),
+                percent(Spread.of(_curve(record)[-1] for record in members)),
                 f"{len(reaching)} of {len(members)}",
-                _plain(Spread.of(epoch for _, epoch in reaching)),
-                _plain(Spread.of(seconds)),
-                _percent(Spread.of(map(mean_over_epochs, members))),
-                _p(family.rows.get(row) if family else None),
-                _percent(Spread.of(mean_over_time(record, duration) for record in members)),
+                plain(Spread.of(epoch for _, epoch in reaching), 1),
+                plain(Spread.of(seconds), 1),
+                percent(Spread.of(map(mean_over_epochs, members))),
+                p_value(family.rows.get(row) if family else None),
+                percent(Spread.of(mean_over_time(record, duration) for record in members)),
             )
         )
     return Table("Speed of learning", columns, tuple(lines), _speed_note(goal, duration, family))
@@ -371,7 +372,7 @@ def _flaw_lines(rows: dict[str, list[Record]], dropout: bool) -> Iterator[tuple[
                 soft,
                 "on" if dropout else "off",
                 str(len(members)),
-                _percent(spread(members, "test_accuracy")),
+                percent(spread(members, "test_accuracy")),
                 *_gain(members, hard if row in taught else [], compared),
                 _published(row) if dropout else "–",
             )
@@ -448,22 +449,8 @@ def _gain(
     if not baseline:
         return "–", "–"
     gain = statistics.fmean(_accuracies(members)) - statistics.fmean(_accuracies(baseline))
-    return f"{100 * gain:+.2f}", _p(compared)
+    return f"{100 * gain:+.2f}", p_value(compared)
 
 
 def _published(row: str) -> str:
     return f"{100 * PUBLISHED[row]:.1f}" if row in PUBLISHED else "–"
-
-
-def _percent(value: Spread | None) -> str:
-    return value.text() if value else "–"
-
-
-def _plain(value: Spread | None) -> str:
-    return value.text(1, 1) if value else "–"
-
-
-def _p(compared: Comparison | None) -> str:
-    if compared is None:
-        return "–"
-    return f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"

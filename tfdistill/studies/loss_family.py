@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.cells import gain, p_value
 from tfdistill.config import (
     DistillationConfig,
     FeatureConfig,
@@ -24,7 +25,7 @@ from tfdistill.config import (
     settings_of,
 )
 from tfdistill.records import Record, Spread, Table, by_row, spread
-from tfdistill.significance import Comparison, Family, dunnett
+from tfdistill.significance import Family, dunnett
 
 TITLE = "The family of losses"
 QUESTION = (
@@ -329,8 +330,8 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
             str(len(members)),
             _text(members, "test_accuracy", "best"),
             _text(members, "test_accuracy", "last"),
-            _gain(spread(members, "test_accuracy"), alone),
-            _p(family.rows.get(row) if family else None),
+            gain(spread(members, "test_accuracy"), alone),
+            p_value(family.rows.get(row) if family else None),
             f"{_published_gain(row):+.2f}" if row in PUBLISHED_PAIRS else "–",
         )
         for row, members in rows.items()
@@ -393,13 +394,3 @@ def _time(members: Sequence[Record], alone: Spread | None) -> str:
 def _text(members: Sequence[Record], figure: str, part: str | None = None, **look) -> str:
     value = spread(members, figure, part)
     return value.text(**look) if value else "–"
-
-
-def _gain(value: Spread | None, alone: Spread | None) -> str:
-    return f"{100 * (value.mean - alone.mean):+.2f}" if value and alone else "–"
-
-
-def _p(compared: Comparison | None) -> str:
-    if compared is None:
-        return "–"
-    return f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tfdistill import checks
+from tfdistill.cells import p_value
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.multi_view_settings import GroupSettings, Settings
 from tfdistill.records import Record, Spread, Table, by_row
@@ -336,14 +337,13 @@ def _pairs_table(rows: dict[str, list[Record]], mu: float) -> Table:
 
 def _compared(pairs: list[tuple[float, float]]) -> tuple[str, ...]:
     before, after = zip(*pairs, strict=True)
-    test = paired(before, after)
     return (
         str(len(pairs)),
         Spread.of(before).text(),
         Spread.of(after).text(),
         Spread.of(new - old for old, new in pairs).text(),
         f"{sum(new < old for old, new in pairs)} of {len(pairs)}",
-        "–" if test is None else f"{test.p:.3f}" if test.p >= 0.001 else "<0.001",
+        p_value(paired(before, after)),
     )
 
 

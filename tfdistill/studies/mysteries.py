@@ -13,8 +13,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from tfdistill import checks
+from tfdistill.cells import gain, percent, plain
 from tfdistill.config import RunConfig, StudyConfig
-from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.records import Record, Table, by_row, spread
 
 SINGLE = "single network"
 ALONE = "student alone"
@@ -156,9 +157,9 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
         (
             row,
             str(len(records)),
-            _percent(spread(records, "test_accuracy", "best")),
-            _percent(spread(records, "test_accuracy", "last")),
-            _gain(spread(records, "test_accuracy"), baseline),
+            percent(spread(records, "test_accuracy", "best")),
+            percent(spread(records, "test_accuracy", "last")),
+            gain(spread(records, "test_accuracy"), baseline),
             PUBLISHED_A.get(row, "–"),
             PUBLISHED_C.get(row, "–"),
         )
@@ -178,11 +179,11 @@ def _fidelity_table(rows: dict[str, list[Record]]) -> Table:
     lines = tuple(
         (
             row,
-            _plain(spread(records, "test_nll")),
-            _plain(spread(records, "test_brier")),
-            _percent(spread(records, "test_ece")),
-            _percent(spread(records, "test_agreement")),
-            _plain(spread(records, "test_teacher_kl")),
+            plain(spread(records, "test_nll")),
+            plain(spread(records, "test_brier")),
+            percent(spread(records, "test_ece")),
+            percent(spread(records, "test_agreement")),
+            plain(spread(records, "test_teacher_kl")),
         )
         for row, records in rows.items()
     )
@@ -204,15 +205,3 @@ def _pairs_table(rows: dict[str, list[Record]]) -> Table:
         lines.append((student.name, f"{100 * teacher:.2f}", f"{100 * accuracy:.2f}", gain))
     columns = ("", "its teacher", "self-distilled", "gain")
     return Table("Every self-distilled network and its teacher", columns, tuple(lines))
-
-
-def _percent(value: Spread | None) -> str:
-    return value.text() if value else "–"
-
-
-def _plain(value: Spread | None) -> str:
-    return value.text(scale=1.0, digits=3) if value else "–"
-
-
-def _gain(value: Spread | None, baseline: Spread | None) -> str:
-    return f"{100 * (value.mean - baseline.mean):+.2f}" if value and baseline else "–"

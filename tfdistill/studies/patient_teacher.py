@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.cells import p_value, percent, plain
 from tfdistill.config import RunConfig, StudyConfig, settings_of
-from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.records import Record, Table, by_row, spread
 from tfdistill.significance import paired
 
 TEACHER = "teacher"
@@ -198,12 +199,12 @@ def _line(name: str, members: list[Record], baseline: list[Record]) -> tuple[str
     return (
         name,
         str(len(members)),
-        _percent(spread(members, "test_accuracy", "best")),
-        _percent(spread(members, "test_accuracy", "last")),
+        percent(spread(members, "test_accuracy", "best")),
+        percent(spread(members, "test_accuracy", "last")),
         gain,
         _p(baseline, members) if members != baseline else "–",
-        _percent(spread(members, "test_agreement")),
-        _plain(spread(members, "test_teacher_kl")),
+        percent(spread(members, "test_agreement")),
+        plain(spread(members, "test_teacher_kl")),
     )
 
 
@@ -215,7 +216,7 @@ def _schedules_table(rows: dict[str, list[Record]]) -> Table:
         if any(found):
             ends = found[0], found[-1]
             more = f"{100 * (ends[1].mean - ends[0].mean):+.2f}" if all(ends) else "–"
-            lines.append((variant, *map(_percent, found), more))
+            lines.append((variant, *map(percent, found), more))
     columns = ("", *(f"{epochs} epochs" for epochs in lengths), "gain of the longest")
     note = "Test accuracy in percent; gain: of the longest over the shortest training, in points."
     return Table("Test accuracy by length of training", columns, _given(lines), note)
@@ -233,14 +234,4 @@ def _p(baseline: list[Record], members: list[Record]) -> str:
     )
     seeds = sorted(first.keys() & second.keys())
     compared = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
-    if compared is None:
-        return "–"
-    return f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"
-
-
-def _percent(value: Spread | None) -> str:
-    return value.text() if value else "–"
-
-
-def _plain(value: Spread | None) -> str:
-    return value.text(scale=1.0, digits=3) if value else "–"
+    return p_value(compared)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill import checks
+from tfdistill.cells import percent
 from tfdistill.config import RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.records import FINISHED, Record, Spread, Table, by_row, spread
 
@@ -238,7 +239,7 @@ def _accuracy_table(records: Sequence[Record]) -> Table:
         selected = spread(found, "test_accuracy")
         gain = f"{100 * (selected.mean - baseline.mean):+.2f}" if selected and baseline else "–"
         published = f"{100 * PUBLISHED[row]:.2f}" if row in PUBLISHED else "–"
-        lines.append((row, str(len(found)), _percent(best), _percent(last), gain, published))
+        lines.append((row, str(len(found)), percent(best), percent(last), gain, published))
     columns = ("", "runs", "best epoch", "last epoch", "gain", "published")
     note = (
         "Test accuracy in percent, mean ± standard deviation over networks. Gain: against the "
@@ -258,7 +259,7 @@ def _coverage_table(record: Record) -> Table:
             for what in ("ensemble", "chance", "one")
         ]
         spreads.append(Spread.of(network["blank"] for network in networks))
-        lines.append((row, str(len(networks)), *map(_percent, spreads)))
+        lines.append((row, str(len(networks)), *map(percent, spreads)))
     columns = ("", "networks", "the ensemble's", "by chance", "one network's", "no map")
     note = (
         "How much of another view a network's view covers, in percent, mean ± standard deviation "
@@ -271,7 +272,3 @@ def _coverage_table(record: Record) -> Table:
         "and so covers nothing."
     )
     return Table("How much of other views a network covers", columns, tuple(lines), note)
-
-
-def _percent(value: Spread | None) -> str:
-    return value.text() if value else "–"
