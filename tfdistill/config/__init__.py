@@ -15,6 +15,7 @@ from tfdistill.config.distillation import (
     DistillationConfig,
     FeatureConfig,
 )
+from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig
 from tfdistill.config.files import check_keys, digest, read_yaml, settings_of, to_dict
 from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.networks import (
@@ -38,10 +39,14 @@ __all__ = [
     "CACHE_DTYPES",
     "DIVERGENCES",
     "FEATURE_LOSSES",
+    "FORMATS",
+    "LITERT",
     "LOGIT_LOSSES",
     "NORMALIZATIONS",
+    "ONNX",
     "OPTIMIZERS",
     "PRECISIONS",
+    "SAVED_MODEL",
     "SCHEDULES",
     "TEACHER_VIEWS",
     "TUNERS",
@@ -50,6 +55,7 @@ __all__ = [
     "ChannelSplitConfig",
     "DataConfig",
     "DistillationConfig",
+    "ExportConfig",
     "FeatureConfig",
     "ModelConfig",
     "PopulationConfig",

@@ -43,7 +43,7 @@ def fit(images: np.ndarray, size: int | None) -> np.ndarray:
     import tensorflow as tf
 
     with tf.device("CPU"):
-        parts = [_squared(images[at : at + CHUNK], size) for at in range(0, len(images), CHUNK)]
+        parts = [squared(images[at : at + CHUNK], size) for at in range(0, len(images), CHUNK)]
     return np.concatenate([part.numpy() for part in parts])
 
 
@@ -56,7 +56,7 @@ def _batches(encoded: Sequence[bytes], channels: int, size: int | None):
 
     def one(data):
         image = tf.io.decode_image(data, channels=channels, expand_animations=False)
-        return image if size is None else _squared(image, size)
+        return image if size is None else squared(image, size)
 
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -81,8 +81,16 @@ def _gathered(batches, total: int) -> np.ndarray:
     return images
 
 
-def _squared(images, size: int):
-    """Resize `[..., h, w, c]` so that the shorter side is `size`, and cut out the centre."""
+def squared(images, size: int):
+    """Resize so that the shorter side is `size`, and cut out the centre.
+
+    Args:
+        images: `[..., height, width, channels]` uint8 tensor.
+        size: Side of the square in pixels.
+
+    Returns:
+        `[..., size, size, channels]` uint8 tensor.
+    """
     import tensorflow as tf
 
     shape = tf.shape(images)[-3:-1]

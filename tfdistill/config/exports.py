@@ -1,0 +1,48 @@
+"""What is exported of a finished study, and in which formats."""
+
+from dataclasses import dataclass, field
+
+from tfdistill import checks
+
+SAVED_MODEL, ONNX = "savedmodel", "onnx"
+LITERT = ("litert-float32", "litert-float16", "litert-int8")
+FORMATS = (SAVED_MODEL, *LITERT, ONNX)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What `tfdistill export` writes, and a study at its end.
+
+    Args:
+        formats: The student's formats beside a SavedModel, which there always is: `litert-float32`,
+            `litert-float16`, `litert-int8`, `onnx`.
+        folder: Where exports lie, as FOLDER/NAME/VERSION.
+        name: Name of the model; null takes the study's and what it is, as `quickstart-student`.
+        resize: Let `serving_default` take images of any size and bring them to the network's.
+        check_images: How many test images each format is compared on with the network; null means
+            all.
+        licence: The weights' licence, for the model card.
+    """
+
+    formats: list[str] = field(default_factory=list)
+    folder: str = "saved_models"
+    name: str | None = None
+    resize: bool = False
+    check_images: int | None = 1000
+    licence: str = "not stated"
+
+    def __post_init__(self):
+        for name in self.formats:
+            checks.one_of("formats", name, FORMATS)
+        if self.name is not None and not _is_name(self.name):
+            raise checks.UsageError(
+                "name must be one folder's name, of letters, digits, dots, hyphens and underscores."
+                f" Received: name={self.name!r}."
+            )
+        if self.check_images is not None:
+            checks.count("check_images", self.check_images)
+
+
+def _is_name(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "").replace(".", "")
+    return plain.isalnum() and plain.isascii() and not text.startswith(".")
