@@ -1,6 +1,7 @@
 """Shared parts of the tests: small real networks and images."""
 
 import os
+import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -49,3 +50,22 @@ def images():
     """24 random images of 3 classes: float32 [24, 8, 8, 1] and int32 [24]."""
     generator = np.random.default_rng(0)
     return generator.normal(size=(24, 8, 8, 1)).astype("float32"), np.arange(24, dtype="int32") % 3
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Return a function that makes an empty file system of some size and gives its folder."""
+    mounted = []
+
+    def make(size="1m"):
+        folder = tmp_path / f"disk-{size}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a file system can only be mounted by root")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)

@@ -27,7 +27,9 @@ LEVELS = [
         "kinds",
     },
     {"catalogue"},
-    {"distiller", "ensembles", "resume", "reuse", "tensorboard_logs", "oracles"},
+    {"distiller", "ensembles", "resume", "reuse", "tensorboard_logs", "oracles", "placing"},
+    {"formats", "runtimes"},
+    {"probing"},
     {"saliency", "multi_view_data"},
     {"multi_view_network"},
     {"logit_files", "logit_reading"},
@@ -35,15 +37,20 @@ LEVELS = [
     {"measuring", "figures", "heat_maps", "hypermodels", "seed_results"},
     {"assembly", "caches", "seed_training", "multi_view", "heat_map_run"},
     {"training", "evaluation", "distillation_tuner"},
-    {"doctor", "reports", "runner", "tuners"},
+    {"deployment", "format_checks", "subjects"},
+    {"model_card"},
+    {"doctor", "reports", "runner", "tuners", "exporting", "classifiers"},
+    {"study_exports", "predictions", "demo"},
+    {"prediction_output"},
     {"trials", "rehearsal"},
     {"study_tuner"},
     {"sweeps"},
     {"options"},
+    {"export_commands"},
     {"cli"},
     {"__main__"},
 ]
-FOLDERS = {"config", "pictures"}
+FOLDERS = {"config", "pictures", "formats"}
 FAMILIES = {"losses", "models", "data", "studies"}
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -5,12 +5,17 @@ Every message is one line that says what came, what was expected and what to do.
 """
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Iterable, Sequence
 
 
 class UsageError(ValueError):
     """Input that the user can correct; its text is one line and complete."""
+
+
+class Refused(RuntimeError):
+    """A result that must not be used, though the input was right; its text is one line."""
 
 
 def fraction(name: str, value: float) -> float:
@@ -126,6 +131,16 @@ def enough_examples(examples: int, batch_size: int) -> None:
         raise UsageError(
             f"Training needs at least one full batch. Received: {examples} training examples and "
             f"batch_size={batch_size}. Lower training.batch_size or give more examples."
+        )
+
+
+def installed(packages: Iterable[str], extra: str, what: str) -> None:
+    """Raise unless the packages of an optional part of tfdistill can be imported."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{what} needs {', '.join(missing)}, which is not installed. "
+            f'Run: pip install "tfdistill[{extra}]"'
         )
 
 

@@ -10,8 +10,11 @@ from jsonargparse import ArgumentError
 
 from tfdistill import __version__, checks, startup
 from tfdistill.config import DataConfig, StudyConfig, check_keys, read_yaml
+from tfdistill.models import origin
 from tfdistill.options import (
     HELP,
+    UNSAFE,
+    UNSAFE_HELP,
     StudyOptions,
     flat_items,
     new_parser,
@@ -34,11 +37,18 @@ commands:
   cache build CONFIG | verify FOLDER
                     store teachers' logits for students; compare them again
   evaluate MODEL    measure a saved network on the test images
+  export FOLDER     write networks for TensorFlow Serving, LiteRT, ONNX, each checked
+  predict MODEL IMAGES...
+                    classify image files with an exported network
+  demo MODEL        try an exported network in the browser, beside its teacher
   report FOLDER     write the report of a study anew, also of an unfinished one
   doctor            show what this machine offers
 
 `tfdistill COMMAND --help` explains a command and lists its options.
 A first study, four minutes on two cores:  tfdistill run configs/quickstart.yaml"""
+
+# Commands that leave what they have done, and go on from there.
+LONG = ("run", "train", "sweep", "cache", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         "sweep": _sweep,
         "cache": _cache,
         "evaluate": _evaluate,
+        "export": _export,
+        "predict": _predict,
+        "demo": _demo,
         "report": _report,
         "doctor": _doctor,
     }
@@ -66,8 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (checks.UsageError, ArgumentError) as error:
         print(f"tfdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except checks.Refused as error:
+        print(f"tfdistill: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        more = " The same command goes on where this one stopped." if arguments[0] in LONG else ""
+        print(f"\nInterrupted.{more}", file=sys.stderr)
         return 130
 
 
@@ -97,8 +114,15 @@ def _study(options: StudyOptions) -> int:
         table, good = rehearsal.rehearse(config, display())
         _print_tables([table])
         return 0 if good else 1
+    if config.export:
+        config.export.check_packages()
     found = runner.run_study(config, folder, display())
-    return _finish(config, folder, found)
+    good = True
+    if config.export:
+        from tfdistill import export_commands
+
+        good = export_commands.export_study(folder, config.export)
+    return max(_finish(config, folder, found), 0 if good else 1)
 
 
 def _studies(arguments: list[str]) -> int:
@@ -171,7 +195,7 @@ def _cache_verify(arguments: list[str]) -> int:
 
 
 def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
-    from tfdistill import reports, runner
+    from tfdistill import reports, runner, study_exports
     from tfdistill.records import FINISHED
     from tfdistill.studies import STUDIES
 
@@ -184,7 +208,7 @@ def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
         planned = len(runner.plan(config))
         if len(found) < planned:
             notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
-    tables = study.tables(found)
+    tables = [*study.tables(found), *study_exports.tables(folder)]
     report = reports.write_report(
         folder,
         study.TITLE,
@@ -214,7 +238,10 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=128, help="images at once")
     parser.add_argument("--data", type=DataConfig, help="the images")
     parser.add_argument("--config", type=str | None, help="a study's YAML file, for its images")
+    parser.add_argument(UNSAFE, action="store_true", help=UNSAFE_HELP)
     given = parse(parser, arguments, DataConfig, "data.")
+    if given.allow_unsafe:
+        origin.trust()
     if not Path(given.model).exists():
         raise checks.UsageError(
             f"There is no model at {given.model}. Give a .keras file or a SavedModel."
@@ -231,6 +258,29 @@ def _evaluate(arguments: list[str]) -> int:
     given = parser.instantiate(given)
     _print_tables([evaluation.table(given.model, given.data, given.teacher, given.batch_size)])
     return 0
+
+
+def _export(arguments: list[str]) -> int:
+    from tfdistill import export_commands
+
+    path, config = export_commands.options(arguments)
+    if not (path / "config.yaml").exists():
+        return export_commands.export_one(path, config, arguments)
+    study_of(path)  # its report is written afterwards; one that cannot be is known now
+    good = export_commands.export_study(path, config)
+    return max(_report([str(path)]), 0 if good else 1)
+
+
+def _predict(arguments: list[str]) -> int:
+    from tfdistill import export_commands
+
+    return export_commands.predict(arguments)
+
+
+def _demo(arguments: list[str]) -> int:
+    from tfdistill import export_commands
+
+    return export_commands.demo(arguments)
 
 
 def _report(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from tfdistill import checks
 from tfdistill.config import StudyConfig, check_keys, read_yaml
+from tfdistill.models import origin
 
 GO_ON = """\
 Every value can be changed on the command line, for example --seeds [0,1,2]
@@ -35,6 +36,8 @@ Train the teachers of a study and store their logits for its students. `tfdistil
 run` and `sweep` do so themselves; this does it beforehand.
 {GO_ON}"""
 
+UNSAFE = "--allow-unsafe"
+UNSAFE_HELP = "also load model files that could run code of their own"
 REHEARSED = ("run", "train")
 HELP = {"run": STUDY_HELP, "train": STUDY_HELP, "sweep": SWEEP_HELP, "cache build": CACHE_HELP}
 
@@ -75,7 +78,9 @@ def study_options(
             f"Example: tfdistill {command} configs/quickstart.yaml {path} ..."
         )
     check_keys(StudyConfig, read_yaml(path), path)
-    flags = {"--dry-run", *(["--rehearse"] if command in REHEARSED else [])} & set(rest)
+    flags = {"--dry-run", UNSAFE, *(["--rehearse"] if command in REHEARSED else [])} & set(rest)
+    if UNSAFE in flags:
+        origin.trust()
     rest = [argument for argument in rest if argument not in flags]
     rest += [f"--{key}={value}" for key, value in (fixed or {}).items()]
     config = typed(parser, ["--config", path, *rest])
@@ -102,6 +107,7 @@ def study_parser(command: str) -> ArgumentParser:
         parser.add_argument(
             "--rehearse", action="store_true", help="one batch of every kind of run; keep nothing"
         )
+    parser.add_argument(UNSAFE, action="store_true", help=UNSAFE_HELP)
     parser.add_class_arguments(StudyConfig, None)
     return parser
 

@@ -22,7 +22,7 @@ from tfdistill.studies import STUDIES
 
 CONFIG_FILE = "config.yaml"
 # Where the results go and what is logged beside them change no result.
-_FREE_KEYS = ("output", "tensorboard", "note", "population")
+_FREE_KEYS = ("output", "tensorboard", "note", "population", "export")
 
 
 def plan(config: StudyConfig) -> list[RunConfig]:

@@ -16,7 +16,7 @@ from tfdistill.config.distillation import (
     FeatureConfig,
 )
 from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig
-from tfdistill.config.files import check_keys, digest, read_yaml, settings_of, to_dict
+from tfdistill.config.files import check_keys, digest, of_dict, read_yaml, settings_of, to_dict
 from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.networks import (
     OPTIMIZERS,
@@ -65,6 +65,7 @@ __all__ = [
     "TrainingConfig",
     "check_keys",
     "digest",
+    "of_dict",
     "read_yaml",
     "settings_of",
     "to_dict",

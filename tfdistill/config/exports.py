@@ -7,6 +7,7 @@ from tfdistill import checks
 SAVED_MODEL, ONNX = "savedmodel", "onnx"
 LITERT = ("litert-float32", "litert-float16", "litert-int8")
 FORMATS = (SAVED_MODEL, *LITERT, ONNX)
+_PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class ExportConfig:
             )
         if self.check_images is not None:
             checks.count("check_images", self.check_images)
+
+    def check_packages(self) -> None:
+        """Raise if a package that a format needs is not installed."""
+        for name in self.formats:
+            extra = name.partition("-")[0]
+            checks.installed(_PACKAGES.get(extra, ()), extra, f"The format {name}")
 
 
 def _is_name(text: str) -> bool:

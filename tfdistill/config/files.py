@@ -16,6 +16,16 @@ def to_dict(config) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def of_dict(cls, values: dict):
+    """Return the instance of a configuration's dataclass that `to_dict` gave these values of."""
+    hints = typing.get_type_hints(cls)
+    built = {}
+    for key, value in values.items():
+        inner = _dataclass_in(hints[key]) if isinstance(value, dict) else None
+        built[key] = of_dict(inner, value) if inner else value
+    return cls(**built)
+
+
 def digest(*parts) -> str:
     """Return a short stable hash of JSON-able parts."""
     text = json.dumps(parts, sort_keys=True)

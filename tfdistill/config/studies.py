@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from tfdistill import checks
 from tfdistill.config.distillation import CacheConfig, DistillationConfig
+from tfdistill.config.exports import ExportConfig
 from tfdistill.config.images import DataConfig
 from tfdistill.config.networks import ModelConfig, TrainingConfig
 
@@ -90,6 +91,7 @@ class StudyConfig:
         population: Students that are trained together.
         settings: The study's own settings; `tfdistill studies NAME` lists them.
         sweep: What `tfdistill sweep` searches.
+        export: What `tfdistill run` and `train` export at the end; null exports nothing.
         tensorboard: Also write TensorBoard logs.
         note: A remark for the report, such as what is special about the images.
     """
@@ -109,6 +111,7 @@ class StudyConfig:
     population: PopulationConfig = field(default_factory=PopulationConfig)
     settings: dict = field(default_factory=dict)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    export: ExportConfig | None = None
     tensorboard: bool = False
     note: str = ""
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfdistill import checks
+from tfdistill.models import origin
 
 LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
@@ -50,7 +51,7 @@ def load(path, input_shape, num_classes: int, outputs: str = "auto") -> keras.Mo
             f"A saved model must have one output [batch, classes]. Received: {shape} from {path}."
         )
     checks.same_classes(shape[-1], num_classes)
-    found = outputs == "auto" and _gives_probabilities(model, input_shape)
+    found = outputs == "auto" and gives_probabilities(model, input_shape)
     if found:
         LOGGER.warning(
             "%s returns probabilities (softmax); their logarithms are taken as its logits. "
@@ -69,7 +70,7 @@ def _keras_file(path: str, input_shape: tuple) -> keras.Model:
             "which does not exist."
         )
     try:
-        model = keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False, safe_mode=not origin.trusting())
     except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds
         raise _unreadable(path, error) from error
     expected = tuple(getattr(model, "input_shape", None) or (None,) * 4)[1:]
@@ -81,6 +82,7 @@ def _keras_file(path: str, input_shape: tuple) -> keras.Model:
 def _saved_model(path: str, input_shape: tuple) -> keras.Model:
     import tensorflow as tf
 
+    origin.check_saved_model(path)
     try:
         signature = tf.saved_model.load(path).signatures[ENDPOINT]
         layer = layers.TFSMLayer(path, call_endpoint=ENDPOINT, trainable=False)
@@ -130,7 +132,8 @@ def _fits(expected: tuple, input_shape: tuple) -> bool:
     )
 
 
-def _gives_probabilities(model, input_shape) -> bool:
+def gives_probabilities(model, input_shape) -> bool:
+    """Return whether a model's outputs for random images `input_shape` are probabilities."""
     # By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an
     # operation that is no layer.
     pixels = np.random.default_rng(0).integers(0, 256, (8, *input_shape)).astype("float32")
@@ -139,6 +142,11 @@ def _gives_probabilities(model, input_shape) -> bool:
 
 
 def _unreadable(path: str, error: Exception) -> checks.UsageError:
+    if "safe_mode" in str(error):
+        return checks.UsageError(
+            f"The model in {path} holds a layer that runs code from the file, such as Lambda. If "
+            "you trust its maker, take it with --allow-unsafe."
+        )
     return checks.UsageError(
         f"Cannot use the model in {path}: {checks.first_line(error)} Give a .keras file of a whole "
         f"model, or a SavedModel folder with one image input in its signature {ENDPOINT!r}."

@@ -1,0 +1,1 @@
+"""Formats that a trained network is exported to; each file writes one."""

@@ -1,0 +1,91 @@
+"""Exports of a study: its best student, its teacher and their ensemble, measured side by side.
+
+What is in place already, whole and from the same weights, is not exported again; TensorFlow is
+imported only when there is something to do.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from tfdistill import deployment, placing, records, startup
+from tfdistill.config import SAVED_MODEL, ExportConfig, digest, to_dict
+from tfdistill.model_card import FORMAT_NAMES
+from tfdistill.progress import Silent
+from tfdistill.records import Table
+
+DEPLOYMENT_FILE = "deployment.json"
+
+
+def export_study(folder: Path, config: ExportConfig, progress: Silent | None = None) -> None:
+    """Export what a study found and measure all forms of it in one run.
+
+    The student is written in all formats, teacher and ensemble as SavedModels, as
+    `NAME-student`, `NAME-teacher` and `NAME-ensemble`; NAME is the study's folder's, or `name`.
+
+    Args:
+        folder: The study's folder; `deployment.json` is left there for its report.
+        config: Formats, folder, name and checks.
+        progress: Where to say what is being done; None says nothing.
+
+    Raises:
+        UsageError: The study has no student, a package is missing, there is no room.
+        Refused: A format that answers too differently from its network.
+    """
+    progress = progress or Silent()
+    key = _key(folder, config)
+    before = read(folder)
+    if before and before["key"] == key and all(map(_intact, before["exports"])):
+        return
+    config.check_packages()
+    startup.tensorflow()
+    from tfdistill import exporting, subjects
+
+    found = subjects.of_study(folder)
+    name = config.name or folder.resolve().name
+    done = []
+    for subject in found:
+        own = (
+            config if subject.kind == subjects.STUDENT else dataclasses.replace(config, formats=[])
+        )
+        done.append(exporting.ensure(subject, f"{name}-{subject.kind}", own, progress))
+    expected = exporting.test_images(found[0].images, config.check_images)
+    rows = deployment.measure(_forms(found, done), expected.images, expected.labels, progress)
+    exports = [str(one.folder) for one in done]
+    records.write_json(folder / DEPLOYMENT_FILE, {"key": key, "exports": exports, "rows": rows})
+
+
+def read(folder: Path) -> dict | None:
+    """Return what was measured of a study's exports, None where nothing was."""
+    path = folder / DEPLOYMENT_FILE
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def tables(folder: Path) -> list[Table]:
+    """Return the deployment table of a study's folder, if it has one."""
+    found = read(folder)
+    return [deployment.table(found["rows"])] if found else []
+
+
+def _key(folder: Path, config: ExportConfig) -> str:
+    """Return the hash of what exports follow from: the networks, and how they are written."""
+    networks = [[record.name, record.key, record.weights] for record in records.read_all(folder)]
+    return digest(networks, to_dict(config), deployment.FORMAT)
+
+
+def _intact(folder: str) -> bool:
+    return placing.intact(Path(folder)) is not None
+
+
+def _forms(found: list, done: list) -> list[deployment.Form]:
+    """Return the forms in the order of the table: the large networks first."""
+    pairs = sorted(zip(found, done, strict=True), key=lambda pair: pair[0].kind == "student")
+    return [
+        deployment.Form(_label(subject.kind, format), subject.kind, format, exported.file(format))
+        for subject, exported in pairs
+        for format in exported.formats
+    ]
+
+
+def _label(kind: str, format: str) -> str:
+    return kind if format == SAVED_MODEL else f"{kind}, {FORMAT_NAMES[format]}"
