@@ -10,7 +10,17 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from tfdistill import Ensemble, checks, exporting, placing, study_exports, subjects
+from tfdistill import (
+    Distiller,
+    Ensemble,
+    checks,
+    data,
+    export_network,
+    exporting,
+    placing,
+    study_exports,
+    subjects,
+)
 from tfdistill.cli import main
 from tfdistill.config import DataConfig, ExportConfig
 from tfdistill.data.images import fit
@@ -160,6 +170,16 @@ class TestOneNetwork:
             answers = probe.answer(large)["logits"]
             expected = probe.answer(fit(large, 8))["logits"]
         np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+    def test_a_distiller_is_exported_as_its_student_alone(self, tmp_path, own_network):
+        teacher = keras.models.clone_model(own_network)
+        distiller = Distiller(own_network, teacher, alpha=0.5, temperature=2.0)
+        images = data.load(DIGITS)
+        done = export_network(distiller, "mine", images, folder=str(tmp_path), check_images=50)
+        assert done.folder == tmp_path / "mine/1"
+        assert done.card["kind"] == "student"
+        assert done.card["parameters"] == own_network.count_params()
+        assert [check.agreement for check in done.checks] == [1.0, 1.0]
 
 
 class TestRefusals:

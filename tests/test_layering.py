@@ -10,11 +10,13 @@ import tfdistill
 PACKAGE = Path(tfdistill.__file__).parent
 LEVELS = [
     {"checks", "significance"},
+    {"storage"},
     {"config", "records"},
     {"grids", "drawing", "cells"},
     {"pictures", "multi_view_settings"},
     {
         "startup",
+        "stopping",
         "progress",
         "machine",
         "losses",
@@ -38,6 +40,7 @@ LEVELS = [
     {"assembly", "caches", "seed_training", "multi_view", "heat_map_run"},
     {"training", "evaluation", "distillation_tuner"},
     {"deployment", "format_checks", "subjects"},
+    {"card_facts"},
     {"model_card"},
     {"doctor", "reports", "runner", "tuners", "exporting", "classifiers"},
     {"study_exports", "predictions", "demo"},

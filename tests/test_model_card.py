@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from tfdistill import model_card
+from tfdistill.card_facts import Facts, Figures, File
 from tfdistill.checks import UsageError
 from tfdistill.config import DataConfig, DistillationConfig, FeatureConfig, to_dict
 from tfdistill.data import from_arrays
 from tfdistill.format_checks import Check
 from tfdistill.formats import litert, onnx, saved_model
-from tfdistill.model_card import Facts, Figures, File
 from tfdistill.records import Record
 
 WHEN = datetime(2025, 3, 1, 13, 30, 59, 7, timezone(timedelta(hours=1)))
@@ -65,7 +65,7 @@ def check(format, signature="serving_default", **changes):
 def facts(**changes):
     values = {"name": "digits-student", "version": 2, "key": "k", "kind": "network"}
     values |= {"created": WHEN, "versions": {"keras": "3.15.1"}, "licence": "CC-BY-4.0"}
-    values |= {"images": images(), "data": DataConfig(), "resize": False, "checks": ()}
+    values |= {"images": images(), "resize": False, "checks": ()}
     values |= {"files": {"savedmodel": SAVED}, "parameters": 6090}
     return Facts(**values | changes)
 

@@ -29,6 +29,7 @@ _PUBLIC = {
     "soft_targets": "tfdistill.losses",
     "similarity_preserving": "tfdistill.losses",
     "LossWeightSchedule": "tfdistill.schedules",
+    "export_network": "tfdistill.exporting",
     "UsageError": "tfdistill.checks",
 }
 

@@ -7,6 +7,7 @@ that were asked for, and a model card. Nothing appears there that did not pass i
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,13 +15,23 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdistill import checks, data, deployment, format_checks, machine, metrics, model_card, placing
+from tfdistill import (
+    checks,
+    data,
+    deployment,
+    format_checks,
+    machine,
+    metrics,
+    model_card,
+    placing,
+    subjects,
+)
+from tfdistill.card_facts import Facts, Figures, File
 from tfdistill.config import ONNX, SAVED_MODEL, ExportConfig, to_dict
 from tfdistill.data import pipeline
 from tfdistill.ensembles import Ensemble
 from tfdistill.format_checks import Check, TestImages
 from tfdistill.formats import litert, onnx, saved_model
-from tfdistill.model_card import Facts, Figures, File
 from tfdistill.models.size import flops
 from tfdistill.progress import Silent
 from tfdistill.subjects import Subject
@@ -91,6 +102,37 @@ def export(
         card = _describe(subject, network, new, config, done, figures)
     progress.say(f"{new.placed} is in place")
     return Exported(new.placed, done, card)
+
+
+def export_network(
+    network: keras.Model, name: str, images: data.Dataset, formats: Sequence[str] = (), **settings
+) -> Exported:
+    """Export a network from Python, as the next version of `name`.
+
+    Args:
+        network: A Keras model from raw pixels, `[batch, height, width, channels]` 0..255, to logits
+            `[batch, num_classes]`; an `Ensemble`; or a `Distiller`, of which only the student is
+            written.
+        name: Name of the model.
+        images: The data set that it was trained on, as `data.load` or `data.from_arrays` returns
+            it: test images to compare with, training images for int8, class names.
+        formats: Beside a SavedModel: `litert-float32`, `litert-float16`, `litert-int8`, `onnx`.
+        **settings: Others of `ExportConfig`: folder, resize, check_images, licence.
+
+    Returns:
+        The export in its place.
+
+    Raises:
+        UsageError: As `export`.
+        Refused: As `export`.
+
+    Example:
+        >>> images = data.load(DataConfig(source="digits"))
+        >>> export_network(distiller, "digits", images, ["litert-int8"]).folder
+        PosixPath('saved_models/digits/1')
+    """
+    subject = subjects.of_network(network, name, images)
+    return export(subject, name, ExportConfig(list(formats), name=name, **settings))
 
 
 def ensure(subject: Subject, name: str, config: ExportConfig, progress: Silent) -> Exported:
@@ -222,7 +264,6 @@ def _describe(subject: Subject, network, new, config: ExportConfig, done, figure
         versions=machine.versions(),
         licence=config.licence,
         images=subject.images,
-        data=subject.data,
         resize=config.resize,
         files={format: _files(new.folder, format) for format in (SAVED_MODEL, *_others(config))},
         checks=done,

@@ -4,6 +4,7 @@ A subject is a network with all that is known about it: its record, its teachers
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import keras
 
 from tfdistill import checks, data, kinds, measuring, placing, records
 from tfdistill.config import DataConfig, ModelConfig, digest, of_dict
+from tfdistill.distiller import Distiller
 from tfdistill.ensembles import Ensemble
 from tfdistill.records import FINISHED, Record
 
@@ -26,23 +28,26 @@ class Subject:
     Args:
         kind: `student` (it was taught), `teacher` (it taught), `ensemble` or `network`.
         name: The run's name, or that of the file.
-        data: Its images.
+        data: How its images are read.
         study: Folder of its study; None for a file of one's own.
         record: Of its run; None for a file of one's own, or an ensemble that has no run.
         members: Names of the runs that an ensemble averages.
         average: How it averages them.
         path: The file of one's own.
+        model: The network itself, with its `dataset`, where it is in memory.
         part: `best` or `last` weights; None takes what the run's configuration selects.
     """
 
     kind: str
     name: str
-    data: DataConfig
+    data: DataConfig | None
     study: Path | None = None
     record: Record | None = None
     members: tuple[str, ...] = ()
     average: str = "probabilities"
     path: Path | None = None
+    model: keras.Model | None = None
+    dataset: data.Dataset | None = None
     part: str | None = None
 
     @property
@@ -53,6 +58,10 @@ class Subject:
     @property
     def key(self) -> str:
         """Hash of the weights: of its run and of the runs that it averages."""
+        if self.model is not None:
+            return digest(
+                [hashlib.sha256(w.tobytes()).hexdigest() for w in self.model.get_weights()]
+            )
         if self.path:
             one = self.path.is_file()
             return digest(placing.sha256(self.path) if one else placing.files_of(self.path))
@@ -63,7 +72,7 @@ class Subject:
     @cached_property
     def images(self) -> data.Dataset:
         """The images, read from disk when first asked for."""
-        return data.load(self.data)
+        return self.dataset or data.load(self.data)
 
     @cached_property
     def teachers(self) -> list[Record]:
@@ -80,6 +89,8 @@ class Subject:
 
     def network(self) -> keras.Model:
         """Return the network, or an `Ensemble` of its members."""
+        if self.model is not None:
+            return self.model
         if self.path:
             own = ModelConfig(name="saved", path=str(self.path))
             return measuring.build(own, self.images)
@@ -87,6 +98,14 @@ class Subject:
             members = [measuring.load_network(self.study, n, self.images) for n in self.members]
             return Ensemble(members, average=self.average)
         return measuring.load_network(self.study, self.name, self.images, self.part)
+
+
+def of_network(network: keras.Model, name: str, images: data.Dataset) -> Subject:
+    """Return a network in memory; of a `Distiller`, its student."""
+    if isinstance(network, Distiller):
+        return Subject(STUDENT, name, None, model=network.student, dataset=images)
+    kind = ENSEMBLE if isinstance(network, Ensemble) else NETWORK
+    return Subject(kind, name, None, model=network, dataset=images)
 
 
 def of_path(path: Path, images: DataConfig | None = None) -> Subject:
