@@ -236,10 +236,11 @@ class TestPage:
         page.locator("input[type=file]").set_input_files(path)
         expect(page.get_by_text("exceed the maximum allowed size of 64")).to_be_visible()
 
-    def test_keys_alone_open_the_file_chooser(self, page):
-        with page.expect_file_chooser():
-            page.keyboard.press("Tab")
-            page.keyboard.press("Enter")
+    def test_the_first_tab_leads_to_the_button_that_takes_an_image(self, page):
+        button = page.get_by_role("button", name=re.compile("upload"))
+        expect(button).to_be_visible()
+        page.keyboard.press("Tab")
+        expect(button).to_be_focused()
 
     def test_a_telephone_shows_the_whole_width(self, page, pixels):
         give(page, "image.png", as_png(pixels))
