@@ -4,7 +4,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 install_tfdistill() {
-  local extras="$1" python="${PYTHON:-python3}"
+  local extra="$1" python="${PYTHON:-python3}" lock="scripts/locks/$1.txt"
   if [ ! -x .venv/bin/python ]; then
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
       echo "tfdistill needs Python 3.10 to 3.13; $python is $("$python" --version 2>&1). Set PYTHON." >&2
@@ -14,6 +14,13 @@ install_tfdistill() {
     "$python" -m venv .venv
   fi
   echo "Installing tfdistill and its packages into .venv (about a minute at the first time)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint scripts/constraints.txt --editable ".$extras"
+  local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+  if .venv/bin/python -c 'import sys; sys.exit(sys.platform != "linux" or sys.version_info[:2] != (3, 11))'; then
+    "${pip[@]}" --require-hashes --requirement "$lock"
+    # The locked setuptools builds it, so that nothing without a hash is fetched.
+    "${pip[@]}" --no-deps --no-build-isolation --editable .
+  else
+    echo "Hashes of packages are checked with Python 3.11 on Linux only; here only their versions are set."
+    "${pip[@]}" --constraint scripts/constraints.txt --editable ".[$extra]"
+  fi
 }

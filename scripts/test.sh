@@ -3,7 +3,7 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
-install_tfdistill "[dev]"
+install_tfdistill dev
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 # Two processes; more would need 2 GB each.

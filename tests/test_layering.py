@@ -45,7 +45,7 @@ LEVELS = [
     {"doctor", "reports", "runner", "tuners", "exporting", "classifiers"},
     {"study_exports", "predictions", "demo"},
     {"prediction_output"},
-    {"trials", "rehearsal"},
+    {"trials", "rehearsal", "reproduction"},
     {"study_tuner"},
     {"sweeps"},
     {"options"},

@@ -1,7 +1,5 @@
 """Oracles: the same trials whatever happens, with trainings replaced by a formula."""
 
-import json
-
 import keras_tuner as kt
 import pandas as pd
 import pytest
@@ -158,7 +156,7 @@ def project(folder):
 
 
 def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    records.write_checked(file, {**records.read_checked(file), **changes})
 
 
 def test_without_its_own_file_an_oracle_is_rebuilt_from_the_trials(tmp_path):

@@ -223,6 +223,12 @@ def _optimizer(training: TrainingConfig, steps_per_epoch: int, variables):
     if decay:
         small = [variable for variable in variables if len(variable.shape) < 2]
         optimizer.exclude_from_weight_decay(small)  # biases and normalisation scales
+    if not tf.distribute.has_strategy():
+        # The sum over one device changes nothing, but with it TensorFlow would keep the graph of
+        # every compiled step as long as the process lives.
+        optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: (
+            gradients_and_variables
+        )
     return optimizer
 
 

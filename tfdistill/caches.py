@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from tfdistill import checks, data, measuring, records, teacher_cache
+from tfdistill import checks, data, measuring, teacher_cache
 from tfdistill.config import AugmentConfig, RunConfig, digest, to_dict
 from tfdistill.data import pipeline
 from tfdistill.progress import Silent
@@ -161,7 +161,7 @@ def _teachers(config: RunConfig, images: data.Dataset, study_folder: Path) -> li
 
 def _teacher(study_folder: Path, name: str, images: data.Dataset) -> teacher_cache.Teacher:
     """Return a finished run as a teacher whose network is only loaded where it must be run."""
-    record = records.read(records.run_folder(study_folder, name))
+    record = measuring.known_record(study_folder, name)
     model = record.config["model"] or record.config["members"]
     return teacher_cache.Teacher(
         name,

@@ -8,6 +8,10 @@ import difflib
 import importlib.util
 import math
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+# The largest number of TensorFlow's and Keras's 32-bit counts and seeds.
+LARGEST = 2**31 - 1
 
 
 class UsageError(ValueError):
@@ -18,32 +22,53 @@ class Refused(RuntimeError):
     """A result that must not be used, though the input was right; its text is one line."""
 
 
+def of_type(name: str, value, allowed: str) -> NoReturn:
+    """Raise: a value is of another type than what is allowed, said in words."""
+    hint = ""
+    if isinstance(value, bool) and "text" in allowed:
+        hint = " YAML reads on, off, yes and no as true and false; put such a word in quotes."
+    raise UsageError(f"{name} must be {allowed}. Received: {name}={shown(value)}.{hint}")
+
+
+def shown(value) -> str:
+    """Return a value as it is quoted in messages: one line, at most 80 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return "a number of very many digits" if isinstance(value, int) else "a very deep value"
+    return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
+
+
 def fraction(name: str, value: float) -> float:
     """Return `value` if it lies in 0..1, else raise."""
     if not (_is_number(value) and 0.0 <= value <= 1.0):
-        raise UsageError(f"{name} must be a number from 0 to 1. Received: {name}={value!r}.")
+        raise UsageError(f"{name} must be a number from 0 to 1. Received: {name}={shown(value)}.")
     return value
 
 
 def positive(name: str, value: float) -> float:
     """Return `value` if it is finite and > 0, else raise."""
-    if not (_is_number(value) and math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} must be a finite number > 0. Received: {name}={value!r}.")
+    if not (_is_finite(value) and value > 0):
+        raise UsageError(f"{name} must be a finite number > 0. Received: {name}={shown(value)}.")
     return value
 
 
 def non_negative(name: str, value: float) -> float:
     """Return `value` if it is finite and >= 0, else raise."""
-    if not (_is_number(value) and math.isfinite(value) and value >= 0):
-        raise UsageError(f"{name} must be a finite number >= 0. Received: {name}={value!r}.")
+    if not (_is_finite(value) and value >= 0):
+        raise UsageError(f"{name} must be a finite number >= 0. Received: {name}={shown(value)}.")
     return value
 
 
 def count(name: str, value: int, minimum: int = 1) -> int:
-    """Return `value` if it is an integer >= `minimum`, else raise."""
+    """Return `value` if it is an integer from `minimum` to 2,147,483,647, else raise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise UsageError(
-            f"{name} must be a whole number, at least {minimum}. Received: {name}={value!r}."
+            f"{name} must be a whole number, at least {minimum}. Received: {name}={shown(value)}."
+        )
+    if value > LARGEST:
+        raise UsageError(
+            f"{name} must be a whole number, at most {LARGEST}. Received: {name}={shown(value)}."
         )
     return value
 
@@ -53,7 +78,7 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
     known = list(known)
     if value not in known:
         raise UsageError(
-            f"{name} must be one of: {', '.join(known)}. Received: {name}={value!r}."
+            f"{name} must be one of: {', '.join(known)}. Received: {name}={shown(value)}."
             f"{_nearest(value, known)}"
         )
     return value
@@ -63,7 +88,8 @@ def different(name: str, values: Sequence) -> Sequence:
     """Return `values` if there are any and no two are equal, else raise."""
     if not values or any(value in values[:place] for place, value in enumerate(values)):
         raise UsageError(
-            f"{name} must be a list of one or more different values. Received: {name}={values!r}."
+            f"{name} must be a list of one or more different values. "
+            f"Received: {name}={shown(values)}."
         )
     return values
 
@@ -71,7 +97,9 @@ def different(name: str, values: Sequence) -> Sequence:
 def unused(name: str, value, study: str) -> None:
     """Raise if a setting is given that a study has no use for."""
     if value is not None:
-        raise UsageError(f"The study {study} does not use {name}. Received: {value!r}. Remove it.")
+        raise UsageError(
+            f"The study {study} does not use {name}. Received: {shown(value)}. Remove it."
+        )
 
 
 def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
@@ -80,7 +108,7 @@ def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
     for key in keys:
         if key not in known:
             raise UsageError(
-                f"{where}: unknown key {key!r}.{_nearest(str(key), known)} "
+                f"{where}: unknown key {shown(key)}.{_nearest(str(key), known)} "
                 f"Known keys: {', '.join(known)}."
             )
 
@@ -155,6 +183,13 @@ def _is_number(value) -> bool:
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) or hasattr(value, "dtype")
     )
+
+
+def _is_finite(value) -> bool:
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _nearest(value: str, known: list[str]) -> str:

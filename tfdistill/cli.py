@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError
 
-from tfdistill import __version__, checks, startup
-from tfdistill.config import DataConfig, StudyConfig, check_keys, read_yaml
+from tfdistill import __version__, checks, startup, stopping, storage
+from tfdistill.config import DataConfig, StudyConfig, build, check_keys, read_yaml
 from tfdistill.models import origin
 from tfdistill.options import (
     HELP,
@@ -43,17 +43,28 @@ commands:
   demo MODEL        try an exported network in the browser, beside its teacher
   report FOLDER     write the report of a study anew, also of an unfinished one
   doctor            show what this machine offers
+  reproduce RECORD  do a finished run again and compare every bit
 
 `tfdistill COMMAND --help` explains a command and lists its options.
 A first study, four minutes on two cores:  tfdistill run configs/quickstart.yaml"""
 
 # Commands that leave what they have done, and go on from there.
 LONG = ("run", "train", "sweep", "cache", "export")
+GOES_ON = "The same command goes on where this one stopped."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0 done, 1 a run failed, 2 wrong input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command line and return the exit status: 0 done, 1 a run failed, 2 wrong input.
+
+    Without arguments it takes those of this process, and SIGTERM and Ctrl-C, too.
+    """
+    if arguments is not None:
+        return _answer(arguments)
+    given = sys.argv[1:]
+    return stopping.run(lambda: _answer(given), GOES_ON if given and given[0] in LONG else "")
+
+
+def _answer(arguments: list[str]) -> int:
     commands = {
         "run": _run,
         "train": _train,
@@ -66,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         "demo": _demo,
         "report": _report,
         "doctor": _doctor,
+        "reproduce": _reproduce,
     }
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -82,10 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
     except checks.Refused as error:
         print(f"tfdistill: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        more = " The same command goes on where this one stopped." if arguments[0] in LONG else ""
-        print(f"\nInterrupted.{more}", file=sys.stderr)
-        return 130
+    except OSError as error:
+        line = storage.problem(error)
+        if line is None:
+            raise
+        print(f"tfdistill: error: {' '.join(line.split())}", file=sys.stderr)
+        return 2
 
 
 def _run(arguments: list[str]) -> int:
@@ -250,6 +264,7 @@ def _evaluate(arguments: list[str]) -> int:
     if path:
         values = read_yaml(path).get("data", {})
         check_keys(DataConfig, values, str(path))
+        build(DataConfig, values, "data")
         parser.set_defaults({f"data.{key}": value for key, value in flat_items(values)})
         given = parse(parser, arguments, DataConfig, "data.")
     startup.tensorflow()
@@ -311,6 +326,29 @@ def _doctor(arguments: list[str]) -> int:
 
     _print_tables(doctor.tables(given.data_dir))
     return 0
+
+
+def _reproduce(arguments: list[str]) -> int:
+    parser = new_parser(
+        "reproduce RECORD [--output FOLDER]",
+        "Do a finished run again, first the runs that it needs, from its record alone, and\n"
+        "compare weights, figures and history. Exit status 0 if all are equal to the bit.",
+    )
+    parser.add_argument("record", type=str, help="STUDY/runs/NAME or its record.json")
+    parser.add_argument(
+        "--output", type=str | None, help="a new folder; default results/NAME-reproduced"
+    )
+    parser.add_argument(UNSAFE, action="store_true", help=UNSAFE_HELP)
+    given = parser.parse_args(arguments)
+    if given.allow_unsafe:
+        origin.trust()
+    from tfdistill import reproduction
+    from tfdistill.progress import display
+
+    folder = Path(given.output) if given.output else None
+    found = reproduction.reproduce(Path(given.record), folder, display())
+    _print_tables(found.tables)
+    return 0 if found.equal else 1
 
 
 def _check_names(runs: list) -> None:

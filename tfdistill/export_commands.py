@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from tfdistill import checks, startup
-from tfdistill.config import DataConfig, ExportConfig, check_keys, read_yaml
+from tfdistill.config import DataConfig, ExportConfig, build, check_keys, read_yaml
 from tfdistill.models import origin
 from tfdistill.options import UNSAFE, UNSAFE_HELP, flat_items, new_parser, parse
 
@@ -127,6 +127,7 @@ def _own_images(arguments: list[str]):
     if given.config:
         values = read_yaml(given.config).get("data", {})
         check_keys(DataConfig, values, given.config)
+        build(DataConfig, values, "data")
         parser.set_defaults({f"data.{key}": value for key, value in flat_items(values)})
         given = parse(parser, arguments, DataConfig, "data.")
     named = given.config or any(argument.startswith("--data.") for argument in arguments)

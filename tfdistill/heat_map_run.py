@@ -103,6 +103,9 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
         seconds=time.monotonic() - began,
         versions=machine.versions(),
         device=machine.device(),
+        images=images.hashes,
+        environment=machine.environment(),
+        needed=records.to_repeat(finished),
         extra={
             "layer": settings.layer,
             "tested": len(tested),

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import filelock
 import numpy as np
 
-from tfdistill import checks, data, records
+from tfdistill import checks, data, records, storage
 from tfdistill.config import CacheConfig, digest
 from tfdistill.progress import Silent
 
@@ -188,11 +188,9 @@ class Files:
         Raises:
             IncompleteError: Something is missing or damaged.
         """
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            ids = np.load(self.folder / IDS)
-            whole = array_hash(ids) == split and all(file.whole() for file in self._files)
-            if whole and not self.missing():
-                return ids
+        whole = self._has_ids(split) and all(file.whole() for file in self._files)
+        if whole and not self.missing():
+            return np.load(self.folder / IDS)
         raise IncompleteError(
             f"The teacher logits in {self.folder} are unfinished or damaged. Build them again: "
             "only what is missing is computed."
@@ -208,7 +206,7 @@ class Files:
             for path in (self.folder / CHUNKS, *(file.path for file in self._files)):
                 path.unlink(missing_ok=True)
         self._check_space()
-        with _full_disk_explained(self.folder):
+        with storage.explained(self.folder):
             records.write_json(self.folder / MANIFEST, manifest)
             with records.appearing(self.folder / IDS) as temporary:
                 np.save(temporary, ids)
@@ -217,26 +215,37 @@ class Files:
 
     def missing(self) -> list[Chunk]:
         """Return the chunks that are not listed or whose bytes are not those listed."""
-        try:
-            listed = json.loads((self.folder / CHUNKS).read_text())
-        except (OSError, ValueError):
-            listed = {}
-        listed = listed if isinstance(listed, dict) else {}
+        listed = read_list(self.folder)
         arrays = self.map()
         chunks = self.layout.chunks()
         sums = {chunk.key: _checksum(chunk.rows(each) for each in arrays) for chunk in chunks}
         self._listed = {key: crc for key, crc in sums.items() if listed.get(key) == crc}
         return [chunk for chunk in chunks if chunk.key not in self._listed]
 
+    def lost(self, split: str) -> bool:
+        """Return whether rows that were finished, or the ids, are not as they were written."""
+        if not (self.folder / CHUNKS).exists():
+            return False
+        listed = read_list(self.folder)
+        if not listed or not self._has_ids(split) or not all(file.whole() for file in self._files):
+            return True
+        return any(chunk.key in listed for chunk in self.missing())
+
     def write(self, chunk: Chunk, parts: Sequence[np.ndarray]) -> None:
         """Store the rows of a chunk, `[rows, n]` for each file, and then list it."""
         dtypes = [file.dtype for file in self._files]
         written = list(map(np.ascontiguousarray, parts, dtypes))
-        with _full_disk_explained(self.folder):
+        with storage.explained(self.folder):
             for file, rows in zip(self._files, written, strict=True):
                 file.write(chunk, rows)
             self._listed[chunk.key] = _checksum(written)
             records.write_json(self.folder / CHUNKS, self._listed)
+
+    def _has_ids(self, split: str) -> bool:
+        try:
+            return array_hash(np.load(self.folder / IDS)) == split
+        except Exception:  # damaged headers raise what they please
+            return False
 
     def _check_space(self) -> None:
         needed = sum(file.unallocated for file in self._files)
@@ -261,8 +270,25 @@ def read_manifest(folder: Path) -> dict | None:
         manifest = json.loads((folder / MANIFEST).read_text())
         written = {key: manifest[key] for key in ("fingerprint", "layout")}
         return manifest if manifest["check"] == digest(written) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def is_damaged(folder: Path) -> bool:
+    """Return whether a folder has lost something; one that was only begun has not."""
+    manifest = read_manifest(folder)
+    if not manifest:
+        return (folder / MANIFEST).exists() or (folder / CHUNKS).exists()
+    return Files(folder, Layout(**manifest["layout"])).lost(manifest["fingerprint"]["split"])
+
+
+def read_list(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of the finished chunks, by their keys; empty where it cannot be read."""
+    try:
+        listed = json.loads((folder / CHUNKS).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return listed if isinstance(listed, dict) else {}
 
 
 def agreed_manifest(folder: Path, fingerprint: dict) -> dict | None:
@@ -289,7 +315,8 @@ def held(folder: Path, progress: Silent) -> Iterator[None]:
     """Keep other processes from building in a folder, or wait for one that does."""
     lock = filelock.FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        with storage.explained(folder):
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         progress.say(f"waiting for another process that builds the teacher logits in {folder}")
         lock.acquire()
@@ -324,15 +351,3 @@ def _allocate(descriptor: int, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-
-
-@contextlib.contextmanager
-def _full_disk_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise checks.UsageError(
-            f"The disk of {folder} is full. Free some space; the same command then goes on."
-        ) from error

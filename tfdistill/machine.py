@@ -1,9 +1,14 @@
 """What networks are trained on here: devices, XLA, precision, repeatability, versions."""
 
 import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import os
+import platform
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -53,6 +58,53 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def threads() -> int:
+    """Return the threads that one operation is spread over; on a CPU, bits may depend on it."""
+    set_to = tf.config.threading.get_intra_op_parallelism_threads()
+    return set_to or len(os.sched_getaffinity(0))
+
+
+def use_threads(count: int) -> None:
+    """Spread operations over `count` threads, unless TensorFlow has begun to compute."""
+    if count != threads():
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def environment() -> dict[str, str | int | bool]:
+    """Return what the bits of a result follow from beside configuration, images and versions.
+
+    Returns:
+        `python`, `platform`, `threads`, `code` (SHA-256 of this package's source files) and, where
+        the package lies in a Git checkout, `revision` and whether its files were `changed` since.
+    """
+    about = {"python": platform.python_version(), "platform": platform.platform()}
+    return {**about, "threads": threads(), **_code()}
+
+
+@functools.cache
+def _code() -> dict[str, str | bool]:
+    package = Path(__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return {"code": found.hexdigest(), **_revision(package)}
+
+
+def _revision(package: Path) -> dict[str, str | bool]:
+    if not (package.parent / ".git").exists():
+        return {}
+    git = ["git", "-C", str(package)]
+    try:
+        revision, changes = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):  # no Git here, or it trusts not this folder
+        return {}
+    return {"revision": revision.strip(), "changed": bool(changes.strip())}
 
 
 def versions() -> dict[str, str]:

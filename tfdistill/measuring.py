@@ -6,11 +6,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdistill import checks, data, machine, metrics, models, records
+from tfdistill import checks, data, machine, metrics, models, records, storage
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.ensembles import average_logits
 from tfdistill.models import cnn  # noqa: F401, a saved network may have its layer
+from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.size import flops
 
 
@@ -24,13 +25,46 @@ def load_network(
         name: Name of the run.
         images: The run's images.
         part: `best` or `last` weights; None means what the run's configuration selects.
+
+    Raises:
+        DamagedError: The network's file is missing, damaged or not that of the record.
+    """
+    folder = records.run_folder(study_folder, name)
+    record = known_record(study_folder, name)
+    part = part or record.select
+    if not record.config["trained"]:
+        # The user's own file stays where it is; a SavedModel could not be written as .keras.
+        network = build(ModelConfig(**record.config["model"]), images)
+        _check_weights(network, record, part, Path(record.config["model"]["path"] or folder))
+        return network
+    path = folder / f"{part}.keras"
+    if path.name in record.files:
+        storage.check_file(path, record.files[path.name])
+    try:
+        network = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zipfile, h5py and unknown layers each raise their own kinds
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"cannot be loaded ({line})") from error
+    _check_weights(network, record, part, path)
+    return network
+
+
+def known_record(study_folder: Path, name: str) -> records.Record:
+    """Return the record of a run that should be finished.
+
+    Raises:
+        DamagedError: It is missing or damaged.
     """
     folder = records.run_folder(study_folder, name)
     record = records.read(folder)
-    if not record.config["trained"]:
-        # The user's own file stays where it is; a SavedModel could not be written as .keras.
-        return build(ModelConfig(**record.config["model"]), images)
-    return keras.saving.load_model(folder / f"{part or record.select}.keras", compile=False)
+    if record is None:
+        raise storage.DamagedError(folder / records.RECORD_FILE, "is missing")
+    return record
+
+
+def _check_weights(network: keras.Model, record: records.Record, part: str, path: Path) -> None:
+    if weights_hash(network) != record.weights[part]:
+        raise storage.DamagedError(path, "holds other weights than those that were measured")
 
 
 def build(config: ModelConfig, images: data.Dataset) -> keras.Model:
@@ -87,6 +121,10 @@ def figures(
     return found, metrics.reliability(on_test, labels)
 
 
+# Teachers whose logits on the test images are remembered.
+REMEMBERED = 32
+
+
 class TeacherLogits:
     """The logits of finished runs on the test images, remembered because many students ask.
 
@@ -117,10 +155,12 @@ class TeacherLogits:
         return keras.ops.convert_to_numpy(average_logits(members, average))
 
     def _of(self, name: str) -> np.ndarray:
-        record = records.read(records.run_folder(self.study_folder, name))
+        record = known_record(self.study_folder, name)
         key = f"{record.key} {record.weights[record.select]}"
         if key not in self._known:
             network = load_network(self.study_folder, name, self.images)
             network.compile(jit_compile=machine.uses_xla(self.jit))
             self._known[key] = predict(network, self.images.test, self.settings)
+            while len(self._known) > REMEMBERED:
+                del self._known[next(iter(self._known))]
         return self._known[key]

@@ -207,7 +207,8 @@ def _pair(teacher_logits, student_logits) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is what is reported
+        shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
 
 

@@ -89,6 +89,8 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
         weights={"best": weights, "last": weights},
         versions=machine.versions(),
         device=machine.device(),
+        environment=machine.environment(),
+        needed=records.to_repeat(needed),
         extra={"networks": measured},
     )
     records.write(folder, record)

@@ -8,8 +8,9 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser
 
 from tfdistill import checks
-from tfdistill.config import StudyConfig, check_keys, read_yaml
+from tfdistill.config import StudyConfig, build, check_keys, read_yaml, with_option
 from tfdistill.models import origin
+from tfdistill.studies import STUDIES
 
 GO_ON = """\
 Every value can be changed on the command line, for example --seeds [0,1,2]
@@ -67,9 +68,8 @@ def study_options(
         fixed: Values that the command sets itself.
         suffix: Of the default output folder's name.
     """
-    parser = study_parser(command)
     if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
+        study_parser(command).print_help()
         raise SystemExit(0 if arguments else 2)
     path, *rest = arguments
     if path.startswith("-"):
@@ -77,20 +77,20 @@ def study_options(
             f"tfdistill {command} needs a configuration file first. Received: {path!r}. "
             f"Example: tfdistill {command} configs/quickstart.yaml {path} ..."
         )
-    check_keys(StudyConfig, read_yaml(path), path)
+    asked = [part for part in rest if part in ("-h", "--help") or part.endswith(".help")]
+    if asked:
+        study_parser(command).parse_args(asked[:1])  # prints and exits
     flags = {"--dry-run", UNSAFE, *(["--rehearse"] if command in REHEARSED else [])} & set(rest)
     if UNSAFE in flags:
         origin.trust()
     rest = [argument for argument in rest if argument not in flags]
     rest += [f"--{key}={value}" for key, value in (fixed or {}).items()]
-    config = typed(parser, ["--config", path, *rest])
-    if config.output is None:
-        file = Path(path).resolve()
-        name = (
-            file.stem if file.parent.name in ("configs", "") else f"{file.parent.name}-{file.stem}"
-        )
-        output = os.path.join("results", f"{name}{suffix}")
-        config = typed(parser, ["--config", path, *rest, f"--output={output}"])
+    values = _with_options(path, rest)
+    if values.get("output") is None:
+        values["output"] = _default_output(path, suffix)
+    config = build(StudyConfig, values)
+    if not fixed:
+        _check_settings(config)
     return StudyOptions(config, "--dry-run" in flags, "--rehearse" in flags)
 
 
@@ -99,7 +99,6 @@ def study_parser(command: str) -> ArgumentParser:
     about = HELP.get(command, "")
     rehearse = " [--rehearse]" if command in REHEARSED else ""
     parser = new_parser(f"{command} CONFIG [--dry-run]{rehearse} [--KEY VALUE ...]", about)
-    parser.add_argument("--config", action="config", help="the YAML file; given as CONFIG")
     parser.add_argument(
         "--dry-run", action="store_true", help="list the runs and what each needs; do nothing"
     )
@@ -123,14 +122,41 @@ def study_of(folder: Path) -> StudyConfig:
         raise checks.UsageError(
             f"{folder} holds no study: there is no {path}. Give the folder of one."
         )
-    return typed(study_parser("report"), ["--config", str(path)])
+    return build(StudyConfig, _checked(str(path)))
 
 
-def typed(parser: ArgumentParser, arguments: list[str]) -> StudyConfig:
-    """Return the study that options describe."""
-    given = parser.instantiate(parse(parser, arguments, StudyConfig))
-    values = {key: given[key] for key in StudyConfig.__dataclass_fields__}
-    return StudyConfig(**values)
+def _checked(path: str) -> dict:
+    values = read_yaml(path)
+    check_keys(StudyConfig, values, path)
+    return values
+
+
+def _with_options(path: str, arguments: list[str]) -> dict:
+    values, waiting = _checked(path), list(arguments)
+    while waiting:
+        name, equals, value = waiting.pop(0).partition("=")
+        key = name.removeprefix("--")
+        if not equals and (not waiting or waiting[0].startswith("--")):
+            with_option(StudyConfig, values, key, "")  # an unknown key says more
+            raise checks.UsageError(f"{name} needs a value. Received: none. Write {name} VALUE.")
+        values = with_option(StudyConfig, values, key, value if equals else waiting.pop(0))
+    return values
+
+
+def _check_settings(config: StudyConfig) -> None:
+    study = STUDIES[checks.one_of("study", config.study, STUDIES)]
+    if config.settings and not hasattr(study, "Settings"):
+        raise checks.UsageError(
+            f"settings must be empty: the study {config.study} has none of its own. "
+            f"Received: settings={checks.shown(config.settings)}. Remove them."
+        )
+
+
+def _default_output(path: str, suffix: str) -> str:
+    file = Path(path).resolve()
+    plain = file.parent.name in ("configs", "")
+    name = file.stem if plain else f"{file.parent.name}-{file.stem}"
+    return os.path.join("results", f"{name}{suffix}")
 
 
 def parse(parser: ArgumentParser, arguments: list[str], cls, prefix: str = ""):

@@ -6,7 +6,6 @@ file appears whole, each trial's file carries what the oracle knew when it was w
 reload the state is made to agree with the trials' files.
 """
 
-import json
 import os
 import socket
 import time
@@ -21,7 +20,7 @@ from keras_tuner.engine.hyperparameters import Float, Int
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src.distribute import utils as roles
 
-from tfdistill import checks, records
+from tfdistill import checks, records, storage
 
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 # What follows from the trials' files, or is not worth keeping in each of them.
@@ -58,7 +57,7 @@ class Durable:
 
     def save(self) -> None:
         """Write `oracle.json`."""
-        records.write_json(self._get_oracle_fname(), self.get_state())
+        records.write_checked(self._get_oracle_fname(), self.get_state())
 
     def reload(self) -> None:
         """Take up the search in the project's folder."""
@@ -123,7 +122,7 @@ class Durable:
         owners = {name: owner for owner, name in state.pop("ongoing_trials").items()}
         oracle = {key: value for key, value in state.items() if key not in _DERIVED}
         record = {**trial.get_state(), "owner": owners.get(trial.trial_id), "oracle": oracle}
-        records.write_json(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", record)
+        records.write_checked(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", record)
 
 
 class GridOracle(Durable, kt.Oracle):
@@ -259,9 +258,9 @@ def _values(hp) -> list:
 def read(file: Path) -> dict:
     """Return what a JSON file of a search holds; raise `UsageError` if it cannot be read."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        return records.read_checked(file)
+    except storage.DamagedError as error:
         raise checks.UsageError(
-            f"Cannot read the search's file {file}: {checks.first_line(error)} Put the file back, "
-            "or begin anew with overwrite=True."
+            f"Cannot read the search's file {file}: {error.problem}. Put the file back, or begin "
+            "anew: remove the search's folder, or give overwrite=True."
         ) from None

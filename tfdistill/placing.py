@@ -6,9 +6,6 @@ is never written again.
 """
 
 import contextlib
-import errno
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -18,9 +15,11 @@ from pathlib import Path
 
 import filelock
 
-from tfdistill import checks
+from tfdistill import checks, records, storage
+from tfdistill.storage import sha256
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = "Make room, or name another folder with --folder."
+DENIED = "Name another folder with --folder."
 HIDDEN = ".export-"
 CARD = "model_card"
 LOCK = ".lock"
@@ -70,7 +69,7 @@ def new_version(model: Path) -> Iterator[NewVersion]:
     """
     model = Path(model)
     made = _first_missing(model)
-    with explained(model):
+    with storage.explained(model, "for the export", FULL, DENIED):
         model.mkdir(parents=True, exist_ok=True)
         with _alone(model):
             _remove_abandoned(model)
@@ -96,10 +95,10 @@ def files_of(folder: Path) -> dict[str, dict]:
 
 
 def card_of(folder: Path) -> dict | None:
-    """Return the card of a version, None where there is none that can be read."""
+    """Return the card of a version, None where there is none that is as it was written."""
     try:
-        return json.loads((Path(folder) / f"{CARD}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return records.read_checked(Path(folder) / f"{CARD}.json")
+    except storage.DamagedError:
         return None
 
 
@@ -109,30 +108,21 @@ def intact(folder: Path) -> dict | None:
     return card if card and card.get("files") == files_of(folder) else None
 
 
-@contextlib.contextmanager
-def explained(place: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into one line for the user."""
-    try:
-        yield
-    except Exception as error:  # TensorFlow and HDF5 wrap the system's errors in their own
-        number = getattr(error, "errno", None)
-        text = str(error)
-        if number in FULL or "No space left" in text or "Disk quota exceeded" in text:
-            raise checks.UsageError(
-                f"There is no room for the export in {place}. Received: {checks.first_line(error)} "
-                "Make room, or name another folder with --folder."
-            ) from error
-        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)):
-            raise checks.UsageError(
-                f"Cannot write to {place}. Received: {checks.first_line(error)} Name another "
-                "folder with --folder."
-            ) from error
-        raise
+def check(folder: Path) -> None:
+    """Raise if a version with a card has other files than the card lists.
 
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    Raises:
+        DamagedError: One line that names the file.
+    """
+    path = Path(folder) / f"{CARD}.json"
+    if not path.exists():
+        return
+    remedy = "Export the network again: it becomes a new version."
+    listed = records.read_checked(path).get("files", {})
+    found = files_of(folder)
+    for name in sorted(listed.keys() | found.keys()):
+        if listed.get(name) != found.get(name):
+            raise storage.DamagedError(Path(folder) / name, "is not what was exported", remedy)
 
 
 def _is_version(path: Path) -> bool:

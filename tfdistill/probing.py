@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdistill import runtimes
+from tfdistill import runtimes, stopping
 
 
 class ProbeError(RuntimeError):
@@ -56,6 +56,7 @@ class Probe:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             start = time.perf_counter()
             self._process = stack.enter_context(self._started())
+            stopping.CHILDREN.add(self._process)
             stack.callback(self._process.kill)
             self._reply()
             self.startup_seconds = time.perf_counter() - start

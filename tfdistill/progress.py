@@ -11,6 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from tfdistill.records import FINISHED, Record
 
 
+class _Console(Console):
+    """A console that does not end the process in silence where nobody reads its output."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Silent:
     """Shows nothing; the base of the displays, and the default of library calls."""
 
@@ -86,7 +93,7 @@ class Lines(Silent):
     """One line for each finished run and, at most every `every` seconds, for an epoch."""
 
     def __init__(self, console: Console | None = None, every: float = 10.0):
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or _Console(highlight=False, soft_wrap=True)
         self.every = every
         self.places: dict[str, int] = {}
         self.spoken = time.monotonic()
@@ -176,7 +183,7 @@ class Live(Lines):
 
 def display(console: Console | None = None) -> Silent:
     """Return the live display on a terminal, else plain lines."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or _Console(highlight=False, soft_wrap=True)
     return Live(console) if console.is_terminal else Lines(console)
 
 

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tfdistill import checks, storage
 from tfdistill.config import digest
 
 RECORD_FILE = "record.json"
+CHECKSUM = "checksum"
 FINISHED, DIVERGED = "finished", "diverged"
 
 
@@ -46,6 +48,12 @@ class Record:
         versions: Versions of the libraries.
         device: What it was trained on.
         extra: What a kind of run measured besides, as its module says; JSON.
+        files: SHA-256 of the files that the run left beside its record, by name.
+        images: SHA-256 of the images, labels and ids of `train`, `validation` and `test`; empty
+            where the run makes its own.
+        environment: What else its bits follow from: `machine.environment`.
+        needed: The runs that it needed, and that those needed, each after those that it needs:
+            `config` and `weights` of each.
     """
 
     name: str
@@ -66,6 +74,10 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
     extra: dict = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    needed: list[dict] = field(default_factory=list)
 
     @property
     def select(self) -> str:
@@ -117,19 +129,52 @@ def write_json(path: Path, value) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def write_checked(path: Path, value: dict) -> None:
+    """Write JSON as `write_json`, with a checksum of its content under `checksum`."""
+    plain = json.loads(json.dumps(value))
+    write_json(path, {**plain, CHECKSUM: digest(plain)})
+
+
+def read_checked(path: Path) -> dict:
+    """Return what `write_checked` was given; of an earlier version's file, all that it holds.
+
+    Raises:
+        DamagedError: The file cannot be read, or is not what was written.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({line})") from None
+    if not isinstance(value, dict):
+        raise storage.DamagedError(path, "is damaged (it holds no keys and values)")
+    # It is the last key, also where a damaged byte gave it another name.
+    name = next(reversed(value), "")
+    content = {key: kept for key, kept in value.items() if key != name}
+    if (value.get(name) == digest(content)) != (name == CHECKSUM) or CHECKSUM in content:
+        raise storage.DamagedError(path, "is damaged (its checksum is not that of its content)")
+    return content if name == CHECKSUM else value
+
+
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`."""
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+
+    Raises:
+        WriteError: There is no room, or the folder cannot be written; nothing is left behind.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storage.explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def run_folder(study_folder: Path, name: str) -> Path:
@@ -142,15 +187,49 @@ def run_key(config: dict, needed: Iterable[Record]) -> str:
     return digest(config, [[record.name, record.weights, record.key] for record in needed])
 
 
+def to_repeat(needed: Iterable[Record]) -> list[dict]:
+    """Return configuration and weights of runs, each after those that it needed itself."""
+    found: dict[str, dict] = {}
+    for record in needed:
+        for each in record.needed:
+            found.setdefault(each["config"]["name"], each)
+        found[record.name] = {"config": record.config, "weights": record.weights}
+    return list(found.values())
+
+
 def write(folder: Path, record: Record) -> None:
     """Write a run's record into its folder."""
-    write_json(Path(folder) / RECORD_FILE, dataclasses.asdict(record))
+    write_checked(Path(folder) / RECORD_FILE, dataclasses.asdict(record))
 
 
 def read(folder: Path) -> Record | None:
-    """Return the record in a run's folder, None where there is none."""
+    """Return the record in a run's folder, None where there is none.
+
+    Raises:
+        DamagedError: It is not as it was written.
+    """
     path = Path(folder) / RECORD_FILE
-    return Record(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    values = read_checked(path)
+    try:
+        return Record(**values)
+    except TypeError as error:
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({line})") from None
+
+
+def check_files(folder: Path, record: Record) -> None:
+    """Raise `DamagedError` unless the files beside a record are those that it lists."""
+    for name, expected in record.files.items():
+        storage.check_file(Path(folder) / name, expected)
+
+
+def check_beside(path: Path) -> None:
+    """Raise `DamagedError` if a file is another than the record beside it lists."""
+    record = read(Path(path).parent)
+    if record and path.name in record.files:
+        storage.check_file(path, record.files[path.name])
 
 
 def read_all(study_folder: Path) -> list[Record]:

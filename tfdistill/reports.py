@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdistill import storage
 from tfdistill.records import DIVERGED, FINISHED, Record, Table, appearing, frame
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def _facts(records: Sequence[Record]) -> str:
 
 def _configuration(folder: Path) -> str:
     path = folder / CONFIG_FILE
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return storage.unmarked(path).strip() if path.exists() else ""
 
 
 def _versions(records: Sequence[Record]) -> dict[str, str]:

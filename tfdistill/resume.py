@@ -4,21 +4,22 @@ Keras's own BackupAndRestore leaves out the state of random-number generators (s
 afterwards), the history and the best epoch so far, and writes two files that a kill can separate.
 """
 
+import hashlib
 import json
 import math
 import statistics
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from tfdistill import records
+from tfdistill import checks, records, storage
 from tfdistill.progress import Silent
 
 STATE = "state.npz"
+SUM = "sha256"
 
 
 class TrainingState:
@@ -47,6 +48,7 @@ class TrainingState:
         self.epochs_done = 0
         self.histories: list[dict[str, list[float]]] = [{} for _ in self.learners]
         self.failures = [""] * len(self.learners)
+        self.problem = ""
         self._spent = 0.0
         self._began = time.monotonic()
 
@@ -64,15 +66,28 @@ class TrainingState:
         """Epoch (0, 1, ...) of a model's highest validation accuracy, the first of equals."""
         return int(np.argmax(self.histories[place]["val_accuracy"]))
 
-    def restore(self) -> bool:
-        """Take up the last finished epoch of an interrupted training, if there was one."""
-        try:
-            with np.load(self.folder / STATE) as saved:
-                meta = json.loads(str(saved["meta"]))
-                arrays = [saved[f"v{i}"] for i in range(len(self._variables))]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    def restore(self, epochs: int | None = None) -> bool:
+        """Take up the last finished epoch of an interrupted training, if there was one.
+
+        Args:
+            epochs: Where training is to stop; a state beyond it is not used. None means anywhere.
+
+        Returns:
+            Whether there was one that can be used; if it is damaged, `problem` says so.
+        """
+        if not (self.folder / STATE).exists():
             return False
-        if meta["key"] != self.key:
+        try:
+            saved = _load(self.folder / STATE)
+            meta = _meta(self.folder / STATE, saved)
+            if meta["key"] != self.key or epochs is not None and meta["epochs_done"] > epochs:
+                return False
+            arrays = self._fitting(saved)
+            for place, failure in enumerate(meta["failures"]):
+                if not failure:
+                    _load(self._best_file(place))
+        except storage.DamagedError as error:
+            self.problem = f"{error.problem}; the training begins anew"
             return False
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
@@ -101,9 +116,9 @@ class TrainingState:
 
     def load_best(self, place: int) -> None:
         """Give a network its weights of the best epoch."""
-        with np.load(self._best_file(place)) as saved:
-            for i, variable in enumerate(self.networks[place].variables):
-                variable.assign(saved[f"v{i}"])
+        saved = _load(self._best_file(place))
+        for i, variable in enumerate(self.networks[place].variables):
+            variable.assign(saved[f"v{i}"])
 
     def clear(self) -> None:
         """Remove the files, once the results are written; and the folder, if nothing is left."""
@@ -118,8 +133,7 @@ class TrainingState:
 
     def _keep_best(self, place: int) -> None:
         variables = self.networks[place].variables
-        with records.appearing(self._best_file(place)) as path:
-            np.savez(path, **{f"v{i}": v.numpy() for i, v in enumerate(variables)})
+        _save(self._best_file(place), {f"v{i}": v.numpy() for i, v in enumerate(variables)})
 
     @property
     def _variables(self) -> list:
@@ -137,8 +151,15 @@ class TrainingState:
             "seconds": self.seconds,
         }
         arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(self._variables)}
-        with records.appearing(self.folder / STATE) as path:
-            np.savez(path, meta=json.dumps(meta), **arrays)
+        _save(self.folder / STATE, {"meta": np.array(json.dumps(meta)), **arrays})
+
+    def _fitting(self, saved: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the arrays of the variables, in their order."""
+        arrays = [saved.get(f"v{i}") for i in range(len(self._variables))]
+        for variable, array in zip(self._variables, arrays, strict=True):
+            if array is None or array.shape != tuple(variable.shape):
+                raise storage.DamagedError(self.folder / STATE, "is damaged (arrays do not fit)")
+        return arrays
 
 
 class EpochEnd(keras.callbacks.Callback):
@@ -195,3 +216,45 @@ class EpochEnd(keras.callbacks.Callback):
             f"the loss became {loss} in epoch {self.present + 1} of {self.epochs}, step "
             f"{batch + 1}{steps}; lower the learning rate"
         )
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays and the SHA-256 of all of them."""
+    with records.appearing(path) as temporary:
+        np.savez(temporary, **arrays, **{SUM: np.array(_sum(arrays))})
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Return what `_save` was given; of an earlier version's file, all that it holds.
+
+    Raises:
+        DamagedError: The file is missing, or its arrays are not those that were written.
+    """
+    try:
+        with np.load(path) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+    except FileNotFoundError:
+        raise storage.DamagedError(path, "is missing") from None
+    except Exception as error:  # damaged archives and headers raise what they please
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({line})") from None
+    written = arrays.pop(SUM, None)
+    if written is not None and str(written) != _sum(arrays):
+        raise storage.DamagedError(path, "is damaged (its checksum is not that of its content)")
+    return arrays
+
+
+def _meta(path: Path, saved: dict[str, np.ndarray]) -> dict:
+    try:
+        return json.loads(str(saved["meta"]))
+    except (KeyError, ValueError) as error:
+        raise storage.DamagedError(path, f"is damaged ({error})") from None
+
+
+def _sum(arrays: dict[str, np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype.str} {arrays[name].shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()

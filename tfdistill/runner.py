@@ -8,19 +8,25 @@ an error are answered at once.
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 import yaml
 
-from tfdistill import checks, kinds, records, startup
+from tfdistill import checks, kinds, records, startup, storage
 from tfdistill.config import RunConfig, StudyConfig, to_dict
 from tfdistill.progress import Silent
 from tfdistill.records import FINISHED, Record, Table
 from tfdistill.studies import STUDIES
 
 CONFIG_FILE = "config.yaml"
+# Its keys are the user's: those of the default do not belong to it.
+_SPACE = "sweep.space"
+LOCK = ".lock"
+# As `records.appearing` names them.
+_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)(\.\w+)?")
 # Where the results go and what is logged beside them change no result.
 _FREE_KEYS = ("output", "tensorboard", "note", "population", "export")
 
@@ -64,6 +70,10 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
         with alone(folder):
             write_config(config, folder)
             do_runs(config, runs, folder, progress)
+    else:
+        with alone(folder):
+            if not (folder / CONFIG_FILE).exists():
+                write_config(config, folder)
     return [record for run in runs if (record := record_of(run, folder))]
 
 
@@ -110,7 +120,7 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
     if not path.exists():
         return
     # A key that an older version did not write had its default.
-    there = _flat(_comparable(StudyConfig())) | _flat(yaml.safe_load(path.read_text()))
+    there = _flat(_comparable(StudyConfig())) | _flat(_written_config(path))
     here = _flat(_comparable(config))
     different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     different = [key for key in different if key.split(".")[0] not in _FREE_KEYS]
@@ -157,6 +167,9 @@ def do_group(
         for record in found:
             progress.skip(record.name, "finished before")
         return found
+    for run in group:
+        if problem := damage(run, folder):
+            progress.say(f"{problem}; the run is done again")
     progress.begin([run.name for run in group])
     found = training.run_together(group, folder, progress, tensorboard)
     for record in found:
@@ -219,13 +232,32 @@ def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
 
 def finished(run: RunConfig, folder: Path) -> Record | None:
     """Return the record of a run that need not be done again."""
-    record = record_of(run, folder)
-    if record is None:
-        return None
-    needed = [records.read(records.run_folder(folder, name)) for name in run.needs]
-    if None in needed or record.key != records.run_key(to_dict(run), needed):
+    try:
+        record = record_of(run, folder)
+        needed = [records.read(records.run_folder(folder, name)) for name in run.needs]
+        if None in (record, *needed) or record.key != records.run_key(to_dict(run), needed):
+            return None
+        records.check_files(records.run_folder(folder, run.name), record)
+    except storage.DamagedError:
         return None
     return record
+
+
+def damage(run: RunConfig, folder: Path) -> str:
+    """Return what is damaged of a run that was finished; empty, if nothing is."""
+    place = records.run_folder(folder, run.name)
+    try:
+        record = records.read(place)
+        if record:
+            records.check_files(place, record)
+    except storage.DamagedError as error:
+        return error.problem
+    return ""
+
+
+def recorded(run: RunConfig, folder: Path) -> bool:
+    """Return whether a run has a record, of whatever state."""
+    return (records.run_folder(folder, run.name) / records.RECORD_FILE).exists()
 
 
 def record_of(run: RunConfig, folder: Path) -> Record | None:
@@ -233,23 +265,55 @@ def record_of(run: RunConfig, folder: Path) -> Record | None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, name: str = ".lock", wait: bool = False) -> Iterator[None]:
+def alone(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
     """Hold a lock of a study's folder; where another process has it, raise, or wait for it."""
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        held = filelock.FileLock(folder / name).acquire(timeout=-1 if wait else 0)
+        with storage.explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held = filelock.FileLock(folder / name).acquire(timeout=-1 if wait else 0)
     except filelock.Timeout:
         raise checks.UsageError(
             f"Another process is working in {folder}. Wait for it, or choose another --output."
         ) from None
     with held:
+        if name == LOCK:  # in a distributed search others are writing, perhaps on other machines
+            _remove_abandoned(folder)
         yield
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left of files that were to appear."""
+    for path in folder.rglob(".*"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and not _lives(int(found["process"])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def write_config(config: StudyConfig, folder: Path) -> None:
     """Write the configuration into the study's folder."""
     with records.appearing(folder / CONFIG_FILE) as path:
-        path.write_text(yaml.safe_dump(_comparable(config), sort_keys=False))
+        text = yaml.safe_dump(_comparable(config), sort_keys=False)
+        path.write_text(storage.marked(text), encoding="utf-8")
+
+
+def _written_config(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(storage.unmarked(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise storage.DamagedError(path, f"is damaged ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise storage.DamagedError(path, "is damaged (it holds no keys and values)")
+    return values
 
 
 def _comparable(config: StudyConfig) -> dict:
@@ -259,9 +323,8 @@ def _comparable(config: StudyConfig) -> dict:
 def _flat(values: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        inner = isinstance(value, dict) and prefix + key != _SPACE
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return flat
 
 

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -217,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
     _forbid(options.model)
@@ -229,6 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in sys.stdin:
         _reply(replies, _answered(model, json.loads(line)))
     return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    # Loading a model takes long, and only afterwards is it seen that nobody asks any more.
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _forbid(path: Path) -> None:

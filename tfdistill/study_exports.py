@@ -5,10 +5,9 @@ imported only when there is something to do.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
-from tfdistill import deployment, placing, records, startup
+from tfdistill import deployment, placing, records, runner, startup, storage
 from tfdistill.config import SAVED_MODEL, ExportConfig, digest, to_dict
 from tfdistill.model_card import FORMAT_NAMES
 from tfdistill.progress import Silent
@@ -29,15 +28,24 @@ def export_study(folder: Path, config: ExportConfig, progress: Silent | None = N
         progress: Where to say what is being done; None says nothing.
 
     Raises:
-        UsageError: The study has no student, a package is missing, there is no room.
+        UsageError: The study has no student, a package is missing, there is no room, or another
+            process is working in the folder.
         Refused: A format that answers too differently from its network.
     """
     progress = progress or Silent()
     key = _key(folder, config)
-    before = read(folder)
-    if before and before["key"] == key and all(map(_intact, before["exports"])):
+    before = _before(folder, progress)
+    damaged = [place for place in before["exports"] if not _intact(place)]
+    if before["key"] == key and not damaged:
         return
+    for place in damaged:
+        progress.say(f"{place} is missing, damaged or changed; a new version is exported")
     config.check_packages()
+    with runner.alone(folder):
+        _export(folder, config, key, progress)
+
+
+def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> None:
     startup.tensorflow()
     from tfdistill import exporting, subjects
 
@@ -52,19 +60,38 @@ def export_study(folder: Path, config: ExportConfig, progress: Silent | None = N
     expected = exporting.test_images(found[0].images, config.check_images)
     rows = deployment.measure(_forms(found, done), expected.images, expected.labels, progress)
     exports = [str(one.folder) for one in done]
-    records.write_json(folder / DEPLOYMENT_FILE, {"key": key, "exports": exports, "rows": rows})
+    records.write_checked(folder / DEPLOYMENT_FILE, {"key": key, "exports": exports, "rows": rows})
 
 
 def read(folder: Path) -> dict | None:
-    """Return what was measured of a study's exports, None where nothing was."""
+    """Return what was measured of a study's exports, None where nothing was.
+
+    Raises:
+        DamagedError: The file is not as it was written.
+    """
     path = folder / DEPLOYMENT_FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    found = records.read_checked(path)
+    if not {"key", "exports", "rows"} <= set(found):
+        raise storage.DamagedError(path, "is damaged (it is not complete)")
+    return found
 
 
 def tables(folder: Path) -> list[Table]:
     """Return the deployment table of a study's folder, if it has one."""
     found = read(folder)
     return [deployment.table(found["rows"])] if found else []
+
+
+def _before(folder: Path, progress: Silent) -> dict:
+    """Return what an earlier export left, as far as it can be relied on."""
+    try:
+        found = read(folder)
+    except storage.DamagedError as error:
+        progress.say(f"{error.problem}; the exports are measured again")
+        found = None
+    return found or {"key": "", "exports": []}
 
 
 def _key(folder: Path, config: ExportConfig) -> str:

@@ -49,6 +49,17 @@ class StudyTuner(DistillationTuner):
                 runner.do_group(group, self.study_folder, self.shown, self.config.tensorboard)
         return [self._found(of_trial) for of_trial in runs]
 
+    def mend(self) -> None:
+        """Do those runs of ended trials again whose records or weights have been lost since."""
+        newest: dict[str, RunConfig | None] = {}
+        for trial in self.oracle.trials.values():  # one that Hyperband promoted comes later
+            for seed in self.seeds:
+                run = self._run(trial, seed)
+                newest[run.name] = run if trial.status in oracles.ENDED else None
+        for run in filter(None, newest.values()):
+            if runner.damage(run, self.study_folder) or not runner.recorded(run, self.study_folder):
+                runner.do_group([run], self.study_folder, self.shown, self.config.tensorboard)
+
     def _run(self, trial, seed: int) -> RunConfig:
         values = trial.hyperparameters.values
         # A trial that Hyperband promotes goes on with the runs of the one that it was.

@@ -79,6 +79,8 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
         costs = dict.fromkeys(trials.names(config), training.cost(trials.first(config)))
         progress.start(f"{len(costs)} runs in {folder}", costs)
         try:
+            if not worker:
+                tuner.mend()
             tuner.search(verbose=0)
         finally:
             progress.stop()

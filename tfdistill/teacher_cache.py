@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdistill import checks, data, logit_files, logit_reading, machine
+from tfdistill import checks, data, logit_files, logit_reading, machine, storage
 from tfdistill.config import AVERAGES, CacheConfig
 from tfdistill.data import pipeline
 from tfdistill.logit_files import Chunk, Files, Layout, array_hash
@@ -133,8 +133,11 @@ def build(
     if (manifest := logit_files.agreed_manifest(folder, asked)) is not None:
         with contextlib.suppress(logit_files.IncompleteError):
             return TeacherCache(folder, manifest)
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage.explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with logit_files.held(folder, progress):
+        if logit_files.is_damaged(folder):
+            progress.say(f"{folder} has lost or damaged files; their logits are computed again")
         layout = Layout.of(len(teachers), images, settings, cache)
         new = logit_files.new_manifest(asked, layout)
         manifest = logit_files.agreed_manifest(folder, asked) or new

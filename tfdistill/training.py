@@ -6,6 +6,7 @@ for bit on a CPU: images follow from (seed, epoch), and `resume` keeps all that 
 
 import dataclasses
 import importlib.util
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from tfdistill import (
     measuring,
     population,
     records,
+    storage,
 )
 from tfdistill.config import RunConfig, digest, to_dict
 from tfdistill.data import pipeline
@@ -203,6 +205,9 @@ class _Job:
             config=to_dict(config),
             versions=machine.versions(),
             device=machine.device(),
+            images=self.images.hashes,
+            environment=machine.environment(),
+            needed=records.to_repeat(self.needed),
             **values,
         )
         records.write(self.folder, record)
@@ -227,9 +232,11 @@ def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record
         assembled.learners,
         assembled.networks,
     )
-    if state.restore():
-        progress.resume(state.epochs_done, config.training.epochs)
     until = config.stop_epoch or config.training.epochs
+    if state.restore(until):
+        progress.resume(state.epochs_done, config.training.epochs)
+    elif state.problem:
+        progress.say(state.problem)
     if state.epochs_done < until and not state.failed:
         _fit(jobs, assembled, state, logits, until, progress, tensorboard)
     trained = state.seconds / len(jobs)
@@ -306,6 +313,13 @@ def _evaluate(job: _Job) -> Record:
         network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
         found[part], calibration[part] = measuring.figures(network, job.images, job.settings, None)
         weights[part] = weights_hash(network)
+    if not math.isfinite(found["best"]["test_nll"] + found["last"]["test_nll"]):
+        return job.finish(
+            status=records.DIVERGED,
+            message=f"{_named(job.config)} gives NaN or infinite logits; give another network",
+            seconds=time.monotonic() - began,
+            weights=weights,
+        )
     return job.finish(
         **found,
         calibration=calibration[job.config.training.select],
@@ -314,6 +328,10 @@ def _evaluate(job: _Job) -> Record:
         seconds=time.monotonic() - began,
         weights=weights,
     )
+
+
+def _named(config: RunConfig) -> str:
+    return str(config.model.path) if config.model else f"the ensemble of {len(config.members)}"
 
 
 def _untrained(job: _Job, part: str):
@@ -326,7 +344,7 @@ def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Re
     """Measure and save the last and the best weights of a training that took `trained` seconds."""
     began = time.monotonic()
     config, network, learner = job.config, state.networks[place], state.learners[place]
-    found, calibration, weights = {}, {}, {}
+    found, calibration, weights, files = {}, {}, {}, {}
     epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
     taught = None
     if config.teachers:
@@ -340,10 +358,15 @@ def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Re
                 state.load_best(place)
             measured = measuring.figures(learner, job.images, job.settings, taught)
         figures, calibration[part] = measured
+        if not math.isfinite(figures["test_nll"]):
+            # The loss is of the weights before a step, so it does not tell of the last step's.
+            state.fail(place, "the logits became NaN or infinite; lower the learning rate")
+            return _diverged(job, state, place, trained)
         found[part] = {"epoch": epochs[part], **figures}
         weights[part] = weights_hash(network)
         with records.appearing(job.folder / f"{part}.keras") as path:
             network.save(path)
+            files[f"{part}.keras"] = storage.sha256(path)
     return job.finish(
         **found,
         history=state.histories[place],
@@ -352,6 +375,7 @@ def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Re
         flops=flops(network, job.images.input_shape),
         seconds=trained + time.monotonic() - began,
         weights=weights,
+        files=files,
     )
 
 

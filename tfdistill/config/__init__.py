@@ -4,6 +4,7 @@ A `StudyConfig` is what a user writes; a study turns it into `RunConfig`s, one p
 or ensemble to evaluate. Nothing here imports TensorFlow, so a wrong value is answered at once.
 """
 
+from tfdistill.config.building import build, check_keys, with_option
 from tfdistill.config.distillation import (
     AVERAGES,
     CACHE_DTYPES,
@@ -16,7 +17,7 @@ from tfdistill.config.distillation import (
     FeatureConfig,
 )
 from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig
-from tfdistill.config.files import check_keys, digest, of_dict, read_yaml, settings_of, to_dict
+from tfdistill.config.files import digest, of_dict, settings_of, to_dict
 from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.networks import (
     OPTIMIZERS,
@@ -33,6 +34,7 @@ from tfdistill.config.studies import (
     StudyConfig,
     SweepConfig,
 )
+from tfdistill.config.yaml_files import read_yaml
 
 __all__ = [
     "AVERAGES",
@@ -63,10 +65,12 @@ __all__ = [
     "StudyConfig",
     "SweepConfig",
     "TrainingConfig",
+    "build",
     "check_keys",
     "digest",
     "of_dict",
     "read_yaml",
     "settings_of",
     "to_dict",
+    "with_option",
 ]

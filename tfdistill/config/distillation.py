@@ -94,7 +94,8 @@ class DistillationConfig:
         if self.features and self.teacher_view != "same":
             raise checks.UsageError(
                 "Feature losses run the teacher on the student's own view. Received: "
-                f"teacher_view={self.teacher_view!r} beside features. Leave one of them out."
+                f"teacher_view={checks.shown(self.teacher_view)} beside features. "
+                "Leave one of them out."
             )
 
 
@@ -124,6 +125,6 @@ class CacheConfig:
         if (self.top_k is None) != (not self.temperatures):
             raise checks.UsageError(
                 "cache.top_k and cache.temperatures belong together: the mass of the classes left "
-                f"out depends on the temperature. Received: top_k={self.top_k!r}, "
-                f"temperatures={self.temperatures!r}."
+                f"out depends on the temperature. Received: top_k={checks.shown(self.top_k)}, "
+                f"temperatures={checks.shown(self.temperatures)}."
             )

@@ -34,14 +34,14 @@ class ExportConfig:
 
     def __post_init__(self):
         for name in self.formats:
-            checks.one_of("formats", name, FORMATS)
+            checks.one_of("export.formats", name, FORMATS)
         if self.name is not None and not _is_name(self.name):
             raise checks.UsageError(
-                "name must be one folder's name, of letters, digits, dots, hyphens and underscores."
-                f" Received: name={self.name!r}."
+                "export.name must be one folder's name, of letters, digits, dots, hyphens and "
+                f"underscores. Received: export.name={checks.shown(self.name)}."
             )
         if self.check_images is not None:
-            checks.count("check_images", self.check_images)
+            checks.count("export.check_images", self.check_images)
 
     def check_packages(self) -> None:
         """Raise if a package that a format needs is not installed."""

@@ -95,11 +95,30 @@ class DataConfig:
         for name in ("image_size", "input_size", "train_examples", "test_examples"):
             if getattr(self, name) is not None:
                 checks.count(f"data.{name}", getattr(self, name))
+        checks.count("data.split_seed", self.split_seed, minimum=0)
         checks.positive("data.validation", self.validation)
+        if self.validation >= 1 and self.validation % 1:
+            checks.of_type(
+                "data.validation", self.validation, "a share below 1, or a whole number of images"
+            )
         if isinstance(self.normalize, str):
             checks.one_of("data.normalize", self.normalize, NORMALIZATIONS)
-        elif len(self.normalize) != 2:
-            raise checks.UsageError(
-                "data.normalize must be 'measured', 'none' or [mean, deviation]. "
-                f"Received: {self.normalize!r}."
+        elif not _is_normalization(self.normalize):
+            checks.of_type(
+                "data.normalize",
+                self.normalize,
+                "'measured', 'none' or [mean, deviation], each one number or one for each channel",
             )
+
+
+def _is_normalization(pair: list) -> bool:
+    """Return whether it is a mean and a deviation, each a number or a list of numbers."""
+    if len(pair) != 2:
+        return False
+    parts = [part if isinstance(part, list) else [part] for part in pair]
+    try:
+        for number in (number for part in parts for number in part):
+            checks.non_negative("data.normalize", abs(number))
+    except (checks.UsageError, TypeError):
+        return False
+    return all(parts)

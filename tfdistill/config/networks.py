@@ -40,8 +40,8 @@ class ModelConfig:
         checks.one_of("model.outputs", self.outputs, ("auto", "logits", "probabilities"))
         if (self.name == "saved") != (self.path is not None):
             raise checks.UsageError(
-                f"A model named 'saved' needs a path, and only it. Received: name={self.name!r}, "
-                f"path={self.path!r}."
+                "A model named 'saved' needs a path, and only it. "
+                f"Received: name={checks.shown(self.name)}, path={checks.shown(self.path)}."
             )
 
 
@@ -90,6 +90,8 @@ class TrainingConfig:
     def __post_init__(self):
         for name in ("epochs", "batch_size", "steps_per_execution"):
             checks.count(f"training.{name}", getattr(self, name))
+        for epoch in self.milestones:
+            checks.count("training.milestones", epoch)
         checks.one_of("training.optimizer", self.optimizer, OPTIMIZERS)
         checks.one_of("training.schedule", self.schedule, SCHEDULES)
         checks.one_of("training.jit", self.jit, ("auto", "on", "off"))

@@ -1,21 +1,23 @@
 """Decoded arrays kept on disk, so that the second process that reads a source starts quickly.
 
 An entry is a folder of .npy files under $TFDISTILL_CACHE (default ~/.cache/tfdistill), named by a
-hash of everything that it was made from. Its list of file sizes is written last; an entry that does
-not fit its list is made again.
+hash of everything that it was made from. Its list with the files' SHA-256 is written last; an entry
+that does not fit its list is made again.
 """
 
-import json
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from tfdistill import records
+from tfdistill import records, storage
 from tfdistill.config import digest
 
 LIST = "complete.json"
+LOGGER = logging.getLogger("tfdistill")
 
 
 def folder() -> Path:
@@ -42,9 +44,10 @@ def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
         arrays = read()
         try:
             _keep(entry, arrays)
-        except OSError:
+        except (OSError, storage.WriteError) as error:
             # A full or read-only disk costs the time to decode again, not the run.
-            return arrays
+            shutil.rmtree(entry, ignore_errors=True)
+            LOGGER.warning("Decoded images are not kept, only used: %s", error)
     return arrays
 
 
@@ -55,20 +58,31 @@ def fingerprint(paths: Iterable[Path]) -> list[list]:
 
 
 def _open(entry: Path) -> dict[str, np.ndarray] | None:
+    if not (entry / LIST).exists():
+        return None
     try:
-        sizes = json.loads((entry / LIST).read_text())
-        if any((entry / name).stat().st_size != size for name, size in sizes.items()):
-            return None
-        return {Path(name).stem: np.load(entry / name, mmap_mode="r") for name in sizes}
-    except (OSError, ValueError):
+        listed = records.read_checked(entry / LIST)
+        for name, known in listed.items():
+            _check(entry / name, known)
+        return {Path(name).stem: np.load(entry / name, mmap_mode="r") for name in listed}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        problem = getattr(error, "problem", f"{entry} is damaged")
+        LOGGER.warning("%s; the images are decoded again.", problem)
         return None
 
 
+def _check(path: Path, known: int | dict) -> None:
+    if isinstance(known, dict):
+        storage.check_file(path, known["sha256"])
+    elif path.stat().st_size != known:  # of an earlier version, which noted sizes alone
+        raise storage.DamagedError(path, "is damaged (it has another size)")
+
+
 def _keep(entry: Path, arrays: dict[str, np.ndarray]) -> None:
-    sizes = {}
+    listed = {}
     for name, array in arrays.items():
         path = entry / f"{name}.npy"
         with records.appearing(path) as temporary:
             np.save(temporary, array)
-            sizes[path.name] = temporary.stat().st_size
-    records.write_json(entry / LIST, sizes)
+            listed[path.name] = {"sha256": storage.sha256(temporary)}
+    records.write_checked(entry / LIST, listed)

@@ -6,7 +6,9 @@ teacher logits are looked up by it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -76,6 +78,12 @@ class Dataset:
     std: tuple[float, ...]
     input_size: int | None = None
 
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the images, labels and ids of `train`, `validation` and `test`."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: _sha256(examples) for name, examples in parts.items()}
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -86,3 +94,11 @@ class Dataset:
         """`(height, width, channels)` of the images that networks see."""
         height, width, channels = self.train.images.shape[1:]
         return (self.input_size or height, self.input_size or width, channels)
+
+
+def _sha256(examples: Examples) -> str:
+    found = hashlib.sha256()
+    for array in (examples.images, examples.labels, examples.ids):
+        found.update(f"{array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfdistill import checks
 from tfdistill.config import DataConfig
-from tfdistill.data import disk_cache, images, splits
+from tfdistill.data import disk_cache, headers, images, splits
 from tfdistill.data.examples import Examples, Source
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -64,12 +64,19 @@ def _examples(root: Path, classes: tuple[str, ...], config: DataConfig) -> Examp
     key["files"] = disk_cache.fingerprint(paths)
 
     def decode():
-        data = [path.read_bytes() for path in paths]
+        data = [_contents(path) for path in paths]
         pixels = images.decode(data, lambda at: str(paths[at]), 3, config.image_size)
         return {"images": pixels}
 
     labels = np.repeat(np.arange(len(classes)), list(map(len, files)))
     return Examples.numbered(disk_cache.cached(key, decode)["images"], labels)
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return headers.contents(path)
+    except headers.ImageError as error:
+        raise images.unreadable(str(path), str(error)) from None
 
 
 def _files(folder: Path) -> list[Path]:

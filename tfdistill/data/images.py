@@ -1,10 +1,14 @@
-"""Encoded images to arrays: decoded in parallel, brought to one size, named where that fails."""
+"""Encoded images to arrays: decoded in parallel, brought to one size, named where that fails.
+
+Every header is looked at first, so that no file unpacks to more than its share of memory.
+"""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tfdistill import checks
+from tfdistill.data import headers
 
 CHUNK = 512
 PARALLEL = 2
@@ -25,10 +29,12 @@ def decode(
         `[n, height, width, channels]` uint8.
 
     Raises:
-        UsageError: A file cannot be read, or sizes differ and `size` is None.
+        UsageError: A file cannot be read, is too large or too narrow, or sizes differ and `size` is
+            None.
     """
     import tensorflow as tf
 
+    encoded = [_checked(data, at, name_of, channels, size) for at, data in enumerate(encoded)]
     try:
         with tf.device("CPU"):
             return _gathered(_batches(encoded, channels, size), len(encoded))
@@ -49,6 +55,26 @@ def fit(images: np.ndarray, size: int | None) -> np.ndarray:
 
 class _MixedSizes(Exception):
     pass
+
+
+def _checked(
+    data: bytes, at: int, name_of: Callable[[int], str], channels: int, size: int | None
+) -> bytes:
+    try:
+        _, decodable = headers.checked(data, channels)
+        if size is not None:
+            headers.check_sides(headers.sides(data), size)
+        return decodable
+    except headers.ImageError as error:
+        raise unreadable(name_of(at), str(error)) from None
+
+
+def unreadable(name: str, problem: str) -> checks.UsageError:
+    """Return the error for an image that cannot be trained on."""
+    return checks.UsageError(
+        f"Cannot read the image {name}: {problem} Give a whole JPEG, PNG, BMP or GIF file, or "
+        "remove it."
+    )
 
 
 def _batches(encoded: Sequence[bytes], channels: int, size: int | None):
@@ -110,10 +136,7 @@ def _diagnosis(encoded: Sequence[bytes], name_of: Callable, channels: int) -> Ex
         try:
             image = tf.io.decode_image(data, channels=channels, expand_animations=False)
         except tf.errors.InvalidArgumentError:
-            return checks.UsageError(
-                f"Cannot read the image {name_of(place)}. Give a whole JPEG, PNG, BMP or GIF file, "
-                f"or remove it."
-            )
+            return unreadable(name_of(place), "It is damaged or cut short.")
         sizes.setdefault(tuple(image.shape[:2]), name_of(place))
     found = ", ".join(f"{h}x{w} ({name})" for (h, w), name in list(sizes.items())[:2])
     return checks.UsageError(

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from tfdistill import checks
 from tfdistill.config import DataConfig
-from tfdistill.data import prepared
+from tfdistill.data import headers, prepared
 from tfdistill.data.examples import Source
 
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-160.tgz"
@@ -69,11 +69,11 @@ class Imagewoof(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, files, part):
+        # Members are read, never extracted: what their paths and links say reaches no file.
         for name, file in files:
-            path = PurePath(name)
-            if path.suffix == ".JPEG" and path.parts[-3] == part and path.parts[-2] in BREEDS:
-                label = BREEDS[path.parts[-2]]
-                yield path.name, {"image": io.BytesIO(file.read()), "label": label}
+            *_, folder, breed, file_name = ("", "", "", *PurePath(name).parts)
+            if file_name.endswith(".JPEG") and folder == part and breed in BREEDS:
+                yield file_name, {"image": io.BytesIO(_image(name, file)), "label": BREEDS[breed]}
 
 
 def read(config: DataConfig, _: str = "") -> Source:
@@ -87,6 +87,17 @@ def read(config: DataConfig, _: str = "") -> Source:
         _prepare(folder, config.archive)
     builder = tfds.core.read_only_builder.builder_from_files("imagewoof", data_dir=folder)
     return prepared.read_builder(builder, config.image_size or IMAGE_SIZE)
+
+
+def _image(name: str, file) -> bytes:
+    data = file.read(headers.MAX_BYTES + 1)
+    try:
+        if len(data) > headers.MAX_BYTES:
+            raise headers.ImageError(f"It is larger than {headers.MAX_BYTES // 2**20} MB.")
+        headers.checked(data, 3)
+    except headers.ImageError as error:
+        raise checks.UsageError(f"The member {checks.shown(name)} is no image: {error}") from None
+    return data
 
 
 def _prepare(folder: str, archive: str | None) -> None:

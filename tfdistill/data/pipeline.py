@@ -110,7 +110,9 @@ def training_batches(
 
         return _in_batches(order, settings.batch_size, batch)
 
-    return _served(tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch))
+    batches = _served(tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch))
+    batches.teacher_logits = teacher_logits  # `_rows_of` does not keep them
+    return batches
 
 
 def view_batches(
@@ -233,8 +235,12 @@ def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _rows_of(teacher_logits: np.ndarray, view: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    # TensorFlow keeps every `read` as long as the process lives, and with it would keep the logits
+    # and the open file that they are read from.
+    logits = weakref.ref(teacher_logits)
+
     def read(number: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        return np.asarray(teacher_logits[number, wanted], np.float32)
+        return np.asarray(logits()[number, wanted], np.float32)
 
     rows = tf.numpy_function(read, [view, ids], tf.float32)
     return tf.ensure_shape(rows, (None, teacher_logits.shape[-1]))

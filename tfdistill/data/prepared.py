@@ -60,8 +60,11 @@ def read_builder(builder, size: int | None) -> Source:
     key = {"tfds": builder.info.full_name, "splits": splits, "size": size}
     key["files"] = disk_cache.fingerprint(Path(builder.data_dir).iterdir())
     arrays = disk_cache.cached(key, lambda: _read_splits(builder, splits, size))
+    names = tuple(builder.info.features[label].names)
+    for part, split in splits.items():
+        _check_labels(builder, split, arrays[f"{part}_labels"], len(names))
     return Source(
-        class_names=tuple(builder.info.features[label].names),
+        class_names=names,
         train=Examples(*(arrays[f"train_{part}"] for part in ("images", "labels", "ids"))),
         test=Examples.numbered(arrays["test_images"], arrays["test_labels"]),
     )
@@ -88,6 +91,16 @@ def _test_split(builder) -> str:
             f"Received: {', '.join(builder.info.splits)}."
         )
     return held
+
+
+def _check_labels(builder, split: str, labels: np.ndarray, classes: int) -> None:
+    smallest, largest = int(labels.min()), int(labels.max())
+    if smallest < 0 or largest >= classes:
+        raise checks.UsageError(
+            f"The data set {builder.name!r} has labels outside 0..{classes - 1} in its split "
+            f"{split!r}. Received: labels from {smallest} to {largest}; -1 marks images without a "
+            "label. Give a set whose images are all labelled."
+        )
 
 
 def _read_splits(builder, splits: dict[str, str], size: int | None) -> dict[str, np.ndarray]:

@@ -124,6 +124,11 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConf
 
 
 def _assembled(source: Source, config: DataConfig, name: str | None = None) -> Dataset:
+    if len(source.class_names) < 2:
+        raise checks.UsageError(
+            "Classification needs images of at least two classes. Received: "
+            f"{', '.join(source.class_names)} alone. Add images of another class."
+        )
     train, validation = splits.training_and_validation(source, config)
     training = source.train.take(train)
     mean, std = _normalization(training.images, config.normalize)

@@ -1,0 +1,177 @@
+"""Studies that are killed, stopped and started again: real processes, real signals."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from tfdistill import records
+
+CONFIG = {
+    "study": "single",
+    "seeds": [0],
+    "data": {"source": "digits", "validation": 100, "train_examples": 96},
+    "teacher": {"name": "cnn2", "width": 0.125},
+    "training": {"epochs": 2, "batch_size": 32},
+}
+DEADLINE = 240
+DAYS = 3 * 86400
+GOES_ON = "The same command goes on where this one stopped."
+# Signals come while Python does not run its handlers, or while a library swallows what they raise.
+DEAF = {
+    "native code": """
+mutex = ctypes.create_string_buffer(64)
+ctypes.CDLL(None).pthread_mutex_lock(mutex)
+ctypes.CDLL(None).pthread_mutex_lock(mutex)
+""",
+    "a library": """
+while True:
+    try:
+        time.sleep(1)
+    except KeyboardInterrupt:
+        pass
+""",
+}
+PROGRAM = """
+import ctypes, subprocess, sys, time
+from tfdistill import progress, stopping
+
+def work():
+    child = subprocess.Popen(["sleep", "1000"], stderr=subprocess.DEVNULL)
+    stopping.CHILDREN.add(child)
+    print(child.pid, flush=True)
+    exec(sys.argv[1])
+
+sys.exit(stopping.run(work, "The same command goes on."))
+"""
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell starts what is in the background with Ctrl-C ignored, and processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def start(*command):
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def tfdistill(folder):
+    return start("-m", "tfdistill", "run", folder.parent / "tiny.yaml", "--output", folder)
+
+
+def stopped_at(process, line, number):
+    """Send a signal to the process group after a line of output; return status and errors."""
+    assert any(line in text for text in process.stdout)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=DEADLINE)
+    return process.returncode, errors
+
+
+def finished(folder):
+    process = tfdistill(folder)
+    output, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, errors
+    return output
+
+
+def results(folder):
+    """Return what a user reads of a study, without durations."""
+    with open(folder / "results.csv", newline="") as file:
+        rows = [{**row, "seconds": None} for row in csv.DictReader(file)]
+    found = records.read_all(folder)
+    return rows, [(run.key, run.weights, run.history, run.best, run.last) for run in found]
+
+
+def written(folder):
+    paths = [*folder.glob("runs/*/*.keras"), *folder.glob("runs/*/record.json")]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    tables = finished(whole).partition("Test accuracy  ")[2].partition("Report:")[0]
+
+    stopped_at(tfdistill(folder), "[1/3] teacher: test accuracy", signal.SIGKILL)
+    first = written(folder)
+    assert first.keys() >= {folder / "runs" / "teacher" / "record.json"}
+    status, errors = stopped_at(tfdistill(folder), "[2/3] alone-0: test accuracy", signal.SIGINT)
+    assert (status, errors) == (130, f"tfdistill: stopped by Ctrl-C. {GOES_ON}\n")
+    teacher = {path: stat for path, stat in written(folder).items() if path in first}
+    assert teacher == first
+    for path in folder.rglob("*"):  # as if the clock had been set back since
+        os.utime(path, (time.time() + DAYS, time.time() + DAYS))
+    before = written(folder)
+    (folder / "runs" / ".left.999999999.npz").write_text("of a killed process")
+
+    assert tables in finished(folder)
+    assert tables.count("\n") > 5
+    assert results(folder) == results(whole)
+    assert before.items() <= written(folder).items()
+    assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
+
+
+def test_sigterm_is_heard_while_tensorflow_starts(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    process = tfdistill(tmp_path / "out")
+    status, errors = stopped_at(process, "Starting TensorFlow", signal.SIGTERM)
+    assert (status, errors) == (143, f"tfdistill: stopped by SIGTERM. {GOES_ON}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("deaf", DEAF.values(), ids=list(DEAF))
+def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
+    process = start("-c", PROGRAM, deaf)
+    child = int(process.stdout.readline())
+    for _ in range(3):  # an impatient user
+        process.send_signal(number)
+    output, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 128 + number
+    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+    assert errors == f"tfdistill: stopped by {name}. The same command goes on.\n"
+    wait_until_gone(child)
+
+
+def wait_until_gone(process):
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{process}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except OSError:
+            return
+    raise AssertionError(f"{process} is still there")
+
+
+def test_output_that_nobody_reads_is_no_error_of_python():
+    process = start("-m", "tfdistill", "--help")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(DEADLINE) == 128 + signal.SIGPIPE
+
+
+def test_a_long_command_that_nobody_listens_to_says_how_to_go_on():
+    process = start("-c", PROGRAM, "while True: progress.display().say('one more epoch')")
+    child = int(process.stdout.readline())
+    process.stdout.close()
+    said = "tfdistill: nobody reads the output any more. The same command goes on.\n"
+    assert process.stderr.read() == said
+    assert process.wait(DEADLINE) == 128 + signal.SIGPIPE
+    os.kill(child, signal.SIGKILL)

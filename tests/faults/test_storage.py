@@ -1,0 +1,268 @@
+"""Full, read-only and damaged disks: real file systems, real files, the same result in the end."""
+
+import json
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from tfdistill import measuring, records, storage
+from tfdistill.cli import main
+from tfdistill.config import DataConfig
+from tfdistill.data import disk_cache, load
+from tfdistill.models.fingerprint import weights_hash
+from tfdistill.resume import TrainingState
+
+CONFIG = {
+    "study": "single",
+    "seeds": [0],
+    "data": {"source": "digits", "validation": 100, "train_examples": 100, "test_examples": 100},
+    "teacher": {"name": "cnn2", "width": 0.125},
+    "training": {"epochs": 2, "batch_size": 50, "learning_rate": 0.02},
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished study of a teacher, a student alone and a taught one."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert run(folder / "study.yaml", folder / "out") == 0
+    return folder
+
+
+@pytest.fixture
+def copied(study, tmp_path):
+    """A copy of the study's results that may be damaged."""
+    shutil.copytree(study / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def run(config, output, *more):
+    return main(["run", str(config), "--output", str(output), *more])
+
+
+def flip(path, place):
+    """Flip the lowest bit of a byte: that of the digit 3 makes it a 2."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def results(folder):
+    """Return what must not depend on faults: figures, keys and the weights as they lie."""
+    found = {}
+    for record in records.read_all(folder):
+        run_folder = records.run_folder(folder, record.name)
+        for part in ("best", "last"):
+            network = keras.saving.load_model(run_folder / f"{part}.keras", compile=False)
+            assert weights_hash(network) == record.weights[part]
+        found[record.name] = (record.key, record.weights, record.best, record.last, record.history)
+    return found
+
+
+def errors_of(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+
+
+class TestFullDisk:
+    def test_every_write_that_fails_is_one_line_and_the_command_goes_on(self, study, disk, capsys):
+        full = disk("2m")
+        filler, out = full / "filler", full / "out"
+        filler.write_bytes(bytes(2**21 - 2**15))
+        folders = []
+        while status := run(study / "study.yaml", out, "--tensorboard", "true"):
+            (error,) = errors_of(capsys)
+            assert status == 2 and error.count("There is no room in") == 1, error
+            folders.append(error.partition("no room in ")[2].partition(". Received")[0])
+            assert not list(out.glob("**/.*.[0-9]*.*")), "a half-written file was left"
+            assert filler.stat().st_size, "there is room, but the study fails"
+            with filler.open("r+b") as file:
+                file.truncate(max(0, filler.stat().st_size - 2**17))
+        assert results(out) == results(study / "out")
+        assert any("/runs/" in folder for folder in folders), folders
+
+    def test_decoded_images_need_no_room(self, disk, monkeypatch, caplog):
+        folder = disk()
+        monkeypatch.setenv("TFDISTILL_CACHE", str(folder / "decoded"))
+        made = np.arange(2**21, dtype="uint8")
+        found = disk_cache.cached({"of": "zeros"}, lambda: {"images": made})
+        assert found["images"] is made
+        assert "no room" in caplog.text
+        assert not list(folder.glob("decoded/*"))
+
+    def test_stored_logits_need_room_that_is_checked_before(self, study, disk, capsys):
+        full = disk("2m")
+        shutil.copytree(study / "out", full / "out")
+        shutil.rmtree(full / "out/cache")
+        shutil.rmtree(full / "out/runs/distilled-0")
+        with pytest.raises(OSError, match="No space"):
+            (full / "filler").write_bytes(bytes(2**22))
+        assert run(study / "study.yaml", full / "out") == 2
+        (error,) = errors_of(capsys)
+        assert "no room in" in error or "are free" in error
+        (full / "filler").unlink()
+        assert run(study / "study.yaml", full / "out") == 0
+        assert results(full / "out") == results(study / "out")
+
+
+def test_a_read_only_folder_is_one_line_before_anything_is_trained(study, disk, capsys):
+    folder = disk("2m")
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    assert run(study / "study.yaml", folder / "out") == 2
+    said = capsys.readouterr()
+    assert "Cannot write to" in said.err and str(folder) in said.err
+    assert "teacher" not in said.out + said.err.replace("error", "")
+
+
+class TestFinishedStudy:
+    @pytest.mark.parametrize(
+        "name, fault",
+        [
+            ("last.keras", lambda path: flip(path, path.stat().st_size // 2)),
+            ("best.keras", lambda path: path.unlink()),
+            ("record.json", lambda path: path.write_bytes(path.read_bytes()[:-9])),
+        ],
+        ids=["a bit of last.keras", "no best.keras", "half of record.json"],
+    )
+    def test_a_damaged_run_is_done_again_with_the_same_result(
+        self, study, copied, capsys, name, fault
+    ):
+        fault(copied / "runs/alone-0" / name)
+        assert run(study / "study.yaml", copied) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "the run is done again" in said and said.count("done again") == 1
+        assert results(copied) == results(study / "out")
+
+    def test_a_changed_digit_of_a_record_is_noticed(self, copied):
+        path = copied / "runs/alone-0/record.json"
+        text = path.read_text()
+        place = text.index('"test_accuracy": 0.') + len('"test_accuracy": 0.')
+        flip(path, place)
+        assert json.loads(path.read_text())["best"] != json.loads(text)["best"]
+        with pytest.raises(storage.DamagedError, match=r"record\.json is damaged .*checksum"):
+            records.read(path.parent)
+
+    def test_reports_refuse_a_damaged_record(self, copied, capsys):
+        flip(copied / "runs/alone-0/record.json", 40)
+        assert main(["report", str(copied)]) == 2
+        assert "record.json is damaged" in errors_of(capsys)[0]
+
+    def test_tables_and_the_configuration_are_written_anew(self, study, copied):
+        for name in ("results.csv", "report.html"):
+            (copied / name).write_text("damaged")
+        (copied / "config.yaml").unlink()
+        assert run(study / "study.yaml", copied) == 0
+        before, after = ((f / "results.csv").read_text() for f in (study / "out", copied))
+        assert before == after
+        assert (copied / "config.yaml").read_bytes() == (study / "out/config.yaml").read_bytes()
+        assert "damaged" not in (copied / "report.html").read_text()
+
+    @pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
+    def test_a_damaged_configuration_is_refused_or_not_used(self, study, copied, capsys, place):
+        path = copied / "config.yaml"
+        flip(path, int(place * path.stat().st_size))
+        status = run(study / "study.yaml", copied)
+        if place == 0.0:  # the mark of the checksum itself: the rest is as it was
+            assert status in (0, 2)
+        else:
+            assert status == 2 and "config.yaml is damaged" in errors_of(capsys)[0]
+
+
+class TestEarlierVersions:
+    def test_records_and_networks_without_checksums_are_used_and_weights_compared(self, copied):
+        folder = copied / "runs/alone-0"
+        values = json.loads((folder / "record.json").read_text())
+        del values["checksum"], values["files"]
+        (folder / "record.json").write_text(json.dumps(values))
+        images = load(DataConfig(**CONFIG["data"]))
+        network = measuring.load_network(copied, "alone-0", images)
+        assert weights_hash(network) == values["weights"]["last"]
+        network.set_weights([2 * weight for weight in network.get_weights()])
+        network.save(folder / "last.keras")
+        with pytest.raises(storage.DamagedError, match="other weights"):
+            measuring.load_network(copied, "alone-0", images, "last")
+
+    def test_a_configuration_without_a_checksum_is_read(self, study, copied):
+        text = (copied / "config.yaml").read_text()
+        (copied / "config.yaml").write_text(text.partition("\n")[2])
+        assert run(study / "study.yaml", copied) == 0
+
+    def test_a_list_of_decoded_images_with_sizes_alone_is_read(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TFDISTILL_CACHE", str(tmp_path))
+        disk_cache.cached({}, lambda: {"images": np.arange(9)})
+        (path,) = tmp_path.glob("*/images.npy")
+        sizes = {path.name: path.stat().st_size}
+        (path.parent / disk_cache.LIST).write_text(json.dumps(sizes))
+        assert (disk_cache.cached({}, dict)["images"] == np.arange(9)).all()
+
+
+class TestTrainingState:
+    @pytest.fixture
+    def state(self, tmp_path):
+        network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        network.compile("adam", "mse")
+        network.optimizer.build(network.trainable_variables)
+        state = TrainingState(tmp_path, "key", [network], [network])
+        state.finish_epoch([{"val_accuracy": 0.5}])
+        return state
+
+    @pytest.mark.parametrize("name", ["state.npz", "best-0.npz"])
+    def test_no_flipped_bit_changes_what_is_taken_up(self, state, name):
+        expected = weights_hash(state.networks[0])
+        path = state.folder / name
+        whole, noticed = path.read_bytes(), 0
+        places = np.random.default_rng(0).choice(len(whole), 150, replace=False)
+        for place in places:
+            flip(path, place)
+            state.problem = ""
+            if state.restore():
+                state.load_best(0)
+                assert weights_hash(state.networks[0]) == expected
+            else:
+                noticed += 1
+                assert f"{name} is" in state.problem and "begins anew" in state.problem
+            path.write_bytes(whole)
+        assert noticed > 100
+
+    def test_a_lost_file_of_best_weights_is_noticed(self, state):
+        (state.folder / "best-0.npz").unlink()
+        assert not state.restore()
+        assert "best-0.npz is missing" in state.problem
+
+    def test_a_state_beyond_the_last_epoch_is_not_used(self, state):
+        assert not state.restore(epochs=0)
+        assert state.restore(epochs=1)
+
+    def test_a_state_of_an_earlier_version_is_used(self, state):
+        path = state.folder / "state.npz"
+        with np.load(path) as saved:
+            arrays = {name: saved[name] for name in saved.files if name != "sha256"}
+        np.savez(path, **arrays)
+        assert state.restore()
+
+
+def test_no_flipped_bit_of_decoded_images_is_seen(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TFDISTILL_CACHE", str(tmp_path))
+    pixels = np.arange(200, dtype="uint8")
+
+    def read():
+        return {"images": pixels}
+
+    disk_cache.cached({}, read)
+    files = [*tmp_path.glob("*/*")]
+    assert len(files) == 2
+    for path in files:
+        for place in range(0, path.stat().st_size, 7):
+            flip(path, place)
+            assert (disk_cache.cached({}, read)["images"] == pixels).all()
+    assert "images.npy is damaged" in caplog.text
+
+
+def test_a_plan_names_a_damaged_run_as_to_do(study, copied, capsys):
+    flip(copied / "runs/alone-0/last.keras", 100)
+    assert run(study / "study.yaml", copied, "--dry-run") == 0
+    assert capsys.readouterr().out.count("to do") == 1

@@ -1,0 +1,156 @@
+"""Files on a disk that fills up, cannot be written or loses bytes: what is said, what is noticed.
+
+Every file that a later command relies on carries the SHA-256 of its content, or stands with it in
+one that does. A file of an earlier version, without one, is taken as it is.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfdistill import checks
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+# The last is how NumPy words it, without a number.
+_FULL_TEXTS = ("No space left", "Disk quota exceeded", " requested and ")
+_DENIED_TEXTS = ("Read-only file system", "Permission denied")
+MARK = "# sha256 of what follows: "
+
+
+class WriteError(checks.UsageError):
+    """A folder without room, or one that cannot be written."""
+
+
+class DamagedError(checks.UsageError):
+    """A file that is missing or not as it was written.
+
+    Args:
+        path: The file.
+        problem: What is wrong with it, to stand after its name.
+        remedy: A sentence that says what to do.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        problem: str,
+        remedy: str = "Give the study's command again: what is damaged is made again.",
+    ):
+        self.problem = f"{path} {problem}"
+        super().__init__(f"{self.problem}. {remedy}")
+
+
+@contextlib.contextmanager
+def explained(
+    place: Path,
+    content: str = "",
+    full: str = "Make room and give the same command again: it goes on.",
+    denied: str = "Make it writable, or choose another folder.",
+) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into one line for the user.
+
+    Args:
+        place: The folder that is written into.
+        content: For what there is no room, as `for the export`.
+        full: A sentence: what to do where there is no room.
+        denied: A sentence: what to do where nothing can be written.
+
+    Raises:
+        WriteError: Instead of the system's error.
+
+    Example:
+        >>> with explained(folder):
+        ...     (folder / "figures.txt").write_text(text)
+    """
+    try:
+        yield
+    except checks.UsageError:
+        raise
+    except Exception as error:  # TensorFlow and HDF5 wrap the system's errors in their own
+        line = problem(error, place, content, full, denied)
+        if line is None:
+            raise
+        raise WriteError(line) from error
+
+
+def problem(
+    error: Exception, place: Path | None = None, content: str = "", full: str = "", denied: str = ""
+) -> str | None:
+    """Return one line about an error of the disk, None of any other error.
+
+    Args:
+        error: What was raised.
+        place, content, full, denied: As of `explained`; without a place, the error's own.
+    """
+    if not isinstance(error, OSError) and place is None:
+        return None
+    number, text = getattr(error, "errno", None), str(error)
+    where = place or getattr(error, "filename", None) or "a temporary folder"
+    received = f"{where}. Received: {checks.first_line(error)}"
+    if number in FULL or any(part in text for part in _FULL_TEXTS):
+        wanted = f"{content} " if content else ""
+        return f"There is no room {wanted}in {received} {full or 'Make room.'}"
+    if number in DENIED or any(part in text for part in _DENIED_TEXTS):
+        return f"Cannot write to {received} {denied or 'Make it writable.'}"
+    return None
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Raise `DamagedError` unless a file's SHA-256 is `expected`."""
+    try:
+        found = path.stat()
+        same = _sum_of(str(path), found.st_size, found.st_mtime_ns, found.st_ino) == expected
+    except FileNotFoundError:
+        raise DamagedError(path, "is missing") from None
+    except OSError as error:
+        raise DamagedError(path, f"cannot be read ({error.strerror})") from None
+    if not same:
+        raise DamagedError(path, "is damaged (its SHA-256 is not that of the record)")
+
+
+def marked(text: str) -> str:
+    """Return a text with its SHA-256 in a comment before it."""
+    return f"{MARK}{_sum_of_text(text)}\n{text}"
+
+
+def unmarked(path: Path) -> str:
+    """Return a text file's content without the comment of `marked`.
+
+    Raises:
+        DamagedError: It is not the text that was written, or no text.
+    """
+    remedy = "Remove it and give the study's command again: it is written anew."
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        line = checks.first_line(error).rstrip(".")
+        raise DamagedError(path, f"cannot be read ({line})", remedy) from None
+    if not text.startswith(MARK):
+        return text
+    mark, _, content = text.partition("\n")
+    if mark != MARK + _sum_of_text(content):
+        raise DamagedError(path, "is damaged (it is not what was written)", remedy)
+    return content
+
+
+@functools.lru_cache(maxsize=4096)
+def _sum_of(path: str, size: int, changed: int, number: int) -> str:
+    # A study looks at each of its files several times.
+    return sha256(Path(path))
+
+
+def _sum_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
