@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfdistill import checks, placing
+from tfdistill import checks, placing, records
 
 # Reads every version that it sees, again and again, as a server that watches the folder does.
 READER = """
@@ -118,3 +118,35 @@ def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
         placing.new_version(tmp_path / "model"),
     ):
         pass
+
+
+class TestCheck:
+    @pytest.fixture
+    def version(self, tmp_path):
+        with placing.new_version(tmp_path / "model") as new:
+            (new.folder / "saved_model.pb").write_bytes(b"graph")
+            (new.folder / "model.onnx").write_bytes(b"other")
+            card = {"files": placing.files_of(new.folder)}
+            records.write_checked(new.folder / "model_card.json", card)
+        return new.placed
+
+    def test_what_was_exported_passes_also_without_other_formats(self, version):
+        placing.check(version)
+        placing.check(version / "model.onnx")
+        (version / "model.onnx").unlink()
+        placing.check(version)
+
+    def test_changed_and_missing_files_are_named(self, version):
+        (version / "model.onnx").write_bytes(b"0ther")
+        with pytest.raises(checks.UsageError, match="model.onnx is not what was exported"):
+            placing.check(version / "model.onnx")
+        placing.check(version)
+        (version / "saved_model.pb").unlink()
+        with pytest.raises(checks.UsageError, match="saved_model.pb is not what was exported"):
+            placing.check(version)
+
+    def test_a_damaged_card_is_named(self, version):
+        card = version / "model_card.json"
+        card.write_text(card.read_text().replace('"bytes": 5', '"bytes": 6', 1))
+        with pytest.raises(checks.UsageError, match="model_card.json is damaged.*Export the"):
+            placing.check(version)

@@ -153,8 +153,8 @@ class TestModels:
         [
             ("labels.txt", "one\ntwo\n", "3 classes apart and has 2 names"),
             ("labels.txt", b"\xff\xfe\n", "labels.txt cannot be read"),
-            ("model_card.json", "{", "model_card.json cannot be read"),
-            ("model_card.json", "[1]", "model_card.json cannot be read"),
+            ("model_card.json", "{", "model_card.json is damaged"),
+            ("model_card.json", "[1]", "model_card.json is damaged"),
             ("model_card.json", '{"preprocessing": {"image_size": -3}}', "at least 1"),
             ("model.onnx", "junk", "Cannot read the model"),
             ("model.float32.tflite", "junk", "Cannot read the model"),
@@ -239,7 +239,7 @@ class TestKeras:
         records.write(run, records.Record("one", "row", 0, "key", config))
         assert classifiers.open_export(run / "best.keras").class_names == tuple("0123456789")
         (run / "record.json").write_text("{")
-        with pytest.raises(UsageError, match="record beside it cannot be read"):
+        with pytest.raises(UsageError, match="record.json is damaged"):
             classifiers.open_export(run / "best.keras")
 
     def test_a_softmax_in_the_network_is_not_taken_twice(self, photos, tmp_path):

@@ -117,6 +117,7 @@ def open_export(model: str | Path, allow_unsafe: bool = False) -> Model:
     if path.suffix == KERAS:
         return _of_run(path, allow_unsafe)
     folder = path if path.is_dir() else path.parent
+    placing.check(path)
     runtime, sizes, image_size, names = _runtime(path, allow_unsafe), *_card(folder)
     shape = _shape(path, runtime.input_shape, sizes)
     return _tried(Model(path, runtime, shape, image_size, tuple(_lines(folder / LABELS) or names)))
@@ -158,6 +159,7 @@ def _runtime(path: Path, allow_unsafe: bool):
 
 def _of_run(path: Path, allow_unsafe: bool) -> Model:
     """Return the network in a .keras file, with what its run's record knows about images."""
+    records.check_beside(path)
     runtime = _KerasRuntime(path, allow_unsafe)
     image_size, names = None, ()
     try:

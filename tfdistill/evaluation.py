@@ -1,6 +1,8 @@
 """Measures a saved network on test images, alone or against its teacher."""
 
-from tfdistill import data, metrics, models
+from pathlib import Path
+
+from tfdistill import data, metrics, models, placing, records
 from tfdistill.config import DataConfig, ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.models.size import flops
@@ -48,6 +50,10 @@ _NAMES = {
 
 
 def _predicted(path: str, dataset: data.Dataset, batch_size: int):
+    if Path(path).is_dir():
+        placing.check(Path(path))
+    else:
+        records.check_beside(Path(path))
     network = models.build(
         ModelConfig(name="saved", path=path),
         dataset.input_shape,

@@ -4,7 +4,6 @@
 that were asked for, and a model card. Nothing appears there that did not pass its check.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from tfdistill import (
     metrics,
     model_card,
     placing,
+    records,
     subjects,
 )
 from tfdistill.card_facts import Facts, Figures, File
@@ -277,7 +277,7 @@ def _describe(subject: Subject, network, new, config: ExportConfig, done, figure
     )
     more = {"settings": _settings(config), "files": placing.files_of(new.folder)}
     card = model_card.card(facts) | more
-    (new.folder / model_card.JSON_FILE).write_text(json.dumps(card, indent=1) + "\n")
+    records.write_checked(new.folder / model_card.JSON_FILE, card)
     page = model_card.markdown(card)
     (new.folder / model_card.PAGE_FILE).write_text(page, encoding="utf-8")
     return card

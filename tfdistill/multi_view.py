@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdistill import checks, machine, records
+from tfdistill import checks, machine, records, storage
 from tfdistill.config import RunConfig, settings_of, to_dict
 from tfdistill.ensembles import average_logits
 from tfdistill.multi_view_data import Task, task
@@ -69,6 +69,7 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
         measured = _measured(networks, examples, settings)
         with records.appearing(folder / WEIGHTS_FILE) as path:
             np.savez(path, weights=networks.weights, velocity=networks.velocity)
+    files = {} if config.members else {WEIGHTS_FILE: storage.sha256(folder / WEIGHTS_FILE)}
     accuracy = 1 - float(np.mean([found["test_error"] for found in measured]))
     figures = {"epoch": settings.steps, "test_accuracy": accuracy}
     weights = hashlib.sha256(networks.weights.tobytes()).hexdigest()
@@ -91,6 +92,7 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
         device=machine.device(),
         environment=machine.environment(),
         needed=records.to_repeat(needed),
+        files=files,
         extra={"networks": measured},
     )
     records.write(folder, record)
@@ -208,7 +210,9 @@ def _loaded(study_folder: Path, names: tuple[str, ...], settings: GroupSettings)
     """Return the networks of finished runs, all in one."""
     parts = []
     for name in names:
-        with np.load(records.run_folder(study_folder, name) / WEIGHTS_FILE) as saved:
+        place = records.run_folder(study_folder, name)
+        records.check_files(place, records.read(place))
+        with np.load(place / WEIGHTS_FILE) as saved:
             parts.append((saved["weights"], saved["velocity"]))
     weights, velocity = (np.concatenate(part, axis=2) for part in zip(*parts, strict=True))
     return Networks(settings.network, weights, velocity)

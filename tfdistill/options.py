@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from tfdistill import checks
+from tfdistill import checks, storage
 from tfdistill.config import StudyConfig, build, check_keys, read_yaml, with_option
 from tfdistill.models import origin
 from tfdistill.studies import STUDIES
@@ -122,6 +122,7 @@ def study_of(folder: Path) -> StudyConfig:
         raise checks.UsageError(
             f"{folder} holds no study: there is no {path}. Give the folder of one."
         )
+    storage.unmarked(path)  # a damaged file is refused before it is read
     return build(StudyConfig, _checked(str(path)))
 
 

@@ -20,6 +20,7 @@ from tfdistill.storage import sha256
 
 FULL = "Make room, or name another folder with --folder."
 DENIED = "Name another folder with --folder."
+REMEDY = "Export the network again: it becomes a new version."
 HIDDEN = ".export-"
 CARD = "model_card"
 LOCK = ".lock"
@@ -108,21 +109,33 @@ def intact(folder: Path) -> dict | None:
     return card if card and card.get("files") == files_of(folder) else None
 
 
-def check(folder: Path) -> None:
-    """Raise if a version with a card has other files than the card lists.
+def check(path: Path) -> None:
+    """Raise if an exported model is not what was exported, where a card beside it tells.
+
+    Args:
+        path: A SavedModel's folder, whose other formats may be missing, or one file of an export.
 
     Raises:
         DamagedError: One line that names the file.
     """
-    path = Path(folder) / f"{CARD}.json"
-    if not path.exists():
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    card = folder / f"{CARD}.json"
+    if not card.exists():
         return
-    remedy = "Export the network again: it becomes a new version."
-    listed = records.read_checked(path).get("files", {})
-    found = files_of(folder)
-    for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            raise storage.DamagedError(Path(folder) / name, "is not what was exported", remedy)
+    try:
+        listed = records.read_checked(card).get("files", {})
+    except storage.DamagedError as error:
+        raise checks.UsageError(f"{error.problem}. {REMEDY}") from None
+    own = [path.name] if path != folder else [name for name in listed if _is_saved_model(name)]
+    for name in own:
+        there = folder / name
+        if name in listed and not (there.is_file() and sha256(there) == listed[name]["sha256"]):
+            raise storage.DamagedError(there, "is not what was exported", REMEDY)
+
+
+def _is_saved_model(name: str) -> bool:
+    return not name.endswith((".tflite", ".onnx"))
 
 
 def _is_version(path: Path) -> bool:

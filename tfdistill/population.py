@@ -206,7 +206,7 @@ def fitting(student: keras.Model, batch_size: int, memory_bytes: int, slots: int
         >>> fitting(cnn2((32, 32, 3), 10), batch_size=128, memory_bytes=2**30)
         28
     """
-    checks.count("memory_bytes", memory_bytes, minimum=0)
+    checks.non_negative("memory_bytes", memory_bytes)
     return max(1, memory_bytes // member_bytes(student, batch_size, slots))
 
 
