@@ -188,10 +188,8 @@ def test_an_unknown_option_names_the_nearest(config, capsys):
 
 def test_an_unknown_command_lists_the_known(capsys):
     assert main(["rum"]) == 2
-    assert (
-        "command must be one of: run, train, studies, sweep, cache, evaluate, report, doctor"
-        in capsys.readouterr().err
-    )
+    known = "run, train, studies, sweep, cache, evaluate, export, predict, demo, report, doctor"
+    assert f"command must be one of: {known}, reproduce" in capsys.readouterr().err
 
 
 class TestSweep:
