@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdistill import checks, placing, records, startup
-from tfdistill.config import DataConfig, of_dict
+from tfdistill.config import DataConfig, build
 from tfdistill.data import image_files
 
 GRAPH, LABELS, CARD = "saved_model.pb", "labels.txt", "model_card.json"
@@ -164,7 +164,7 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
     image_size, names = None, ()
     try:
         record = records.read(path.parent)
-        config = of_dict(DataConfig, record.config["data"]) if record else None
+        config = build(DataConfig, record.config["data"]) if record else None
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
     if config:

@@ -6,7 +6,6 @@ fonts, scripts and styles come from the installed Gradio.
 
 import contextlib
 import html
-import json
 import os
 import socket
 import statistics
@@ -253,14 +252,8 @@ def _is(card: dict, teacher: dict) -> bool:
 
 def _card(path: Path) -> dict:
     """Return the model card beside a model; empty where there is none that can be read."""
-    try:
-        card = json.loads(
-            (_version_folder(path) / model_card.JSON_FILE).read_text(encoding="utf-8")
-        )
-    except (OSError, ValueError):
-        return {}
-    known = isinstance(card, dict) and card.get("format") == model_card.FORMAT
-    return card if known else {}
+    card = placing.card_of(_version_folder(path)) or {}
+    return card if card.get("format") == model_card.FORMAT else {}
 
 
 def _version_folder(path: Path) -> Path:

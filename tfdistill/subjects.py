@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 
 from tfdistill import checks, data, kinds, measuring, placing, records
-from tfdistill.config import DataConfig, ModelConfig, digest, of_dict
+from tfdistill.config import DataConfig, ModelConfig, build, digest
 from tfdistill.distiller import Distiller
 from tfdistill.ensembles import Ensemble
 from tfdistill.records import FINISHED, Record
@@ -170,7 +170,7 @@ def _of_record(study: Path, record: Record) -> Subject:
             f"The run {record.name} has no network that could be exported. Name another run."
         )
     config = record.config
-    images = of_dict(DataConfig, config["data"])
+    images = build(DataConfig, config["data"])
     return Subject(
         _kind(study, record),
         record.name,
@@ -198,7 +198,7 @@ def _ensemble(study: Path, student: Record, finished: list[Record]) -> Subject:
     for record in finished:
         if record.config["members"] == names and record.config["average"] == average:
             return _of_record(study, record)
-    images = of_dict(DataConfig, student.config["data"])
+    images = build(DataConfig, student.config["data"])
     return Subject(ENSEMBLE, "ensemble", images, study=study, members=tuple(names), average=average)
 
 

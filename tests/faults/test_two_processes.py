@@ -11,7 +11,7 @@ import yaml
 from tfdistill import placing, runner
 from tfdistill.checks import UsageError
 from tfdistill.cli import main
-from tfdistill.config import StudyConfig, of_dict
+from tfdistill.config import StudyConfig, build
 
 CONFIG = {
     "study": "single",
@@ -76,7 +76,7 @@ def files(folder):
 def test_a_second_process_says_so_and_changes_nothing(command, study, holder, capsys):
     path, folder = study
     folder.mkdir()
-    runner.write_config(of_dict(StudyConfig, CONFIG), folder)
+    runner.write_config(build(StudyConfig, CONFIG), folder)
     holder(HOLD_STUDY, folder)
     before = files(folder)
     assert main([*command.split(), str(folder if command == "export" else path)]) == 2

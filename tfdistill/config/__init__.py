@@ -17,7 +17,7 @@ from tfdistill.config.distillation import (
     FeatureConfig,
 )
 from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig
-from tfdistill.config.files import digest, of_dict, settings_of, to_dict
+from tfdistill.config.files import digest, settings_of, to_dict
 from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.networks import (
     OPTIMIZERS,
@@ -68,7 +68,6 @@ __all__ = [
     "build",
     "check_keys",
     "digest",
-    "of_dict",
     "read_yaml",
     "settings_of",
     "to_dict",

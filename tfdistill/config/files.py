@@ -3,24 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import typing
 
-from tfdistill.config.building import build, dataclass_in
+from tfdistill.config.building import build
 
 
 def to_dict(config) -> dict:
     """Return a configuration as plain dictionaries, lists, numbers and strings."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def of_dict(cls, values: dict):
-    """Return the instance of a configuration's dataclass that `to_dict` gave these values of."""
-    hints = typing.get_type_hints(cls)
-    built = {}
-    for key, value in values.items():
-        inner = dataclass_in(hints[key]) if isinstance(value, dict) else None
-        built[key] = of_dict(inner, value) if inner else value
-    return cls(**built)
 
 
 def digest(*parts) -> str:

@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from tfdistill import checks
 from tfdistill.data import augment
+from tfdistill.data.headers import MAX_PIXELS
 from tfdistill.data.images import PARALLEL, squared
 from tfdistill.distiller import Distiller
 
-MAX_PIXELS = 25_000_000
 DEFAULT, BYTES = "serving_default", "bytes"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 32)
