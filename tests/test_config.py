@@ -26,8 +26,11 @@ from tfdistill.config import (
             lambda: DistillationConfig(alpha=1.5),
             "alpha must be a number from 0 to 1. Received: .*1.5",
         ),
-        (lambda: DistillationConfig(temperature=0.0), "temperature must be a finite number > 0"),
-        (lambda: DistillationConfig(temperature=float("inf")), "temperature must be a finite"),
+        (
+            lambda: DistillationConfig(temperature=0.0),
+            "temperature must be a number from 0.001 to 1000",
+        ),
+        (lambda: DistillationConfig(temperature=float("inf")), "temperature must be a number"),
         (
             lambda: DistillationConfig(divergence="js"),
             "one of: kl, cross_entropy, kl_of_log. Received: .*'js'",

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,14 @@ def whole(tmp_path_factory):
     """The tables of an uninterrupted grid."""
     tuner = sp.search("grid", tmp_path_factory.mktemp("whole"))
     return tuner.results(), tuner.seed_results()
+
+
+@pytest.fixture(scope="module")
+def one_trial(tmp_path_factory):
+    """The folder of a search of one trial with two seeds."""
+    folder = tmp_path_factory.mktemp("one")
+    sp.search("grid", folder, max_trials=1)
+    return folder / "search"
 
 
 def start(kind, folder, *arguments, **environment):
@@ -136,6 +145,65 @@ def test_the_best_model_has_the_figures_of_its_best_epoch(tmp_path):
     np.testing.assert_array_equal(again(sp.IMAGES), model.student(sp.IMAGES))
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name, fault",
+    [
+        ("trial_0/checkpoint.weights.h5", flip),
+        ("trial_0/checkpoint.weights.h5", Path.unlink),
+        ("trial_0/build_config.json", flip),
+        ("trial_0/seed-1.json", flip),
+        ("trial_0/seed-1.json", Path.unlink),
+        ("tuner0.json", flip),
+    ],
+)
+def test_damaged_files_of_a_search_are_named_and_not_used(one_trial, tmp_path, name, fault):
+    shutil.copytree(one_trial, tmp_path / "search")
+    fault(tmp_path / "search" / name)
+    with pytest.raises(UsageError, match=f"{name}.*overwrite=True") as error:
+        tuner = sp.tuner_of("grid", tmp_path, max_trials=1, seeds=(0, 1))
+        tuner.results()
+        tuner.get_best_models()
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_an_earlier_version_are_loaded(one_trial, tmp_path):
+    shutil.copytree(one_trial, tmp_path / "search")
+    path = tmp_path / "search/trial_0/build_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text())["build_config"]))
+    before, after = (
+        sp.tuner_of("grid", folder, max_trials=1, seeds=(0, 1)).get_best_models()[0]
+        for folder in (one_trial.parent, tmp_path)
+    )
+    np.testing.assert_array_equal(before.student(sp.IMAGES), after.student(sp.IMAGES))
+
+
+def test_a_search_goes_on_only_with_its_seeds(one_trial):
+    with pytest.raises(UsageError, match=r"begun with seeds=\[0, 1\].*seeds=\[0, 1, 2\]"):
+        sp.tuner_of("grid", one_trial.parent, max_trials=1, seeds=(0, 1, 2))
+
+
+def test_a_damaged_state_begins_its_training_anew(one_trial, tmp_path, caplog):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    tuner = sp.tuner_of("grid", tmp_path, max_trials=1, seeds=(0, 1))
+    with pytest.raises(KeyboardInterrupt):
+        tuner.search(sp.batches, callbacks=[Stop()], **sp.FIT)
+    flip(tmp_path / "search/trial_0/seed-0/state.npz")
+    again = sp.search("grid", tmp_path, max_trials=1)
+    assert "state.npz is damaged" in caplog.text and "begins anew" in caplog.text
+    whole = sp.tuner_of("grid", one_trial.parent, max_trials=1, seeds=(0, 1))
+    pd.testing.assert_frame_equal(again.seed_results(), whole.seed_results())
+
+
 def test_hyperband_goes_on_with_the_training_of_the_earlier_trial(tmp_path):
     tuner = sp.search("hyperband", tmp_path, max_epochs=2)
     table = tuner.results().dropna(subset="tuner/trial_id")
@@ -230,7 +298,7 @@ def test_an_error_ends_the_search_as_it_is(tmp_path):
         ({"alpha": []}, "alpha must be a list of one or more different values"),
         ({"alpha": {"min": 0.5, "max": 0.1}}, "alpha needs min < max"),
         ({"alpha": {"min": 0.5, "max": 0.9, "stpe": 1}}, "Did you mean 'step'"),
-        ({"temperature": 0.0}, "temperature must be a finite number > 0"),
+        ({"temperature": 0.0}, "temperature must be a number from 0.001 to 1000"),
         ({"temperature": {"min": 1, "max": 4, "sampling": "lin"}}, "temperature.sampling"),
         ({"temperature": 2.0, "soft_loss": keras.losses.MeanSquaredError()}, "no temperature"),
         ({"optimizer": keras.optimizers.Adam()}, "optimizer must be a name or a function"),

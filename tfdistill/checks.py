@@ -53,6 +53,15 @@ def positive(name: str, value: float) -> float:
     return value
 
 
+def temperature(name: str, value: float) -> float:
+    """Return `value` if it is a temperature at which losses are exact in float32, else raise."""
+    if not (_is_finite(value) and 1e-3 <= value <= 1e3):
+        raise UsageError(
+            f"{name} must be a number from 0.001 to 1000. Received: {name}={shown(value)}."
+        )
+    return value
+
+
 def non_negative(name: str, value: float) -> float:
     """Return `value` if it is finite and >= 0, else raise."""
     if not (_is_finite(value) and value >= 0):

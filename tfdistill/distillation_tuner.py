@@ -161,12 +161,19 @@ class DistillationTuner(kt.Tuner):
         return seed_results.by_seed(self._results, self.oracle.trials)
 
     def load_model(self, trial) -> keras.Model:
-        """Return the model of a trial with the weights of its best seed, at their best epoch."""
+        """Return the model of a trial with the weights of its best seed, at their best epoch.
+
+        Raises:
+            UsageError: The file of the weights, or the one beside it, is not as it was written.
+        """
         model = self._try_build(trial.hyperparameters)
-        shape = Path(self._get_build_config_fname(trial.trial_id))
+        weights = Path(self._get_checkpoint_fname(trial.trial_id))
+        kept = oracles.read(Path(self._get_build_config_fname(trial.trial_id)))
+        if "sha256" in kept:  # not of an earlier version, where all is the build config
+            oracles.check_file(weights, kept["sha256"])
         if not model.built:
-            model.build_from_config(oracles.read(shape))
-        network_of(model).load_weights(self._get_checkpoint_fname(trial.trial_id))
+            model.build_from_config(kept.get("build_config", kept))
+        network_of(model).load_weights(weights)
         return model
 
     def on_search_end(self):
@@ -175,18 +182,28 @@ class DistillationTuner(kt.Tuner):
             shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
     def get_state(self) -> dict:
-        """Return what is kept beside the oracle: the trials that were drawn together."""
-        return {"batch": self._batch}
+        """Return what is kept beside the oracle: the seeds, and the trials drawn together."""
+        return {"seeds": self.seeds, "batch": self._batch}
 
     def set_state(self, state: dict) -> None:
-        """Take it up."""
+        """Take it up.
+
+        Raises:
+            UsageError: The search was begun with other seeds.
+        """
+        begun = state.get("seeds", self.seeds)
+        if begun != self.seeds:
+            raise checks.UsageError(
+                f"The search in {self.project_dir} was begun with seeds={begun}. Received: "
+                f"seeds={self.seeds}. Give the same, or another project_name."
+            )
         self._batch = state.get("batch", [])
 
     def save(self) -> None:
         """Write the oracle's state, unless it is the chief's, and the tuner's."""
         if not self._is_worker():
             self.oracle.save()
-        records.write_json(self._get_tuner_fname(), self.get_state())
+        records.write_checked(self._get_tuner_fname(), self.get_state())
 
     def reload(self) -> None:
         """Take up the search in the project's folder."""

@@ -67,7 +67,7 @@ class Distiller(keras.Model):
         student: A Keras model returning logits.
         teacher: A Keras model (or `Ensemble`) returning logits; None where the batches hold them.
         alpha: Weight of the soft loss in 0..1; 1 - alpha is that of the labels.
-        temperature: Softens both sides, > 0; short for `soft_loss=SoftTargets(temperature)`.
+        temperature: Of both sides, 0.001 to 1000; short for `soft_loss=SoftTargets(temperature)`.
         soft_loss: A Keras loss between teacher logits (y_true) and student logits (y_pred); one
             with `needs_labels` gets (teacher logits, labels).
         features: `FeatureLoss`es; they need the live teacher. Layers that bring a student's
@@ -77,7 +77,7 @@ class Distiller(keras.Model):
         warmup_steps: Steps over which the weight of the soft loss grows linearly from 0.
 
     Raises:
-        UsageError: alpha outside 0..1, temperature not finite and > 0, both temperature and
+        UsageError: alpha outside 0..1, temperature outside 0.001..1000, both temperature and
             soft_loss given, teacher and student that differ in input or classes, or layers that
             a feature loss cannot compare; in training, if a batch has no teacher logits and there
             is no teacher.

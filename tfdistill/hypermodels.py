@@ -27,7 +27,7 @@ class DistillationHyperModel(kt.HyperModel):
         teacher: A Keras model (or `Ensemble`) returning logits; None where the batches hold them.
         alpha: Weight of the soft loss in 0..1: a number, a list of choices, or a range
             {"min", "max"} with, where wanted, "step" and "sampling" (`linear` or `log`).
-        temperature: The same, > 0; None means 4, or the temperature of `soft_loss`.
+        temperature: The same, 0.001 to 1000; None means 4, or the temperature of `soft_loss`.
         soft_loss: A Keras loss between teacher logits and student logits; None is `SoftTargets`.
         optimizer: Name of an optimizer, or a function from `hp` to an optimizer.
         loss: Loss on the labels; None is sparse cross-entropy from logits.
@@ -57,7 +57,7 @@ class DistillationHyperModel(kt.HyperModel):
         super().__init__()
         _check_spec("alpha", alpha, checks.fraction)
         if temperature is not None:
-            _check_spec("temperature", temperature, checks.positive)
+            _check_spec("temperature", temperature, checks.temperature)
         if isinstance(optimizer, keras.optimizers.Optimizer):
             raise checks.UsageError(
                 "optimizer must be a name or a function from hp to an optimizer, as every student "

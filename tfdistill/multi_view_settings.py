@@ -275,7 +275,7 @@ class Settings:
         for name in ("steps", "linear_steps", "planted_steps"):
             checks.count(f"settings.{name}", getattr(self, name))
         checks.count("settings.student_steps", self.student_steps, minimum=self.steps + 1)
-        checks.positive("settings.one_sided_temperature", self.one_sided_temperature)
+        checks.temperature("settings.one_sided_temperature", self.one_sided_temperature)
         checks.non_negative("settings.one_sided_weight", self.one_sided_weight)
         for name in ("other_seeds", "control_seeds"):
             checks.count(f"settings.{name}", getattr(self, name), minimum=0)

@@ -6,6 +6,7 @@ file appears whole, each trial's file carries what the oracle knew when it was w
 reload the state is made to agree with the trials' files.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -22,6 +23,7 @@ from keras_tuner.src.distribute import utils as roles
 
 from tfdistill import checks, records, storage
 
+REMEDY = "Put the file back, or begin anew: remove the search's folder, or give overwrite=True."
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 # What follows from the trials' files, or is not worth keeping in each of them.
 _DERIVED = ("start_order", "end_order", "run_times", "retry_queue", "tried_so_far", "id_to_hash")
@@ -110,8 +112,7 @@ class Durable:
         for name in state["start_order"]:
             if name not in self.trials:
                 raise checks.UsageError(
-                    f"The search in {self._project_dir} has lost trial_{name}/trial.json. Put the "
-                    "file back, or begin anew with overwrite=True."
+                    f"The search in {self._project_dir} has lost trial_{name}/trial.json. {REMEDY}"
                 )
 
     def _trial_files(self) -> list[Path]:
@@ -257,10 +258,21 @@ def _values(hp) -> list:
 
 def read(file: Path) -> dict:
     """Return what a JSON file of a search holds; raise `UsageError` if it cannot be read."""
-    try:
+    with _refused(file):
         return records.read_checked(file)
+
+
+def check_file(file: Path, expected: str) -> None:
+    """Raise `UsageError` unless the SHA-256 of a file of a search is `expected`."""
+    with _refused(file):
+        storage.check_file(file, expected)
+
+
+@contextlib.contextmanager
+def _refused(file: Path):
+    try:
+        yield
     except storage.DamagedError as error:
         raise checks.UsageError(
-            f"Cannot read the search's file {file}: {error.problem}. Put the file back, or begin "
-            "anew: remove the search's folder, or give overwrite=True."
+            f"Cannot read the search's file {file}: {error.problem}. {REMEDY}"
         ) from None

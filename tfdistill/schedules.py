@@ -81,7 +81,7 @@ class LossWeightSchedule(keras.callbacks.Callback):
 
     Args:
         alpha: Epoch (0, 1, ...) to alpha in 0..1; None leaves it.
-        temperature: Epoch to temperature > 0; None leaves it.
+        temperature: Epoch to temperature; None leaves it.
 
     Example:
         >>> fading = LossWeightSchedule(alpha=lambda epoch: max(0.1, 0.9 - epoch / 50))

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfdistill import oracles, records
+from keras_tuner.engine.trial import TrialStatus
+
+from tfdistill import checks, oracles, records
 
 
 class SeedResults:
@@ -22,8 +24,15 @@ class SeedResults:
         return Path(self._tuner.get_trial_dir(trial.trial_id)) / f"seed-{seed}.json"
 
     def done(self, trial) -> dict[int, dict]:
-        """Return the results of a trial's finished seeds."""
+        """Return the results of a trial's finished seeds.
+
+        Raises:
+            UsageError: A file cannot be read, or a completed trial has lost one.
+        """
         files = {seed: self.file(trial, seed) for seed in self._tuner.seeds}
+        lost = [file for file in files.values() if not file.exists()]
+        if lost and trial.status == TrialStatus.COMPLETED:
+            raise checks.UsageError(f"The search has lost {lost[0]}. {oracles.REMEDY}")
         return {seed: oracles.read(file) for seed, file in files.items() if file.exists()}
 
     def scores(self, trial) -> list[float]:
@@ -35,7 +44,7 @@ class SeedResults:
     def write(self, trial, seed: int, epoch, figures: dict, history=None, failure: str = ""):
         """Write one seed's result."""
         result = {"seed": seed, "epoch": epoch, "figures": figures, "failure": failure}
-        records.write_json(self.file(trial, seed), {**result, "history": history or {}})
+        records.write_checked(self.file(trial, seed), {**result, "history": history or {}})
 
 
 def by_trial(results: SeedResults, trials: Mapping):

@@ -1,6 +1,7 @@
 """How a search trains one seed of a trial, or of several trials together."""
 
 import gc
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import keras_tuner as kt
 from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine import tuner_utils
 
-from tfdistill import records
+from tfdistill import records, storage
 from tfdistill.config import digest
 from tfdistill.hypermodels import Bench, ObjectiveState, network_of
 from tfdistill.resume import EpochEnd
@@ -81,8 +82,8 @@ class SeedTraining:
         if past and not folder.exists():
             _copy(Path(self._tuner.get_trial_dir(past)) / folder.name, folder)
         state = ObjectiveState(folder, digest(searched, seed), bench, self._tuner.oracle.objective)
-        if not self._own_fit:
-            state.restore()
+        if not self._own_fit and not state.restore() and state.problem:
+            logging.getLogger(__name__).warning(state.problem)
         return state
 
     def _fit(self, bench, trial, state, *fit_args, callbacks=(), **fit_kwargs):
@@ -128,8 +129,8 @@ class SeedTraining:
             part = temporary.with_suffix(".weights.h5")  # Keras insists on this ending
             network_of(learner).save_weights(part)
             os.replace(part, temporary)
-        shape = Path(self._tuner._get_build_config_fname(trial.trial_id))
-        records.write_json(shape, learner.get_build_config())
+        kept = {"build_config": learner.get_build_config(), "sha256": storage.sha256(target)}
+        records.write_checked(Path(self._tuner._get_build_config_fname(trial.trial_id)), kept)
 
     def outcome(self, trial):
         """Return a trial's figures, one dict for each seed, or why there are none."""

@@ -118,7 +118,7 @@ def check_file(path: Path, expected: str) -> None:
     except OSError as error:
         raise DamagedError(path, f"cannot be read ({error.strerror})") from None
     if not same:
-        raise DamagedError(path, "is damaged (its SHA-256 is not that of the record)")
+        raise DamagedError(path, "is damaged (its SHA-256 is another)")
 
 
 def marked(text: str) -> str:

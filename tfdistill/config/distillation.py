@@ -48,7 +48,7 @@ class DistillationConfig:
 
     Args:
         alpha: Weight of the soft loss; 1 - alpha is the weight of the labels.
-        temperature: Softens teacher and student, > 0.
+        temperature: Softens teacher and student, 0.001 to 1000.
         divergence: Of soft targets: `kl` or `cross_entropy`, whose gradients are the same and whose
             values are not; or `kl_of_log`, a published mistake that is always zero.
         scale_by_t2: Multiply the soft loss by T^2, so that its gradient does not fade as T grows.
@@ -81,7 +81,7 @@ class DistillationConfig:
 
     def __post_init__(self):
         checks.fraction("distillation.alpha", self.alpha)
-        checks.positive("distillation.temperature", self.temperature)
+        checks.temperature("distillation.temperature", self.temperature)
         checks.one_of("distillation.loss", self.loss, LOGIT_LOSSES)
         checks.one_of("distillation.divergence", self.divergence, DIVERGENCES)
         checks.one_of("distillation.average", self.average, AVERAGES)
@@ -121,7 +121,7 @@ class CacheConfig:
         if self.top_k is not None:
             checks.count("cache.top_k", self.top_k)
         for temperature in self.temperatures:
-            checks.positive("cache.temperatures", temperature)
+            checks.temperature("cache.temperatures", temperature)
         if (self.top_k is None) != (not self.temperatures):
             raise checks.UsageError(
                 "cache.top_k and cache.temperatures belong together: the mass of the classes left "

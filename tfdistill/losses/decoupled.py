@@ -79,12 +79,12 @@ class Decoupled(TemperedLoss):
     110 to 32 (2), beside a cross-entropy of weight 1; on ImageNet it is 0.5 at T = 1.
 
     Args:
-        temperature: T > 0.
+        temperature: T, 0.001 to 1000.
         alpha: Weight of the target's part, >= 0.
         beta: Weight of the others' part, >= 0.
 
     Raises:
-        UsageError: A temperature that is not finite and > 0, a weight that is not finite and >= 0;
+        UsageError: A temperature outside 0.001..1000, a weight that is not finite and >= 0;
             when called, a y_true that is not a pair, or labels of another shape.
 
     Example:

@@ -61,12 +61,12 @@ class Dist(TemperedLoss):
     CIFAR-100 and T = 1 on ImageNet.
 
     Args:
-        temperature: T > 0.
+        temperature: T, 0.001 to 1000.
         beta: Weight of the correlation within each example, >= 0.
         gamma: Weight of the correlation within each class, >= 0.
 
     Raises:
-        UsageError: A temperature that is not finite and > 0, or a weight not finite and >= 0.
+        UsageError: A temperature outside 0.001..1000, or a weight not finite and >= 0.
 
     Example:
         >>> Dist(temperature=4.0)(teacher_logits, student_logits)

@@ -93,13 +93,13 @@ class SoftTargets(TemperedLoss):
     """`soft_targets` as a Keras loss: teacher logits are y_true, student logits are y_pred.
 
     Args:
-        temperature: T > 0.
+        temperature: T, 0.001 to 1000.
         divergence: `kl`, `cross_entropy` or the control `kl_of_log`.
         scale_by_t2: Multiply by T^2.
         standardize: Standardise each example's logits first.
 
     Raises:
-        UsageError: A temperature that is not finite and > 0, or an unknown divergence.
+        UsageError: A temperature outside 0.001..1000, or an unknown divergence.
 
     Example:
         >>> SoftTargets(temperature=4.0)(teacher_logits, student_logits)

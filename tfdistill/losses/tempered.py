@@ -10,7 +10,8 @@ class TemperedLoss(keras.losses.Loss):
     """A loss between teacher logits (y_true) and student logits (y_pred) at a temperature.
 
     The temperature is a variable, so assigning `loss.temperature` takes effect in an already
-    compiled train step. It belongs to the loss, not to a model: it is in no checkpoint.
+    compiled train step. It belongs to the loss, not to a model: it is in no checkpoint. It may be
+    from 0.001 to 1000: beyond, T^2 enlarges what float32 rounds off until the value means nothing.
 
     Where `needs_labels` is true, y_true is the pair (teacher logits, labels).
     """
@@ -19,19 +20,19 @@ class TemperedLoss(keras.losses.Loss):
 
     def __init__(self, temperature: float, name: str):
         super().__init__(name=name, dtype="float32")
-        checks.positive("temperature", temperature)
+        checks.temperature("temperature", temperature)
         self.temperature_variable = keras.Variable(
             temperature, trainable=False, dtype="float32", name="temperature"
         )
 
     @property
     def temperature(self) -> float:
-        """The present temperature, > 0."""
+        """The present temperature, 0.001 to 1000."""
         return float(ops.convert_to_numpy(self.temperature_variable))
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        self.temperature_variable.assign(checks.positive("temperature", value))
+        self.temperature_variable.assign(checks.temperature("temperature", value))
 
     def get_config(self) -> dict:
         return {"name": self.name, "temperature": self.temperature}

@@ -77,7 +77,7 @@ class Settings:
         for alpha in self.alphas:
             checks.fraction("settings.alphas", alpha)
         for temperature in self.temperatures:
-            checks.positive("settings.temperatures", temperature)
+            checks.temperature("settings.temperatures", temperature)
         for name in ("alphas", "temperatures", "scale_by_t2"):
             checks.different(f"settings.{name}", getattr(self, name))
         for seed in self.baseline_seeds:
@@ -89,7 +89,7 @@ class Settings:
             )
         for alpha, temperature in self.same_size:
             checks.fraction("settings.same_size", alpha)
-            checks.positive("settings.same_size", temperature)
+            checks.temperature("settings.same_size", temperature)
         checks.non_negative("settings.similarity", self.similarity)
 
 

@@ -111,7 +111,7 @@ def _check_cells(name: str, cells: list[list[float]]) -> None:
         )
     for alpha, temperature in cells:
         checks.fraction(name, alpha)
-        checks.positive(name, temperature)
+        checks.temperature(name, temperature)
 
 
 def runs(config: StudyConfig) -> list[RunConfig]:
