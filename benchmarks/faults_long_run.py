@@ -1,13 +1,14 @@
-"""Do hundreds of runs in one process and measure what they leave: memory, open files, threads.
+"""Do hundreds of runs in one process and measure what they leave: memory, objects, files, threads.
 
 Each case is a process of its own:
 
-    study     `tfdistill train`: a teacher, networks alone, then students of its stored logits; runs
-              of one kind share a compiled step
+    study     `tfdistill train`: a teacher and networks alone, in the second half students of its
+              stored logits; runs of one kind share a compiled step
     changing  alone, taught by stored logits, taught by the live teacher, and an ensemble in turn,
               so that every run compiles anew
 
-Prints a table of slopes after the warm-up, and with `--output FILE` writes all measurements as JSON
+Prints slopes in both halves, each without its warm-up (the first step of a kind takes memory once),
+and with `--output FILE` writes all measurements as JSON
 and with `--picture FILE` draws them. Linux only. 20 minutes on two cores.
 
     python benchmarks/faults_long_run.py --output long_run.json --picture long_run.png
@@ -24,14 +25,24 @@ from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CASES = ("study", "changing")
-FIGURES = {"memory": "resident memory, MB", "files": "open files", "threads": "threads"}
+FIGURES = {
+    "memory": "resident memory, MB",
+    "blocks": "Python's blocks, 1000s",
+    "files": "open files",
+    "threads": "threads",
+}
 
 
 def measured() -> dict[str, float]:
-    """Return this process's resident memory in MB, open files and threads."""
+    """Return this process's resident memory in MB, memory blocks that Python's objects take in
+    1000s, open files and threads."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-    tasks = len(os.listdir("/proc/self/task"))
-    return {"memory": resident / 1e6, "files": len(os.listdir("/proc/self/fd")), "threads": tasks}
+    return {
+        "memory": resident / 1e6,
+        "blocks": sys.getallocatedblocks() / 1e3,
+        "files": len(os.listdir("/proc/self/fd")),
+        "threads": len(os.listdir("/proc/self/task")),
+    }
 
 
 def tell(values: dict) -> None:
@@ -93,6 +104,12 @@ def slope(values: list[float]) -> float:
     return sum(p * v for p, v in zip(places, values, strict=True)) / squares if squares else 0.0
 
 
+def slopes(values: list[float], warm_up: int) -> list[float]:
+    """Return the slopes in both halves of values, each without the first `warm_up`."""
+    half = len(values) // 2 + 1
+    return [slope(values[warm_up:half]), slope(values[half + warm_up :])]
+
+
 def child(case: str, runs: int) -> None:
     """Do one case in this process and print its measurements as JSON lines."""
     with tempfile.TemporaryDirectory() as folder:
@@ -107,27 +124,28 @@ def case_of(name: str, runs: int, warm_up: int) -> dict:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     *samples, last = map(json.loads, done.stdout.splitlines())
     series = {figure: [sample[figure] for sample in samples] for figure in FIGURES}
-    slopes = {figure: slope(values[warm_up:]) for figure, values in series.items()}
-    return {"series": series, "slope_per_run": slopes, "files_of_a_run": last["files_of_a_run"]}
+    found = {figure: slopes(values, warm_up) for figure, values in series.items()}
+    return {"series": series, "slopes_per_run": found, "files_of_a_run": last["files_of_a_run"]}
 
 
 def draw(cases: dict[str, dict], warm_up: int, path: Path) -> None:
     """Draw what was measured after every run."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 7), layout="constrained")
+    figure = Figure(figsize=(8, 9), layout="constrained")
     axes = figure.subplots(len(FIGURES), 1, sharex=True)
     for axis, (name, title) in zip(axes, FIGURES.items(), strict=True):
         for case, found in cases.items():
-            text = f"{case}: {found['slope_per_run'][name]:+.3f} a run after the warm-up"
             values = found["series"][name]
+            text = "{}: {:+.3f}, {:+.3f} a run".format(case, *found["slopes_per_run"][name])
             axis.plot(range(1, len(values) + 1), values, linewidth=1.2, label=text)
-        axis.axvline(warm_up, color="0.6", linewidth=0.8, linestyle=":")
+        for place in (0, len(values) // 2 + 1):
+            axis.axvspan(place, place + warm_up, color="0.5", alpha=0.12, linewidth=0)
         axis.set_ylim(bottom=0)
         axis.set_ylabel(title)
         axis.legend(loc="lower right", fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("runs done in one process; the dotted line ends the warm-up")
+    axes[-1].set_xlabel("runs done in one process; slopes are of both halves without the grey")
     figure.savefig(path, dpi=120)
 
 
@@ -137,7 +155,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=300, help="runs of each case")
-    parser.add_argument("--warm-up", type=int, default=60, help="runs before the slope")
+    parser.add_argument("--warm-up", type=int, default=60, help="left out of each half")
     parser.add_argument("--case", choices=CASES, help="do this case here, and print every run")
     parser.add_argument("--output", type=Path, help="write the measurements as JSON")
     parser.add_argument("--picture", type=Path, help="draw them, as PNG")
@@ -146,12 +164,13 @@ def main() -> None:
         child(options.case, options.runs)
         return
     cases = {name: case_of(name, options.runs, options.warm_up) for name in CASES}
-    print(f"{'case':10} {'figure':22} {'warm-up':>9} {'end':>9} {'slope a run':>12}")
+    print(f"{'case':10} {'figure':22} {'warm-up':>9} {'end':>9} {'slopes a run':>16}")
     for name, found in cases.items():
         for figure, title in FIGURES.items():
-            values, rise = found["series"][figure], found["slope_per_run"][figure]
+            values = found["series"][figure]
             first, last = values[options.warm_up], values[-1]
-            print(f"{name:10} {title:22} {first:9.1f} {last:9.1f} {rise:12.4f}")
+            rises = "{:8.4f}{:8.4f}".format(*found["slopes_per_run"][figure])
+            print(f"{name:10} {title:22} {first:9.1f} {last:9.1f} {rises}")
     if options.output:
         results = {"runs": options.runs, "warm_up": options.warm_up, "cases": cases}
         options.output.write_text(json.dumps(results) + "\n")

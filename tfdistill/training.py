@@ -77,6 +77,7 @@ def run_together(
         tensorboard: As for `run`.
     """
     machine.make_repeatable()
+    machine.collect_garbage()
     progress = progress or Silent()
     if module := kinds.module(configs[0]):
         return [module.run(config, Path(study_folder), progress) for config in configs]

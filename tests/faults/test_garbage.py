@@ -1,0 +1,90 @@
+"""What finished runs leave to Python's collector is freed, even if Python itself never collects."""
+
+import dataclasses
+import gc
+import weakref
+
+import keras
+import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
+
+from tfdistill import machine, training
+from tfdistill.config import (
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+DIGITS = DataConfig(train_examples=64, validation=50, test_examples=50)
+SHORT = TrainingConfig(epochs=1, batch_size=32)
+ALONE = RunConfig("alone", "alone", 0, DIGITS, ModelConfig("cnn2", width=0.125), SHORT)
+TAUGHT = dataclasses.replace(ALONE, teachers=("alone",), distillation=DistillationConfig())
+
+
+@pytest.fixture
+def uncollected():
+    """Let Python collect nothing by itself."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand, right after a collection."""
+
+    class Clock:
+        now = 1e9
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(machine, "time", clock)
+    monkeypatch.setattr(machine, "_collected", clock.now)
+    return clock
+
+
+def loop():
+    """Return a weak reference to what only the collector can free."""
+
+    class Node:
+        pass
+
+    node = Node()
+    node.itself = node
+    return weakref.ref(node)
+
+
+def networks_and_graphs():
+    found = [type(each) for each in gc.get_objects()]
+    models = sum(issubclass(kind, keras.Model) for kind in found)
+    return models, sum(issubclass(kind, FuncGraph) for kind in found)
+
+
+@pytest.mark.parametrize("kind", [ALONE, TAUGHT], ids=["alone", "taught"])
+def test_runs_that_share_a_compiled_step_leave_as_much_as_one(
+    kind, uncollected, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(machine, "COLLECT_EVERY", 0.0)
+    training.run(ALONE, tmp_path)
+    found = []
+    for seed in range(1, 6):
+        training.run(dataclasses.replace(kind, name=f"run-{seed}", seed=seed), tmp_path)
+        found.append(networks_and_graphs())
+    assert found[1] == found[2] == found[3] == found[4]
+
+
+def test_all_objects_are_looked_through_only_now_and_then(uncollected, clock):
+    left = loop()
+    clock.now += 0.9 * machine.COLLECT_EVERY
+    machine.collect_garbage()
+    assert left() is not None
+    clock.now += 0.2 * machine.COLLECT_EVERY
+    machine.collect_garbage()
+    assert left() is None
+    again = loop()
+    machine.collect_garbage()
+    assert again() is not None
