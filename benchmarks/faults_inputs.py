@@ -1,8 +1,9 @@
-"""Count how wrong inputs are answered: configurations, image files of a training folder, caches.
+"""Count how wrong inputs are answered: configurations, options of all commands, images, caches.
 
-Makes wrong configurations of many kinds and runs `tfdistill run FILE --dry-run` on each, damages
-image files and the files of a cache of teachers' logits, and prints one row a kind: how many were
-tried, and how many were answered otherwise than by one line that names what is wrong. Writes JSON.
+Makes wrong configurations of many kinds and runs `tfdistill run FILE --dry-run` on each, gives
+every command wrong options, damages image files and the files of a cache of teachers' logits, and
+prints one row a kind: how many were tried, and how many were answered otherwise than by one line
+that names what is wrong. Writes JSON; of what is tried 0 times, the file's rows stay.
 
     python benchmarks/faults_inputs.py --configurations 500 --output docs/reliability/inputs.json
 """
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import small_teachers
-from tests.faults import configurations, hostile_files
+from tests.faults import command_options, configurations, hostile_files
 from tfdistill import UsageError
 from tfdistill.data import images
 from tfdistill.teacher_cache import build, open_cache
@@ -128,36 +130,51 @@ def bomb_memory() -> dict:
     return {"grown_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3}
 
 
+def wrong_option(folder: Path, case: configurations.Case) -> str | None:
+    """Return what is wrong with the answer to a command with a wrong option or place."""
+    return configurations.fault(case, *configurations.ran(folder, list(case.options)))
+
+
+def kinds(folder: Path, given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
+    """Return what counts the inputs of each kind that is to be tried."""
+    for name in ("study", "options"):
+        (folder / name).mkdir()
+    study, options = partial(wrong, folder / "study"), partial(wrong_option, folder / "options")
+    found: dict[str, Callable[[], dict]] = {}
+    for kind, strategy in configurations.WRONG.items() if given.configurations else ():
+        found[kind] = partial(searched, strategy, given.configurations, study)
+    if given.configurations:
+        found["right configurations, which must be planned"] = partial(
+            searched, configurations.right(), given.configurations, partial(right, folder / "study")
+        )
+    for kind, strategy in command_options.WRONG.items() if given.options else ():
+        found[kind] = partial(searched, strategy, given.options, options)
+    if given.images:
+        found["damaged images"] = partial(damaged_images, given.images)
+    if given.caches:
+        found["damaged caches"] = partial(damaged_caches, folder, given.caches)
+    return found
+
+
 def main() -> None:
     """Count, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configurations", type=int, default=500, help="wrong ones of each kind")
+    parser.add_argument("--options", type=int, default=500, help="wrong ones of each kind")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--caches", type=int, default=1200)
     parser.add_argument("--output", type=Path, default=Path("docs/reliability/inputs.json"))
     given = parser.parse_args()
+    rows = json.loads(given.output.read_text()) if given.output.exists() else {}
     with tempfile.TemporaryDirectory() as name:
-        folder, count = Path(name), given.configurations
-        (folder / "study").mkdir()
-        found = {}
-        for kind, strategy in configurations.WRONG.items():
-            found[kind] = searched(strategy, count, lambda case: wrong(folder / "study", case))
-            shown(kind, found[kind])
-        kind = "right configurations, which must be planned"
-        found[kind] = searched(
-            configurations.right(), count, lambda values: right(folder / "study", values)
-        )
-        shown(kind, found[kind])
-        for kind, made in (
-            ("damaged images", lambda: damaged_images(given.images)),
-            ("damaged caches", lambda: damaged_caches(folder, given.caches)),
-        ):
-            found[kind] = made()
-            shown(kind, found[kind])
-        found["images that unpack to gigabytes"] = bomb_memory()
-    print(found["images that unpack to gigabytes"])
+        for kind, count in kinds(Path(name), given).items():
+            rows[kind] = count()
+            shown(kind, rows[kind])
+    if given.images:
+        rows["images that unpack to gigabytes"] = bomb_memory()
+        print(rows["images that unpack to gigabytes"])
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(found, indent=2) + "\n")
+    given.output.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def shown(kind: str, row: dict) -> None:
@@ -165,7 +182,7 @@ def shown(kind: str, row: dict) -> None:
     slowest = f", slowest {row['slowest_seconds']:.2f} s" if "slowest_seconds" in row else ""
     refused = f", {row['refused']} refused" if "refused" in row else ""
     print(
-        f"{kind:45} {row['tried']:6} tried{refused}, {row['faults']} at fault{slowest}", flush=True
+        f"{kind:55} {row['tried']:6} tried{refused}, {row['faults']} at fault{slowest}", flush=True
     )
 
 

@@ -148,6 +148,14 @@ class TestOtherCommands:
         assert "XLA" in printed and "tensorflow" in printed and "digits" in printed
         assert "none found" in printed
 
+    @pytest.mark.parametrize("part", ["", "runs/single-0"])
+    def test_a_study_is_exported_with_its_own_images_only(self, finished, tmp_path, capsys, part):
+        options = ["--folder", str(tmp_path / "saved"), "--data.source", "digits"]
+        assert main(["export", str(finished[0] / part), *options]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "on whose own images its networks are checked. Received: --config or" in error
+        assert not (tmp_path / "saved").exists()
+
     @pytest.mark.parametrize("command", ["run", "train", "evaluate", "report", "doctor"])
     def test_help_explains_every_command(self, command):
         done = tfdistill(command, "--help")
@@ -158,7 +166,7 @@ class TestOtherCommands:
     "change, message",
     [
         ({"distillation": {"alpha": 1.5}}, "alpha must be a number from 0 to 1"),
-        ({"distillation": {"temperature": 0}}, "temperature must be a finite number > 0"),
+        ({"distillation": {"temperature": 0}}, "temperature must be a number from 0.001 to 1000"),
         ({"distilation": {}}, "unknown key 'distilation'. Did you mean 'distillation'?"),
         ({"data": {"sorce": "digits"}}, "unknown key 'sorce'. Did you mean 'source'?"),
         ({"study": "mystery"}, "study must be one of: alpha_temperature, assistants"),
@@ -184,6 +192,46 @@ def test_an_unknown_option_names_the_nearest(config, capsys):
     error = capsys.readouterr().err
     assert "command line, training: unknown key 'epoch'. Did you mean 'epochs'?" in error
     assert "Known keys: epochs, batch_size" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "M", "a.png", "--top", "x"], "top must be a whole number. Received: top='x'."),
+        (["predict", "M"], "tfdistill predict needs IMAGES, image files and folders."),
+        (["predict", "M", "a.png", "--format=xml"], "format must be one of: table, json, csv."),
+        (["export", "M", "--formats", "onnx,foo"], "Received: export.formats='foo'."),
+        (["demo", "M", "--port", "70000"], "port must be a whole number from 0 to 65535."),
+        (["evaluate", "M", "--data.sorce", "x"], "'sorce'. Did you mean 'source'? Known keys:"),
+        (["evaluate", "M", "--config", "nowhere.yaml"], "There is no model at M."),
+        (["cache", "verify", "F", "--rows", "0"], "rows must be a whole number, at least 1."),
+        (["report"], "tfdistill report needs FOLDER, the folder that a study wrote its results"),
+        (["doctor", "x"], "tfdistill doctor cannot use 'x'. Leave it out"),
+        (["studies", "mistery"], "study must be one of: alpha_temperature"),
+        (["reproduce", "R", "--output"], "--output needs a value. Received: none."),
+        (["run", "--seeds=[0]"], "tfdistill run needs CONFIG, a study's YAML file"),
+        (["run", "f.yaml", "--dry-run=1"], "--dry-run takes no value. Received: '1'."),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("tfdistill: error: ")
+    assert error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_the_images_of_a_file_that_is_wrong_are_named(finished, tmp_path, capsys):
+    model, path = finished[0] / "runs" / "single-0" / "best.keras", tmp_path / "study.yaml"
+    for text, message in (
+        ("data: {sorce: digits}", f"{path}, data: unknown key 'sorce'. Did you mean 'source'?"),
+        ("data: {image_size: 0}", "data.image_size must be a whole number, at least 1."),
+        ("data: null", "data must be keys and values"),
+    ):
+        path.write_text(text)
+        assert main(["evaluate", str(model), "--config", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_an_unknown_command_lists_the_known(capsys):

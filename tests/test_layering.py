@@ -48,6 +48,8 @@ LEVELS = [
     {"trials", "rehearsal", "reproduction"},
     {"study_tuner"},
     {"sweeps"},
+    {"commands"},
+    {"help_pages"},
     {"options"},
     {"export_commands"},
     {"cli"},

@@ -6,23 +6,11 @@ Only what a command needs is imported: help and errors do not wait for TensorFlo
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentError
-
 from tfdistill import __version__, checks, startup, stopping, storage
-from tfdistill.config import DataConfig, StudyConfig, build, check_keys, read_yaml
+from tfdistill.commands import COMMANDS
+from tfdistill.config import DataConfig, StudyConfig
 from tfdistill.models import origin
-from tfdistill.options import (
-    HELP,
-    UNSAFE,
-    UNSAFE_HELP,
-    StudyOptions,
-    flat_items,
-    new_parser,
-    parse,
-    study_file,
-    study_of,
-    study_options,
-)
+from tfdistill.options import StudyOptions, read, study_file, study_of, study_options
 
 DESCRIPTION = (
     "Knowledge distillation for image classification: train teachers, distil students, compare."
@@ -88,7 +76,7 @@ def _answer(arguments: list[str]) -> int:
             return 0
         checks.one_of("command", arguments[0], commands)
         return commands[arguments[0]](arguments[1:])
-    except (checks.UsageError, ArgumentError) as error:
+    except checks.UsageError as error:
         print(f"tfdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except checks.Refused as error:
@@ -140,9 +128,7 @@ def _study(options: StudyOptions) -> int:
 
 
 def _studies(arguments: list[str]) -> int:
-    parser = new_parser("studies [NAME]", "List the studies, or show one with its settings.")
-    parser.add_argument("name", type=str | None, nargs="?", help="a study")
-    name = parser.parse_args(arguments).name
+    name = read("studies", arguments).places["name"]
     from tfdistill import catalogue
 
     print(catalogue.page(name) if name else catalogue.pages())
@@ -170,10 +156,11 @@ def _sweep(arguments: list[str]) -> int:
 
 
 def _cache(arguments: list[str]) -> int:
-    usage = "cache build CONFIG [--KEY VALUE ...] | verify FOLDER [--rows N]"
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: tfdistill {usage}\n\n{HELP['cache build']}\n")
-        print("verify FOLDER runs the teachers again on some rows of a study's caches.")
+        build, verify = COMMANDS["cache build"], COMMANDS["cache verify"]
+        print(f"usage: tfdistill cache build {build.usage}")
+        print(f"       tfdistill cache verify {verify.usage}\n\nbuild: {build.about}\n")
+        print("verify: Run the teachers again on some rows of a study's caches.")
         return 0 if arguments else 2
     action = checks.one_of("cache", arguments[0], ("build", "verify"))
     return (_cache_build if action == "build" else _cache_verify)(arguments[1:])
@@ -193,17 +180,14 @@ def _cache_build(arguments: list[str]) -> int:
 
 
 def _cache_verify(arguments: list[str]) -> int:
-    parser = new_parser("cache verify FOLDER [--rows N]", "Run a study's teachers again.")
-    parser.add_argument("folder", type=str, help="the folder that a study wrote its results to")
-    parser.add_argument("--rows", type=int, default=256, help="random images of each cache")
-    given = parser.parse_args(arguments)
-    checks.count("rows", given.rows)
-    folder = Path(given.folder)
+    given = read("cache verify", arguments)
+    rows = given.options.rows
+    folder = Path(given.places["folder"])
     config = study_of(folder)
     startup.tensorflow()
     from tfdistill import caches, runner
 
-    table, good = caches.verification(runner.plan(config), folder, given.rows)
+    table, good = caches.verification(runner.plan(config), folder, rows)
     _print_tables([table])
     return 0 if good else 1
 
@@ -242,45 +226,30 @@ def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    parser = new_parser(
-        "evaluate MODEL [--teacher PATH] [--data.KEY VALUE ...]",
-        "Measure a saved network (.keras file or SavedModel) on the test images: those of\n"
-        "the study whose folder it lies in, unless --config names a study's YAML file.",
-    )
-    parser.add_argument("model", type=str, help="a .keras file or the folder of a SavedModel")
-    parser.add_argument("--teacher", type=str | None, help="also compare with this saved network")
-    parser.add_argument("--batch_size", type=int, default=128, help="images at once")
-    parser.add_argument("--data", type=DataConfig, help="the images")
-    parser.add_argument("--config", type=str | None, help="a study's YAML file, for its images")
-    parser.add_argument(UNSAFE, action="store_true", help=UNSAFE_HELP)
-    given = parse(parser, arguments, DataConfig, "data.")
-    if given.allow_unsafe:
+    given = read("evaluate", arguments)
+    options, model = given.options, Path(given.places["model"])
+    if given.unsafe:
         origin.trust()
-    if not Path(given.model).exists():
+    if not model.exists():
         raise checks.UsageError(
-            f"There is no model at {given.model}. Give a .keras file or a SavedModel."
+            f"There is no model at {model}. Give a .keras file or a SavedModel."
         )
-    path = given.config or study_file(Path(given.model))
-    if path:
-        values = read_yaml(path).get("data", {})
-        check_keys(DataConfig, values, str(path))
-        build(DataConfig, values, "data")
-        parser.set_defaults({f"data.{key}": value for key, value in flat_items(values)})
-        given = parse(parser, arguments, DataConfig, "data.")
+    images = given.images(options.config or study_file(model)) or DataConfig()
     startup.tensorflow()
     from tfdistill import evaluation
 
-    given = parser.instantiate(given)
-    _print_tables([evaluation.table(given.model, given.data, given.teacher, given.batch_size)])
+    _print_tables([evaluation.table(str(model), images, options.teacher, options.batch_size)])
     return 0
 
 
 def _export(arguments: list[str]) -> int:
     from tfdistill import export_commands
 
-    path, config = export_commands.options(arguments)
+    given = read("export", arguments)
+    path, config = Path(given.places["path"]), export_commands.config_of(given.options)
     if not (path / "config.yaml").exists():
-        return export_commands.export_one(path, config, arguments)
+        return export_commands.export_one(path, config, given)
+    export_commands.check_own_images(path, given)
     study_of(path)  # its report is written afterwards; one that cannot be is known now
     good = export_commands.export_study(path, config)
     return max(_report([str(path)]), 0 if good else 1)
@@ -299,9 +268,7 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    parser = new_parser("report FOLDER", "Write the report of a study's folder anew.")
-    parser.add_argument("folder", type=str, help="the folder that a study wrote its results to")
-    folder = Path(parser.parse_args(arguments).folder)
+    folder = Path(read("report", arguments).places["folder"])
     config = study_of(folder)
     from tfdistill import records, runner, sweeps
 
@@ -318,35 +285,24 @@ def _report(arguments: list[str]) -> int:
 
 
 def _doctor(arguments: list[str]) -> int:
-    parser = new_parser("doctor [--data_dir PATH]", "Show what this machine offers to tfdistill.")
-    parser.add_argument("--data_dir", type=str | None, help="where prepared data sets lie")
-    given = parser.parse_args(arguments)
+    options = read("doctor", arguments).options
     startup.tensorflow()
     from tfdistill import doctor
 
-    _print_tables(doctor.tables(given.data_dir))
+    _print_tables(doctor.tables(options.data_dir))
     return 0
 
 
 def _reproduce(arguments: list[str]) -> int:
-    parser = new_parser(
-        "reproduce RECORD [--output FOLDER]",
-        "Do a finished run again, first the runs that it needs, from its record alone, and\n"
-        "compare weights, figures and history. Exit status 0 if all are equal to the bit.",
-    )
-    parser.add_argument("record", type=str, help="STUDY/runs/NAME or its record.json")
-    parser.add_argument(
-        "--output", type=str | None, help="a new folder; default results/NAME-reproduced"
-    )
-    parser.add_argument(UNSAFE, action="store_true", help=UNSAFE_HELP)
-    given = parser.parse_args(arguments)
-    if given.allow_unsafe:
+    given = read("reproduce", arguments)
+    output = given.options.output
+    if given.unsafe:
         origin.trust()
     from tfdistill import reproduction
     from tfdistill.progress import display
 
-    folder = Path(given.output) if given.output else None
-    found = reproduction.reproduce(Path(given.record), folder, display())
+    folder = Path(output) if output else None
+    found = reproduction.reproduce(Path(given.places["record"]), folder, display())
     _print_tables(found.tables)
     return 0 if found.equal else 1
 

@@ -14,7 +14,6 @@ _PACKAGES = (
     "tensorflow-datasets",
     "pandas",
     "numpy",
-    "jsonargparse",
     "tensorboard",
 )
 

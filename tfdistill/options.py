@@ -1,46 +1,147 @@
-"""Options of the commands: a study's YAML file, and every key of it on the command line."""
+"""What stands after a command: its places, its options, and a study's YAML file under them."""
 
-import argparse
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from tfdistill import checks, storage
-from tfdistill.config import StudyConfig, build, check_keys, read_yaml, with_option
+from tfdistill import checks, help_pages, storage
+from tfdistill.commands import COMMANDS, HELP, UNSAFE, Command
+from tfdistill.config import DataConfig, StudyConfig, build, check_keys, read_yaml, with_option
 from tfdistill.models import origin
 from tfdistill.studies import STUDIES
 
-GO_ON = """\
-Every value can be changed on the command line, for example --seeds [0,1,2]
---training.epochs 20. Results go to --output, by default results/ and the file's
-name. The same command goes on after an interruption."""
 
-STUDY_HELP = f"""\
-Do the study that a YAML file describes, and print its tables when all is done.
-{GO_ON}
+@dataclass(frozen=True)
+class Arguments:
+    """What was given to a command, its names checked and its values not yet.
 
-`tfdistill studies` lists the studies."""
+    Args:
+        command: The command.
+        places: What was given without a name, by place; None for a place that may be left out, a
+            list for one that takes several.
+        flags: Options without a value, as `--dry-run`.
+        pairs: The other options, as keys and texts, in order: of two with one key, the last holds.
+    """
 
-SWEEP_HELP = f"""\
-Search the space `sweep.space` of a study's YAML file with Keras Tuner: grid,
-random, bayesian or hyperband. Trials are compared on validation images; the
-best one is trained again with fresh seeds before it is tested.
-{GO_ON}
+    command: Command
+    places: dict[str, str | list[str] | None]
+    flags: frozenset[str]
+    pairs: tuple[tuple[str, str], ...]
 
-Several processes search together where KERASTUNER_TUNER_ID (chief, tuner0,
-tuner1, ...), KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set."""
+    @property
+    def options(self):
+        """The options: an instance of the command's dataclass.
 
-CACHE_HELP = f"""\
-Train the teachers of a study and store their logits for its students. `tfdistill
-run` and `sweep` do so themselves; this does it beforehand.
-{GO_ON}"""
+        Raises:
+            UsageError: A value of another type than its field's, or one that it refuses.
+        """
+        return build(self.command.options, self.over({}))
 
-UNSAFE = "--allow-unsafe"
-UNSAFE_HELP = "also load model files that could run code of their own"
-REHEARSED = ("run", "train")
-HELP = {"run": STUDY_HELP, "train": STUDY_HELP, "sweep": SWEEP_HELP, "cache build": CACHE_HELP}
+    @property
+    def unsafe(self) -> bool:
+        """Whether model files may run code of their own."""
+        return not self.flags.isdisjoint(UNSAFE)
+
+    def over(self, values: dict) -> dict:
+        """Return plain data, as `build` takes it, with the options put in their places."""
+        for key, text in self.pairs:
+            values = with_option(self.command.options, values, key, text)
+        return values
+
+    def images(self, path: str | Path | None) -> DataConfig | None:
+        """Return the images that a study's file and the options `--data.KEY` over it name.
+
+        Args:
+            path: The file; None for none.
+
+        Returns:
+            The images; None where neither names any.
+
+        Raises:
+            UsageError: The file cannot be read, or a key or value of either is wrong.
+        """
+        start = {}
+        if path:
+            start = {"data": read_yaml(path).get("data", {})}
+            check_keys(StudyConfig, start, str(path))
+        values = self.over(start)
+        return build(DataConfig, values["data"], "data") if "data" in values else None
+
+
+def read(name: str, arguments: list[str]) -> Arguments:
+    """Return what was given to a command; print its page and exit where that is asked for.
+
+    Args:
+        name: One of `COMMANDS`.
+        arguments: What stands after it.
+
+    Raises:
+        UsageError: A missing place, one too many, an unknown option, or one without its value.
+
+    Example:
+        >>> read("predict", ["saved_models/digits", "a.png", "--top", "1"]).options.top
+        1
+    """
+    command = COMMANDS[name]
+    words, flags, pairs, waiting = [], set(), [], list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument in ("-h", "--help"):
+            print(help_pages.page(name), end="")
+            raise SystemExit(0)
+        option, equals, value = argument.partition("=")
+        if argument == "--":
+            words, waiting = words + waiting, []
+        elif not argument.startswith("-") or argument == "-":
+            words.append(argument)
+        elif argument in command.flags:
+            flags.add(argument)
+        else:
+            _check_name(command, option, value)
+            if not equals and (not waiting or waiting[0].startswith("--")):
+                raise checks.UsageError(
+                    f"{option} needs a value. Received: none. Write {option} VALUE."
+                )
+            pairs.append((option[2:], value if equals else waiting.pop(0)))
+    return Arguments(command, _places(name, words), frozenset(flags), tuple(pairs))
+
+
+def _check_name(command: Command, option: str, value: str) -> None:
+    """Raise unless an option with a value is one of the command's."""
+    flags = HELP | command.flags
+    if option in flags:
+        raise checks.UsageError(
+            f"{option} takes no value. Received: {checks.shown(value)}. Write {option} alone."
+        )
+    key = option.removeprefix("--")
+    keys = [field.name for field in dataclasses.fields(command.options)]
+    first = key.partition(".")[0]
+    named = first.removesuffix("+") if first == key else first
+    checks.known_keys("command line", [named], [*keys, *(flag[2:] for flag in flags)])
+    with_option(command.options, {}, key, "")  # of deeper keys, too
+
+
+def _places(name: str, words: list[str]) -> dict[str, str | list[str] | None]:
+    """Return what stands in the places of a command."""
+    command, found, waiting = COMMANDS[name], {}, list(words)
+    usage = f"Write: tfdistill {name} {command.usage}"
+    for place, about in command.places.items():
+        key = place.strip("[].")
+        if not waiting and not place.startswith("["):
+            raise checks.UsageError(
+                f"tfdistill {name} needs {key.upper()}, {about}. Received: none. {usage}"
+            )
+        if place.endswith("..."):
+            found[key], waiting = waiting, []
+        else:
+            found[key] = waiting.pop(0) if waiting else None
+    if waiting:
+        raise checks.UsageError(
+            f"tfdistill {name} cannot use {checks.shown(waiting[0])}. Leave it out, or write the "
+            f"name of its option before it. {usage}"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -68,47 +169,17 @@ def study_options(
         fixed: Values that the command sets itself.
         suffix: Of the default output folder's name.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        study_parser(command).print_help()
-        raise SystemExit(0 if arguments else 2)
-    path, *rest = arguments
-    if path.startswith("-"):
-        raise checks.UsageError(
-            f"tfdistill {command} needs a configuration file first. Received: {path!r}. "
-            f"Example: tfdistill {command} configs/quickstart.yaml {path} ..."
-        )
-    asked = [part for part in rest if part in ("-h", "--help") or part.endswith(".help")]
-    if asked:
-        study_parser(command).parse_args(asked[:1])  # prints and exits
-    flags = {"--dry-run", UNSAFE, *(["--rehearse"] if command in REHEARSED else [])} & set(rest)
-    if UNSAFE in flags:
+    given = read(command, arguments)
+    if given.unsafe:
         origin.trust()
-    rest = [argument for argument in rest if argument not in flags]
-    rest += [f"--{key}={value}" for key, value in (fixed or {}).items()]
-    values = _with_options(path, rest)
+    path = given.places["config"]
+    values = given.over(_checked(path)) | (fixed or {})
     if values.get("output") is None:
         values["output"] = _default_output(path, suffix)
     config = build(StudyConfig, values)
     if not fixed:
         _check_settings(config)
-    return StudyOptions(config, "--dry-run" in flags, "--rehearse" in flags)
-
-
-def study_parser(command: str) -> ArgumentParser:
-    """Return the parser of a command that takes a study."""
-    about = HELP.get(command, "")
-    rehearse = " [--rehearse]" if command in REHEARSED else ""
-    parser = new_parser(f"{command} CONFIG [--dry-run]{rehearse} [--KEY VALUE ...]", about)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list the runs and what each needs; do nothing"
-    )
-    if command in REHEARSED:
-        parser.add_argument(
-            "--rehearse", action="store_true", help="one batch of every kind of run; keep nothing"
-        )
-    parser.add_argument(UNSAFE, action="store_true", help=UNSAFE_HELP)
-    parser.add_class_arguments(StudyConfig, None)
-    return parser
+    return StudyOptions(config, "--dry-run" in given.flags, "--rehearse" in given.flags)
 
 
 def study_of(folder: Path) -> StudyConfig:
@@ -126,21 +197,15 @@ def study_of(folder: Path) -> StudyConfig:
     return build(StudyConfig, _checked(str(path)))
 
 
+def study_file(model: Path) -> Path | None:
+    """Return the configuration file of the study in whose folder a model lies."""
+    candidates = [folder / "config.yaml" for folder in model.resolve().parents[:3]]
+    return next((path for path in candidates if path.exists()), None)
+
+
 def _checked(path: str) -> dict:
     values = read_yaml(path)
     check_keys(StudyConfig, values, path)
-    return values
-
-
-def _with_options(path: str, arguments: list[str]) -> dict:
-    values, waiting = _checked(path), list(arguments)
-    while waiting:
-        name, equals, value = waiting.pop(0).partition("=")
-        key = name.removeprefix("--")
-        if not equals and (not waiting or waiting[0].startswith("--")):
-            with_option(StudyConfig, values, key, "")  # an unknown key says more
-            raise checks.UsageError(f"{name} needs a value. Received: none. Write {name} VALUE.")
-        values = with_option(StudyConfig, values, key, value if equals else waiting.pop(0))
     return values
 
 
@@ -158,45 +223,3 @@ def _default_output(path: str, suffix: str) -> str:
     plain = file.parent.name in ("configs", "")
     name = file.stem if plain else f"{file.parent.name}-{file.stem}"
     return os.path.join("results", f"{name}{suffix}")
-
-
-def parse(parser: ArgumentParser, arguments: list[str], cls, prefix: str = ""):
-    """Return the parsed options; an unknown key is answered with the known ones of `cls`."""
-    try:
-        return parser.parse_args(arguments)
-    except ArgumentError as error:
-        text = str(error)
-        if "nrecognized arguments" in text:
-            unknown = text.split("arguments:")[1].split()[0].lstrip("-").partition("=")[0]
-            nested: object = None
-            for key in reversed(unknown.removeprefix(prefix).split(".")):
-                nested = {key: nested}
-            check_keys(cls, nested, "command line")
-        raise
-
-
-def new_parser(usage: str, description: str) -> ArgumentParser:
-    """Return a parser that raises where others would exit."""
-    return ArgumentParser(
-        prog="tfdistill",
-        usage=f"tfdistill {usage}",
-        description=description,
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def study_file(model: Path) -> Path | None:
-    """Return the configuration file of the study in whose folder a model lies."""
-    candidates = [folder / "config.yaml" for folder in model.resolve().parents[:3]]
-    return next((path for path in candidates if path.exists()), None)
-
-
-def flat_items(values: dict, prefix: str = "") -> list[tuple[str, object]]:
-    """Return the values of nested dictionaries under dotted keys."""
-    items: list[tuple[str, object]] = []
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        items += flat_items(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
-    return items

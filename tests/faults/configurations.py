@@ -18,6 +18,7 @@ from tfdistill.config import (
     CACHE_DTYPES,
     DIVERGENCES,
     LOGIT_LOSSES,
+    NORMALIZATIONS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
@@ -40,7 +41,9 @@ CHOICES = {
     "average": AVERAGES,
     "divergence": DIVERGENCES,
     "dtype": CACHE_DTYPES,
+    "format": ("table", "json", "csv"),
     "jit": ("auto", "on", "off"),
+    "normalize": NORMALIZATIONS,
     "optimizer": OPTIMIZERS,
     "outputs": ("auto", "logits", "probabilities"),
     "precision": PRECISIONS,
@@ -319,15 +322,20 @@ def answer(folder: Path, data: str | bytes, *options: str) -> tuple[int, str, li
     """Return exit status, error text and the new files of `tfdistill run FILE --dry-run`."""
     path = folder / "study.yaml"
     path.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))
-    before = os.getcwd()
+    return ran(folder, ["run", str(path), *options, "--dry-run"])
+
+
+def ran(folder: Path, arguments: list[str]) -> tuple[int, str, list[str]]:
+    """Return exit status, error text and the new files of a command, run in a folder."""
+    before, there = os.getcwd(), set(folder.iterdir())
     os.chdir(folder)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-            status = main(["run", str(path), *options, "--dry-run"])
+            status = main(arguments)
     finally:
         os.chdir(before)
-    written = [str(at) for at in folder.iterdir() if at != path]
+    written = [str(at) for at in folder.iterdir() if at not in there]
     return status, errors.getvalue(), written
 
 
@@ -357,6 +365,7 @@ def fault(case: Case, status: int, error: str, written: list[str]) -> str | None
             "Give",
             "unreadable",
             "need",
+            "Write",
         )
     ):
         return f"nothing says what is allowed: {error.strip()!r}"

@@ -51,9 +51,18 @@ def build(cls, values, key: str = "", default=None):
     try:
         return dataclasses.replace(default, **built) if default else cls(**built)
     except checks.UsageError as error:
-        # A class says `model.width` wherever it stands; here it may be the student's.
-        known = not key or f"{key}." in str(error)
-        raise checks.UsageError(str(error) if known else f"{key}: {error}") from None
+        raise checks.UsageError(_at(key, str(error))) from None
+
+
+def _at(key: str, text: str) -> str:
+    """Return a class's message with the key where the class stands.
+
+    It says `augment.flip` or `model.width` wherever it stands: here in `data`, or as the student.
+    """
+    last = key.rpartition(".")[2]
+    if not key or f"{key}." in text:
+        return text
+    return text.replace(f"{last}.", f"{key}.") if f"{last}." in text else f"{key}: {text}"
 
 
 def check_keys(cls, values, where: str) -> None:
@@ -75,7 +84,7 @@ def with_option(cls, values: dict, key: str, text: str) -> dict:
         cls: The dataclass that the values are of.
         values: Plain data, as `build` takes it; not changed.
         key: Dotted, as `training.epochs`.
-        text: The value as YAML, or text where the field takes it.
+        text: The value as YAML, or text where the field takes it; a list of texts also as `a,b`.
 
     Raises:
         UsageError: An unknown key.
@@ -145,6 +154,8 @@ def _given(text: str, hint):
         value = parse_yaml(text, "the value")
     except checks.UsageError:
         return text  # where text is not allowed, the type of the field says so
+    if list[str] in _options(hint) and isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
     if str in _options(hint) and not (value is None and types.NoneType in _options(hint)):
         lists = [option for option in _options(hint) if _plain(option) is list]
         return value if lists and isinstance(value, list) else text
