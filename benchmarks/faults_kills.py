@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from faults_results import finished_work, results
+from faults_results import differences, finished_work, results
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "reliability" / "kills.json"
 STUDY = {
@@ -255,12 +255,6 @@ def changed(written: dict, folder: Path) -> list[str]:
     """Return what was finished before and has been written again or is gone."""
     now = finished_work(folder)
     return [f"{path} was written again" for path in written if now.get(path) != written[path]]
-
-
-def differences(expected: dict, found: dict) -> list[str]:
-    """Return the names of results that are not those of the uninterrupted run."""
-    names = sorted({*expected, *found})
-    return [f"{name} differs" for name in names if expected.get(name) != found.get(name)]
 
 
 def main() -> int:

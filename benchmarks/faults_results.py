@@ -46,6 +46,12 @@ def results(folder: Path) -> dict[str, object]:
     return found
 
 
+def differences(expected: dict, found: dict) -> list[str]:
+    """Return the names of results that are not those of the uninterrupted run."""
+    names = sorted({*expected, *found})
+    return [f"{name} differs" for name in names if expected.get(name) != found.get(name)]
+
+
 def finished_work(folder: Path) -> dict[str, tuple[int, int]]:
     """Return inode and time of every file of finished runs, caches and exports, by path."""
     paths = [
