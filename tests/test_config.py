@@ -11,6 +11,7 @@ from tfdistill.config import (
     AugmentConfig,
     DataConfig,
     DistillationConfig,
+    ExportConfig,
     FeatureConfig,
     ModelConfig,
     StudyConfig,
@@ -35,6 +36,11 @@ from tfdistill.config import (
             lambda: DistillationConfig(divergence="js"),
             "one of: kl, cross_entropy, kl_of_log. Received: .*'js'",
         ),
+        (
+            lambda: ExportConfig(folder="models [old]"),
+            r"export.folder must be without \* \? \[ \].* Received: .*'models \[old\]'",
+        ),
+        (lambda: ExportConfig(name="a b"), "export.name must be one folder's name, of letters"),
         (lambda: TrainingConfig(epochs=0), "training.epochs must be a whole number, at least 1"),
         (lambda: TrainingConfig(optimizer="sdg"), "Did you mean 'sgd'"),
         (lambda: TrainingConfig(precision="float16"), "one of: float32, mixed_bfloat16"),
@@ -51,6 +57,20 @@ def test_a_wrong_value_is_refused_in_one_line(make, message):
     with pytest.raises(UsageError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        ("quickstart-student", "quickstart-student"),
+        ("results [1] (é)", "results-1"),
+        (".hidden*", "hidden"),
+        ("ключ", "model"),
+    ],
+)
+def test_the_name_of_an_export_that_is_made_from_a_folder_is_one_that_may_be_given(folder, name):
+    assert config.export_name(folder) == name
+    assert ExportConfig(name=name).name == name
 
 
 def test_an_unknown_key_is_refused_at_any_depth_with_the_known_ones():

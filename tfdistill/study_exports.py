@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from tfdistill import deployment, placing, records, runner, startup, storage
-from tfdistill.config import SAVED_MODEL, ExportConfig, digest, to_dict
+from tfdistill.config import SAVED_MODEL, ExportConfig, digest, export_name, to_dict
 from tfdistill.model_card import FORMAT_NAMES
 from tfdistill.progress import Silent
 from tfdistill.records import Table
@@ -50,7 +50,7 @@ def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> N
     from tfdistill import exporting, subjects
 
     found = subjects.of_study(folder)
-    name = config.name or folder.resolve().name
+    name = config.name or export_name(folder.resolve().name)
     done = []
     for subject in found:
         own = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 
 from tfdistill import checks, data, kinds, measuring, placing, records
-from tfdistill.config import DataConfig, ModelConfig, build, digest
+from tfdistill.config import DataConfig, ModelConfig, build, digest, export_name
 from tfdistill.distiller import Distiller
 from tfdistill.ensembles import Ensemble
 from tfdistill.records import FINISHED, Record
@@ -53,7 +53,8 @@ class Subject:
     @property
     def default_name(self) -> str:
         """What its exports are called unless another name is given."""
-        return f"{self.study.resolve().name}-{self.name}" if self.study else self.name
+        study = f"{self.study.resolve().name}-" if self.study else ""
+        return export_name(study + self.name)
 
     @property
     def key(self) -> str:

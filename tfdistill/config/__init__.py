@@ -16,7 +16,7 @@ from tfdistill.config.distillation import (
     DistillationConfig,
     FeatureConfig,
 )
-from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig
+from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig, export_name
 from tfdistill.config.files import digest, settings_of, to_dict
 from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.networks import (
@@ -68,6 +68,7 @@ __all__ = [
     "build",
     "check_keys",
     "digest",
+    "export_name",
     "read_yaml",
     "settings_of",
     "to_dict",

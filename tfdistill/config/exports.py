@@ -1,5 +1,6 @@
 """What is exported of a finished study, and in which formats."""
 
+import re
 from dataclasses import dataclass, field
 
 from tfdistill import checks
@@ -7,6 +8,7 @@ from tfdistill import checks
 SAVED_MODEL, ONNX = "savedmodel", "onnx"
 LITERT = ("litert-float32", "litert-float16", "litert-int8")
 FORMATS = (SAVED_MODEL, *LITERT, ONNX)
+_PATTERN = "*?[]"
 _PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
 
@@ -17,7 +19,7 @@ class ExportConfig:
     Args:
         formats: The student's formats beside a SavedModel, which there always is: `litert-float32`,
             `litert-float16`, `litert-int8`, `onnx`.
-        folder: Where exports lie, as FOLDER/NAME/VERSION.
+        folder: Where exports lie, as FOLDER/NAME/VERSION; without * ? [ ].
         name: Name of the model; null takes the study's and what it is, as `quickstart-student`.
         resize: Let `serving_default` take images of any size and bring them to the network's.
         check_images: How many test images each format is compared on with the network; null means
@@ -35,6 +37,11 @@ class ExportConfig:
     def __post_init__(self):
         for name in self.formats:
             checks.one_of("export.formats", name, FORMATS)
+        if any(sign in self.folder for sign in _PATTERN):
+            raise checks.UsageError(
+                f"export.folder must be without {' '.join(_PATTERN)}, which TensorFlow takes for a "
+                f"pattern of names. Received: export.folder={checks.shown(self.folder)}."
+            )
         if self.name is not None and not _is_name(self.name):
             raise checks.UsageError(
                 "export.name must be one folder's name, of letters, digits, dots, hyphens and "
@@ -50,6 +57,15 @@ class ExportConfig:
             checks.installed(_PACKAGES.get(extra, ()), extra, f"The format {name}")
 
 
+def export_name(text: str) -> str:
+    """Return a text as a name of an export: with hyphens for what a name cannot have.
+
+    Example:
+        >>> export_name("my study (2)")
+        'my-study-2'
+    """
+    return re.sub(r"[^a-zA-Z0-9._-]+", "-", text).strip("-.") or "model"
+
+
 def _is_name(text: str) -> bool:
-    plain = text.replace("-", "").replace("_", "").replace(".", "")
-    return plain.isalnum() and plain.isascii() and not text.startswith(".")
+    return re.fullmatch(r"(?!\.)[a-zA-Z0-9._-]*[a-zA-Z0-9][a-zA-Z0-9._-]*", text) is not None
