@@ -148,6 +148,11 @@ class TestOtherCommands:
         assert "XLA" in printed and "tensorflow" in printed and "digits" in printed
         assert "none found" in printed
 
+    def test_a_terminal_without_dashes_is_shown_the_tables_all_the_same(self, finished):
+        done = tfdistill("report", finished[0], PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert "Test accuracy in percent, mean ? standard deviation" in done.stdout
+
     @pytest.mark.parametrize("part", ["", "runs/single-0"])
     def test_a_study_is_exported_with_its_own_images_only(self, finished, tmp_path, capsys, part):
         options = ["--folder", str(tmp_path / "saved"), "--data.source", "digits"]

@@ -6,6 +6,7 @@ ends the process after `GRACE` seconds. All files appear whole or not at all: no
 """
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -39,6 +40,9 @@ def run(command: Callable[[], int], advice: str = "") -> int:
     """
     ending = _Ending(advice)
     ending.prepare()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a dash or a ±
+            stream.reconfigure(errors="replace")
     try:
         status = _written(command, ending)
     except BaseException:  # a library may have made another error of the KeyboardInterrupt

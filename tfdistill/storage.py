@@ -14,7 +14,9 @@ from pathlib import Path
 from tfdistill import checks
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+# Where something was to be written; elsewhere they have other causes.
+_UNWRITABLE = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE)
 # The last is how NumPy words it, without a number.
 _FULL_TEXTS = ("No space left", "Disk quota exceeded", " requested and ")
 _DENIED_TEXTS = ("Read-only file system", "Permission denied")
@@ -89,12 +91,15 @@ def problem(
     if not isinstance(error, OSError) and place is None:
         return None
     number, text = getattr(error, "errno", None), str(error)
-    where = place or getattr(error, "filename", None) or "a temporary folder"
+    where = (
+        place or getattr(error, "filename", None) or "the file of the output or a temporary folder"
+    )
     received = f"{where}. Received: {checks.first_line(error)}"
     if number in FULL or any(part in text for part in _FULL_TEXTS):
         wanted = f"{content} " if content else ""
         return f"There is no room {wanted}in {received} {full or 'Make room.'}"
-    if number in DENIED or any(part in text for part in _DENIED_TEXTS):
+    denied_here = DENIED + (_UNWRITABLE if place else ())
+    if number in denied_here or any(part in text for part in _DENIED_TEXTS):
         return f"Cannot write to {received} {denied or 'Make it writable.'}"
     return None
 

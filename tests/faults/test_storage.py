@@ -118,6 +118,20 @@ def test_a_read_only_folder_is_one_line_before_anything_is_trained(study, disk, 
     assert "teacher" not in said.out + said.err.replace("error", "")
 
 
+@pytest.mark.parametrize("name", ["o" * 300, "study.yaml", "study.yaml/out"])
+def test_a_folder_that_cannot_be_is_one_line(study, capsys, name):
+    assert run(study / "study.yaml", study / name) == 2
+    (error,) = errors_of(capsys)
+    assert f"error: Cannot write to {study / name}" in error and "Received:" in error
+
+
+def test_what_is_removed_while_it_is_written_is_one_line(tmp_path):
+    path, line = tmp_path / "gone" / "record.json", "Cannot write to .*gone. Received: .*No such"
+    with pytest.raises(storage.WriteError, match=line), records.appearing(path) as temporary:
+        temporary.write_text("half")
+        shutil.rmtree(path.parent)
+
+
 class TestFinishedStudy:
     @pytest.mark.parametrize(
         "name, fault",
