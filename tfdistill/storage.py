@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tfdistill import checks
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 # Where something was to be written; elsewhere they have other causes.
 _UNWRITABLE = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE)
 # The last is how NumPy words it, without a number.
-_FULL_TEXTS = ("No space left", "Disk quota exceeded", " requested and ")
+_FULL_TEXTS = ("No space left", "Disk quota exceeded", "File too large", " requested and ")
 _DENIED_TEXTS = ("Read-only file system", "Permission denied")
 MARK = "# sha256 of what follows: "
 

@@ -229,7 +229,7 @@ def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record
     )
     state = TrainingState(
         _state_folder(jobs),
-        digest([job.training_key for job in jobs]),
+        digest([[job.training_key, job.images.hashes] for job in jobs]),
         assembled.learners,
         assembled.networks,
     )

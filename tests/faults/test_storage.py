@@ -8,12 +8,14 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from tfdistill import measuring, records, storage
+from tfdistill import measuring, options, records, runner, storage
 from tfdistill.cli import main
 from tfdistill.config import DataConfig
 from tfdistill.data import disk_cache, load
 from tfdistill.models.fingerprint import weights_hash
+from tfdistill.progress import Silent
 from tfdistill.resume import TrainingState
 
 CONFIG = {
@@ -280,3 +282,58 @@ def test_a_plan_names_a_damaged_run_as_to_do(study, copied, capsys):
     flip(copied / "runs/alone-0/last.keras", 100)
     assert run(study / "study.yaml", copied, "--dry-run") == 0
     assert capsys.readouterr().out.count("to do") == 1
+
+
+class TestImagesThatChange:
+    @pytest.fixture
+    def photos(self, tmp_path):
+        """A study of a folder of images, with its teacher and one student finished."""
+        generator = np.random.default_rng(0)
+        for label in "ab":
+            (tmp_path / "photos" / label).mkdir(parents=True)
+            for number in range(30):
+                self.draw(tmp_path / "photos" / label / f"{number}.png", generator)
+        images = {"source": f"folder:{tmp_path / 'photos'}", "validation": 10}
+        path = tmp_path / "study.yaml"
+        training = {"epochs": 2, "batch_size": 10}
+        path.write_text(yaml.safe_dump({**CONFIG, "data": images, "training": training}))
+        return path
+
+    @staticmethod
+    def draw(path, generator):
+        pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+
+    def test_runs_on_other_images_do_not_stand_in_one_table(
+        self, photos, tmp_path, monkeypatch, capsys
+    ):
+        assert run(photos, tmp_path / "out") == 0
+        shutil.rmtree(tmp_path / "out" / "runs" / "distilled-0")
+        before = results(tmp_path / "out")
+        self.draw(tmp_path / "photos/a/0.png", np.random.default_rng(1))
+        monkeypatch.setattr("tfdistill.data.sources._loaded", {})  # as in a new process
+        assert run(photos, tmp_path / "out") == 2
+        (error,) = errors_of(capsys)
+        assert "have changed since alone-0 was done" in error and "another --output" in error
+        assert results(tmp_path / "out") == before
+
+    def test_an_interrupted_training_does_not_go_on_with_other_images(
+        self, photos, tmp_path, monkeypatch
+    ):
+        class Stopping(Silent):
+            epochs = []
+
+            def epoch(self, epoch, epochs, logs):
+                self.epochs.append(epoch)
+                if len(self.epochs) == 1:
+                    raise KeyboardInterrupt
+
+        config = options.study_options("run", [str(photos)]).config
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_study(config, tmp_path / "out", Stopping())
+        assert (tmp_path / "out/runs/teacher/state.npz").exists()
+        for number in range(30):  # whichever are the training images
+            self.draw(tmp_path / f"photos/a/{number}.png", np.random.default_rng(number + 1))
+        monkeypatch.setattr("tfdistill.data.sources._loaded", {})
+        runner.run_study(config, tmp_path / "out", Stopping())
+        assert Stopping.epochs[:3] == [0, 0, 1]
