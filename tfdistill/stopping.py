@@ -5,6 +5,7 @@ between two of its own instructions, and libraries may swallow it; so a thread t
 ends the process after `GRACE` seconds. All files appear whole or not at all: nothing is lost then.
 """
 
+import atexit
 import contextlib
 import io
 import os
@@ -38,13 +39,14 @@ def run(command: Callable[[], int], advice: str = "") -> int:
     Example:
         >>> sys.exit(stopping.run(work, "The same command goes on where this one stopped."))
     """
+    _open_closed_streams()
     ending = _Ending(advice)
     ending.prepare()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a dash or a ±
             stream.reconfigure(errors="replace")
     try:
-        status = _written(command, ending)
+        ending.status = status = _written(command, ending)
     except BaseException:  # a library may have made another error of the KeyboardInterrupt
         if ending.signal:
             ending.leave(ending.signal)
@@ -56,6 +58,17 @@ def run(command: Callable[[], int], advice: str = "") -> int:
     return status
 
 
+def _open_closed_streams() -> None:
+    """Let what is closed at the start (`>&-`) be /dev/null; the next file would take its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
 class _Ending:
     """How this process ends at a signal.
 
@@ -65,6 +78,7 @@ class _Ending:
 
     def __init__(self, advice: str):
         self.signal = 0
+        self.status: int | None = None
         self.over = False
         self.advice = advice
         self._errors = os.dup(2)  # standard error is closed to native code for a while at the start
@@ -72,6 +86,7 @@ class _Ending:
 
     def prepare(self) -> None:
         """Take over the signals."""
+        atexit.register(self._end)  # before others are: so it is called last
         wake, waker = os.pipe()
         os.set_blocking(waker, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -97,6 +112,13 @@ class _Ending:
         for child in list(CHILDREN):
             child.kill()
         os._exit(128 + number)
+
+    def _end(self) -> None:
+        """End the process before Python gives the signals back, where all has been done."""
+        if self.status is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.status)
 
     def _interrupt(self, number: int, frame) -> None:
         if not self.signal and not self.over:

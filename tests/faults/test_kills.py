@@ -148,6 +148,46 @@ def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
     wait_until_gone(child)
 
 
+LATE = """
+import os, signal, sys
+from tfdistill import stopping
+
+class Late:
+    def __del__(self):  # when Python takes its modules down
+        os.kill(os.getpid(), signal.SIGTERM)
+
+late = Late()
+sys.exit(stopping.run(lambda: print("done") or int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_signal_after_the_work_changes_no_status(status):
+    process = start("-c", LATE, status)
+    assert process.communicate(timeout=DEADLINE) == ("done\n", "")
+    assert process.returncode == status
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_files_do_not_take_the_place_of_streams_that_are_closed(tmp_path, closed):
+    script = (
+        "import os, sys\n"
+        "from tfdistill import stopping\n"
+        "def work():\n"
+        f"    with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
+        "        print('to the terminal', flush=True)\n"
+        "        os.write(2, b'from native code')\n"
+        "        file.write('content')\n"
+        "    return 3\n"
+        "sys.exit(stopping.run(work))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = f"{sys.executable} {tmp_path / 'script.py'} {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "file").read_text() == "content"
+
+
 def wait_until_gone(process):
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
