@@ -1,8 +1,10 @@
 """Exports from a finished study to files in place: real networks, real processes that check."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -143,6 +145,17 @@ def test_a_damaged_export_is_noticed_and_only_it_is_made_again(study, tmp_path):
 
 
 NAMES = ("tiny-student", "tiny-teacher", "tiny-ensemble")
+
+
+@pytest.mark.parametrize("name", ["model_card.md", "labels.txt", "variables/variables.index"])
+@pytest.mark.parametrize(
+    "fault", [lambda path: path.write_bytes(path.read_bytes()[:-1]), Path.unlink]
+)
+def test_an_export_with_a_damaged_or_lost_file_is_not_whole(study, tmp_path, name, fault):
+    shutil.copytree(study / "saved/tiny-student/1", tmp_path / "1")
+    assert placing.intact(tmp_path / "1")
+    fault(tmp_path / "1" / name)
+    assert not placing.intact(tmp_path / "1")
 
 
 class TestOneNetwork:

@@ -277,9 +277,10 @@ def _describe(subject: Subject, network, new, config: ExportConfig, done, figure
     )
     more = {"settings": _settings(config), "files": placing.files_of(new.folder)}
     card = model_card.card(facts) | more
+    page = new.folder / model_card.PAGE_FILE
+    page.write_text(model_card.markdown(card), encoding="utf-8")
+    card["page"] = placing.sha256(page)
     records.write_checked(new.folder / model_card.JSON_FILE, card)
-    page = model_card.markdown(card)
-    (new.folder / model_card.PAGE_FILE).write_text(page, encoding="utf-8")
     return card
 
 

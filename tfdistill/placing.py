@@ -106,7 +106,11 @@ def card_of(folder: Path) -> dict | None:
 def intact(folder: Path) -> dict | None:
     """Return the card of a version if its files are those that the card lists, else None."""
     card = card_of(folder)
-    return card if card and card.get("files") == files_of(folder) else None
+    if not card or card.get("files") != files_of(folder):
+        return None
+    page = Path(folder) / f"{CARD}.md"
+    whole = page.is_file() and card.get("page") in (None, sha256(page))
+    return card if whole else None
 
 
 def check(path: Path) -> None:
