@@ -16,7 +16,7 @@ import filelock
 import yaml
 
 from tfdistill import checks, kinds, records, startup, storage
-from tfdistill.config import RunConfig, StudyConfig, digest, to_dict
+from tfdistill.config import RunConfig, StudyConfig, to_dict
 from tfdistill.progress import Silent
 from tfdistill.records import FINISHED, Record, Table
 from tfdistill.studies import STUDIES
@@ -67,7 +67,9 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
         progress.say("Starting TensorFlow and reading the images")
         startup.tensorflow()
         preflight(config, runs)
-        check_images(runs, folder)
+        from tfdistill import continuing
+
+        continuing.check(runs, folder, progress)
         with alone(folder):
             write_config(config, folder)
             do_runs(config, runs, folder, progress)
@@ -88,7 +90,7 @@ def build_caches(
         UsageError: As `run_study`, or no student of the study can be taught by stored logits.
     """
     startup.tensorflow()
-    from tfdistill import caches
+    from tfdistill import caches, continuing
 
     users = caches.of_study(runs, folder)
     if not users:
@@ -99,7 +101,7 @@ def build_caches(
     wanted = {name for user in users for name in user.teachers}
     teachers = [run for run in runs if run.name in with_needs(runs, wanted)]
     preflight(config, teachers)
-    check_images(teachers, folder)
+    continuing.check(teachers, folder, progress)
     with alone(folder):
         write_config(config, folder)
         if not all(finished(run, folder) for run in teachers):
@@ -231,36 +233,6 @@ def preflight(config: StudyConfig, runs: list[RunConfig]) -> None:
             training.check(run)
             if features:
                 training.check_features(run, by_name[run.teachers[0]])
-
-
-def check_images(runs: list[RunConfig], folder: Path) -> None:
-    """Raise if records in a study's folder are of other images than the runs would see now.
-
-    Args:
-        runs: The runs; of other configurations of images in the folder nothing is said.
-        folder: The study's folder.
-
-    Raises:
-        UsageError: Results of both would stand in one table.
-    """
-    from tfdistill import data
-
-    known = {digest(to_dict(run.data)): run.data for run in runs}
-    for path in sorted(folder.glob("runs/*/")):
-        try:
-            record = records.read(path)
-        except storage.DamagedError:
-            continue  # it is done again
-        images = known.get(digest(record.config.get("data"))) if record else None
-        if images is None or not record.images:
-            continue
-        here = data.load(images).hashes
-        changed = [part for part in here if here[part] != record.images.get(part)]
-        if changed:
-            raise checks.UsageError(
-                f"The images of {images.source} ({', '.join(changed)}) have changed since "
-                f"{record.name} was done in {folder}. Put them back, or choose another --output."
-            )
 
 
 def finished(run: RunConfig, folder: Path) -> Record | None:

@@ -68,9 +68,11 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
     runner.check_folder(config, folder)
     progress.say("Starting TensorFlow and reading the images")
     startup.tensorflow()
+    from tfdistill import continuing
+
     seen = [*trials.teachers(config), trials.first(config)]
     runner.preflight(config, seen)
-    runner.check_images(seen, folder)
+    continuing.check(seen, folder, progress)
     worker = os.environ.get("KERASTUNER_TUNER_ID", "")
     with runner.alone(folder, f".lock-{worker}" if worker else ".lock"):
         if is_worker() or not worker:

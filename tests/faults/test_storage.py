@@ -1,5 +1,6 @@
 """Full, read-only and damaged disks: real file systems, real files, the same result in the end."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -282,6 +283,18 @@ def test_a_plan_names_a_damaged_run_as_to_do(study, copied, capsys):
     flip(copied / "runs/alone-0/last.keras", 100)
     assert run(study / "study.yaml", copied, "--dry-run") == 0
     assert capsys.readouterr().out.count("to do") == 1
+
+
+def test_that_a_study_goes_on_with_other_versions_is_told(copied, study, capsys):
+    record = records.read(copied / "runs/alone-0")
+    before = {**record.versions, "keras": "3.0.0"}
+    records.write(copied / "runs/alone-0", dataclasses.replace(record, versions=before))
+    shutil.rmtree(copied / "runs/distilled-0")
+    assert run(study / "study.yaml", copied) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"done with keras 3.0.0 (now {keras.__version__}): bits may differ" in said
+    assert run(study / "study.yaml", copied) == 0
+    assert "All 3 runs were finished before" in capsys.readouterr().out
 
 
 class TestImagesThatChange:
