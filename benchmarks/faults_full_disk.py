@@ -10,9 +10,9 @@ on without the file and say that. In the end the results must be those of a disk
 study, one that writes logs for TensorBoard (each attempt leaves some), a search, a study with
 exports. Prints what had no room and writes JSON. Linux, as root (it mounts the disk).
 
-    python benchmarks/faults_full_disk.py --scratch /tmp/full
-    python benchmarks/faults_full_disk.py --cases study search --pages 4 --scratch /tmp/full
-    python benchmarks/faults_full_disk.py --cases logs exports --pages 16 --scratch /tmp/full
+    python benchmarks/faults.py full_disk --scratch /tmp/full
+    python benchmarks/faults.py full_disk --cases study search --pages 4 --scratch /tmp/full
+    python benchmarks/faults.py full_disk --cases logs exports --pages 16 --scratch /tmp/full
 """
 
 import argparse

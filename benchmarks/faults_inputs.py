@@ -5,7 +5,7 @@ every command wrong options, damages image files and the files of a cache of tea
 prints one row a kind: how many were tried, and how many were answered otherwise than by one line
 that names what is wrong. Writes JSON; of what is tried 0 times, the file's rows stay.
 
-    python benchmarks/faults_inputs.py --configurations 500 --output docs/reliability/inputs.json
+    python benchmarks/faults.py inputs --configurations 500 --output docs/reliability/inputs.json
 """
 
 import argparse

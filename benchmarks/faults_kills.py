@@ -7,7 +7,7 @@ the process within 5 seconds, with one line, status 143 or 130, and no child lef
 campaign moves the times of all files three days into the future between two starts, as if the clock
 had been set back. Prints a table and writes JSON after every campaign. Linux only.
 
-    python benchmarks/faults_kills.py --kills 50 --signals 20 --scratch /tmp/kills
+    python benchmarks/faults.py kills --kills 50 --signals 20 --scratch /tmp/kills
 """
 
 import argparse

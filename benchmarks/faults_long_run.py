@@ -11,7 +11,7 @@ Prints slopes in both halves, each without its warm-up (the first step of a kind
 and with `--output FILE` writes all measurements as JSON
 and with `--picture FILE` draws them. Linux only. 20 minutes on two cores.
 
-    python benchmarks/faults_long_run.py --output long_run.json --picture long_run.png
+    python benchmarks/faults.py long_run --output long_run.json --picture long_run.png
 """
 
 import argparse

@@ -3,7 +3,7 @@
 The study was stopped half-way. Each time one fault is put into one file, and its reader must refuse
 it, make it again, or give exactly what it gave before. Prints a table and writes JSON.
 
-    python benchmarks/faults_readers.py --each 300 --scratch /tmp/readers
+    python benchmarks/faults.py readers --each 300 --scratch /tmp/readers
 """
 
 import argparse

@@ -6,7 +6,7 @@ the same command again. Then either the result is that of the undisturbed study,
 refuses in one line. Whatever else happens is counted as used silently. Prints a table and writes
 JSON.
 
-    python benchmarks/faults_storage.py --each 10 --scratch /tmp/storage
+    python benchmarks/faults.py storage --each 10 --scratch /tmp/storage
 """
 
 import argparse
