@@ -92,7 +92,7 @@ def test_without_flawed_cells_there_are_no_controls():
     [
         ({"cells": [[0.5]]}, "settings.cells must be a list of pairs"),
         ({"cells": [[1.5, 5.0]]}, "settings.cells must be a number from 0 to 1"),
-        ({"cells": [[0.5, 0.0]]}, "settings.cells must be a finite number > 0"),
+        ({"cells": [[0.5, 0.0]]}, "settings.cells must be a number from 0.001 to 1000"),
         ({"cells": CELLS, "flawed_cells": [[0.1, 20.0]]}, "must be some of settings.cells"),
         ({"alphas": [0.5]}, "unknown key 'alphas'"),
     ],
