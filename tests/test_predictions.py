@@ -375,14 +375,11 @@ class TestOutput:
 
 
 def test_a_reader_that_leaves_early_is_no_error(export, photos):
-    program = (
-        "import sys; from tfdistill import prediction_output; "
-        "sys.exit(prediction_output.run(sys.argv[1], [sys.argv[2]] * 3000, format='csv'))"
-    )
-    command = [sys.executable, "-c", program, str(export), str(photos / "0.png")]
+    arguments = [str(export), *[str(photos / "0.png")] * 3000, "--format", "csv"]
+    command = [sys.executable, "-m", "tfdistill", "predict", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline().startswith("image,class")
     process.stdout.close()
     said = process.stderr.read()
     process.stderr.close()
-    assert process.wait() == 1 and "Traceback" not in said and "Exception" not in said
+    assert process.wait() == 141 and "Traceback" not in said and "Exception" not in said

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,13 +56,7 @@ def run(
         save(answers, format, Path(output))
         print("\n".join([*summary(answers), f"Written: {output}"]))
         return 1 if answers.failed else 0
-    try:
-        write(answers, format, sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who reads has seen enough; what is left to write, Python would try again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    write(answers, format, sys.stdout)
     if format != "table":
         print("\n".join(summary(answers)), file=sys.stderr)
     return 1 if answers.failed else 0
@@ -71,16 +64,11 @@ def run(
 
 def save(answers: Predictions, format: str, path: Path) -> None:
     """Write answers to a file, which appears whole or not at all; arguments as of `write`."""
-    try:
-        with (
-            records.appearing(path) as temporary,
-            open(temporary, "w", encoding="utf-8", newline="") as file,
-        ):
-            write(answers, format, file)
-    except OSError as error:
-        raise checks.UsageError(
-            f"Cannot write {path}: {error.strerror}. Name another file with --output."
-        ) from error
+    with (
+        records.appearing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        write(answers, format, file)
 
 
 def write(answers: Predictions, format: str, file: TextIO) -> None:
