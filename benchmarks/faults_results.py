@@ -7,7 +7,8 @@ import re
 import zipfile
 from pathlib import Path
 
-TEMPORARY = re.compile(r"\..+\.\d+(\.\w+)?")
+from tfdistill import storage
+
 # Files that are the same whenever they are written; a SavedModel's variables are in any order, so
 # how it answers is compared, as the card tells it.
 EXACT = ("*.tflite", "labels.txt", "assets.extra/*")
@@ -74,9 +75,7 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if TEMPORARY.fullmatch(path.name)
-        or path.name.startswith(".export-")
-        or path.suffix == ".npz"
+        if path.name.startswith(storage.TEMPORARY) or path.suffix == ".npz"
     )
 
 

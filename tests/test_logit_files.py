@@ -49,6 +49,15 @@ def test_files_take_the_size_that_is_said_and_hold_what_is_written(tmp_path, pic
         assert (np.load(path)[0] == 3).all() and (np.load(path)[1] == 4).all()
 
 
+@pytest.mark.parametrize("name", ["logits.npy", "ids.npy", "manifest.json"])
+def test_files_of_somebody_else_are_not_written_over(tmp_path, pictures, name):
+    (tmp_path / name).write_text('{"version": 3}')
+    load = Counting(1)
+    with pytest.raises(UsageError, match=rf"not of teacher logits: {name}"):
+        build(tmp_path, [load.teacher("one")], pictures, settings())
+    assert (tmp_path / name).read_text() == '{"version": 3}'
+
+
 def test_too_small_a_disk_is_told_before_a_teacher_is_loaded(tmp_path, pictures, monkeypatch):
     load = Counting(1)
     free = types.SimpleNamespace(free=100)

@@ -94,11 +94,12 @@ def test_a_killed_export_is_never_a_version_and_the_next_one_clears_up(tmp_path)
         "    os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
-    assert len(list(tmp_path.glob(".export-*/a"))) == 1
+    assert len(list(tmp_path.glob(".tfdistill.*.export*/a"))) == 1
+    (tmp_path / ".export-notes").mkdir()  # the user's
     assert placing.versions(tmp_path) == []
     with placing.new_version(tmp_path) as new:
         write(new.folder, 1)
-    assert {path.name for path in tmp_path.iterdir()} == {"1", ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"1", ".lock", ".export-notes"}
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(disk):

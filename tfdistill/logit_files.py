@@ -203,6 +203,7 @@ class Files:
     def prepare(self, manifest: dict, ids: np.ndarray) -> None:
         """Make room for all rows; what is stored of another or an unreadable manifest goes."""
         if read_manifest(self.folder) != manifest:
+            self._check_own()
             for path in (self.folder / CHUNKS, *(file.path for file in self._files)):
                 path.unlink(missing_ok=True)
         self._check_space()
@@ -212,6 +213,21 @@ class Files:
                 np.save(temporary, ids)
             for file in self._files:
                 file.prepare()
+
+    def _check_own(self) -> None:
+        """Raise at files of a cache's names that no cache has written; they are somebody's."""
+        try:
+            written = json.loads((self.folder / MANIFEST).read_text())
+            own = isinstance(written, dict) and not {"fingerprint", "layout"}.isdisjoint(written)
+        except (OSError, ValueError, RecursionError):  # none, or a damaged one
+            own = (self.folder / MANIFEST).exists() or (self.folder / CHUNKS).exists()
+        names = (MANIFEST, CHUNKS, IDS, *(file.path.name for file in self._files))
+        there = [name for name in names if (self.folder / name).exists()]
+        if there and not own:
+            raise checks.UsageError(
+                f"{self.folder} holds files that are not of teacher logits: {', '.join(there)}. "
+                "Move them, or choose another cache.folder."
+            )
 
     def missing(self) -> list[Chunk]:
         """Return the chunks that are not listed or whose bytes are not those listed."""

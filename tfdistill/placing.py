@@ -21,7 +21,7 @@ from tfdistill.storage import sha256
 FULL = "Make room, or name another folder with --folder."
 DENIED = "Name another folder with --folder."
 REMEDY = "Export the network again: it becomes a new version."
-HIDDEN = ".export-"
+HIDDEN = "export"
 CARD = "model_card"
 LOCK = ".lock"
 
@@ -74,7 +74,8 @@ def new_version(model: Path) -> Iterator[NewVersion]:
         model.mkdir(parents=True, exist_ok=True)
         with _alone(model):
             _remove_abandoned(model)
-            new = NewVersion(Path(tempfile.mkdtemp(prefix=HIDDEN, dir=model)), _next(model))
+            hidden = storage.temporary_name(Path(HIDDEN))
+            new = NewVersion(Path(tempfile.mkdtemp(prefix=hidden, dir=model)), _next(model))
             try:
                 yield new
                 _place(new, model / str(new.number))
@@ -192,9 +193,10 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _remove_abandoned(model: Path) -> None:
-    """Remove what killed exports left; nobody else is writing here now."""
-    for folder in model.glob(f"{HIDDEN}*"):
-        shutil.rmtree(folder)
+    """Remove what killed exports of this host left; nobody else is writing here now."""
+    for folder in storage.abandoned(model, f"{HIDDEN}*"):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
 
 
 def _first_missing(folder: Path) -> Path | None:

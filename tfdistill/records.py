@@ -161,13 +161,16 @@ def read_checked(path: Path) -> dict:
 def appearing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
+    What killed processes of this host left of the same file is removed first.
+
     Raises:
         WriteError: There is no room, or the folder cannot be written; nothing is left behind.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(storage.temporary_name(path))
     with storage.explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        storage.remove_abandoned(path)
         try:
             yield temporary
             with open(temporary, "rb") as file:

@@ -8,7 +8,6 @@ an error are answered at once.
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,8 @@ CONFIG_FILE = "config.yaml"
 # Its keys are the user's: those of the default do not belong to it.
 _SPACE = "sweep.space"
 LOCK = ".lock"
-# As `records.appearing` names them.
-_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)(\.\w+)?")
+# What a study writes again at its end.
+_PAGES = ("report.html", "results.csv", "deployment.json")
 # Where the results go and what is logged beside them change no result.
 _FREE_KEYS = ("output", "tensorboard", "note", "population", "export")
 
@@ -123,7 +122,7 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
     """Raise if a folder holds the results of another configuration."""
     path = folder / CONFIG_FILE
     if not path.exists():
-        return
+        return _check_free(folder)
     # A key that an older version did not write had its default.
     there = _flat(_comparable(StudyConfig())) | _flat(_written_config(path))
     here = _flat(_comparable(config))
@@ -135,6 +134,16 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
         raise checks.UsageError(
             f"{folder} holds the results of another configuration: {key} is {there.get(key)!r} "
             f"there and {here.get(key)!r} here{more}. Choose another --output or remove it."
+        )
+
+
+def _check_free(folder: Path) -> None:
+    """Raise if files of a study's names lie where no study was: they are somebody's."""
+    there = [name for name in _PAGES if (folder / name).exists()]
+    if there and not (folder / "runs").is_dir():
+        raise checks.UsageError(
+            f"{folder} holds no study, but would lose its {' and '.join(there)}. Move what is "
+            "there, or choose another --output."
         )
 
 
@@ -281,27 +290,7 @@ def alone(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
             f"Another process is working in {folder}. Wait for it, or choose another --output."
         ) from None
     with held:
-        if name == LOCK:  # in a distributed search others are writing, perhaps on other machines
-            _remove_abandoned(folder)
         yield
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left of files that were to appear."""
-    for path in folder.rglob(".*"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and not _lives(int(found["process"])):
-            path.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
 
 
 def write_config(config: StudyConfig, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from keras_tuner.src.engine import tuner_utils
 from tfdistill import records, storage
 from tfdistill.config import digest
 from tfdistill.hypermodels import Bench, ObjectiveState, network_of
-from tfdistill.resume import EpochEnd
+from tfdistill.resume import STATE, EpochEnd
 
 
 class SeedTraining:
@@ -79,7 +78,7 @@ class SeedTraining:
             for trial in group
         ]
         past = group[0].hyperparameters.values.get("tuner/trial_id")
-        if past and not folder.exists():
+        if past and not (folder / STATE).exists():
             _copy(Path(self._tuner.get_trial_dir(past)) / folder.name, folder)
         state = ObjectiveState(folder, digest(searched, seed), bench, self._tuner.oracle.objective)
         if not self._own_fit and not state.restore() and state.problem:
@@ -126,9 +125,7 @@ class SeedTraining:
             return
         target = Path(self._tuner._get_checkpoint_fname(trial.trial_id))
         with records.appearing(target) as temporary:
-            part = temporary.with_suffix(".weights.h5")  # Keras insists on this ending
-            network_of(learner).save_weights(part)
-            os.replace(part, temporary)
+            network_of(learner).save_weights(temporary)
         kept = {"build_config": learner.get_build_config(), "sha256": storage.sha256(target)}
         records.write_checked(Path(self._tuner._get_build_config_fname(trial.trial_id)), kept)
 
@@ -149,8 +146,8 @@ def _sample(x):
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder so that it appears whole or not at all; nothing if there is none."""
-    if source.exists():
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copytree(source, temporary)
-        os.replace(temporary, target)
+    """Copy the files of a training's state, the state itself last: without it there is none."""
+    files = sorted(source.glob("*.npz"), key=lambda file: file.name == STATE)
+    for file in files:
+        with records.appearing(target / file.name) as temporary:
+            shutil.copyfile(file, temporary)

@@ -8,6 +8,10 @@ import contextlib
 import errno
 import functools
 import hashlib
+import os
+import platform
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +25,8 @@ _UNWRITABLE = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE)
 _FULL_TEXTS = ("No space left", "Disk quota exceeded", "File too large", " requested and ")
 _DENIED_TEXTS = ("Read-only file system", "Permission denied")
 MARK = "# sha256 of what follows: "
+TEMPORARY = ".tfdistill."
+_OWN_TEMPORARY = re.compile(r"\.tfdistill\.(?P<host>[\w-]+)\.(?P<process>[0-9]{1,18})\..+")
 
 
 class WriteError(checks.UsageError):
@@ -102,6 +108,57 @@ def problem(
     if number in denied_here or any(part in text for part in _DENIED_TEXTS):
         return f"Cannot write to {received} {denied or 'Make it writable.'}"
     return None
+
+
+def temporary_name(path: Path) -> str:
+    """Return the hidden name under which this process writes what is to appear as `path`.
+
+    It is `.tfdistill.HOST.PROCESS.NAME`; of a long name the first 40 characters and the suffix.
+    """
+    return f"{TEMPORARY}{_host()}.{os.getpid()}.{path.stem[:40]}{path.suffix}"
+
+
+def abandoned(folder: Path, name: str = "*") -> Iterator[Path]:
+    """Yield what killed processes of this host left in a folder under names of `temporary_name`.
+
+    Another host's are never among them: its processes cannot be seen from here.
+
+    Args:
+        folder: Looked at alone, without the folders in it.
+        name: Pattern of the names that were to appear.
+    """
+    for path in folder.glob(f"{TEMPORARY}{_host()}.*.{name}"):
+        found = _OWN_TEMPORARY.fullmatch(path.name)
+        if found and found["host"] == _host() and not _lives(int(found["process"])):
+            yield path
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes of this host left of a file that was to appear as `path`."""
+    pattern = _literal(f"{path.stem[:40]}{path.suffix}")
+    for left in abandoned(path.parent, pattern):
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(left.lstat().st_mode):
+                left.unlink()
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+@functools.cache
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", platform.node()) or "host"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from tfdistill import records
+from tfdistill import records, storage
 
 CONFIG = {
     "study": "single",
@@ -117,7 +117,10 @@ def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_pat
     for path in folder.rglob("*"):  # as if the clock had been set back since
         os.utime(path, (time.time() + DAYS, time.time() + DAYS))
     before = written(folder)
-    (folder / "runs" / ".left.999999999.npz").write_text("of a killed process")
+    state = folder / "runs" / "distilled-0" / "state.npz"
+    left = state.with_name(storage.temporary_name(state).replace(f".{os.getpid()}.", ".999999999."))
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("of a killed process")
 
     assert tables in finished(folder)
     assert tables.count("\n") > 5

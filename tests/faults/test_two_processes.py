@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tfdistill import placing, runner
+from tfdistill import placing, records, runner, storage
 from tfdistill.checks import UsageError
 from tfdistill.cli import main
 from tfdistill.config import StudyConfig, build
@@ -67,6 +68,13 @@ def study(tmp_path):
     return path, folder
 
 
+def ended_process():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
 def files(folder):
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != runner.LOCK]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
@@ -87,18 +95,71 @@ def test_a_second_process_says_so_and_changes_nothing(command, study, holder, ca
     assert files(folder) == before and len(before) == 1
 
 
-def test_what_a_killed_process_held_and_left_is_no_obstacle(study, holder):
-    folder = study[1]
-    process = holder(HOLD_STUDY, folder)
-    left = folder / "runs" / "teacher" / f".best.{process.pid}.keras"
-    others = folder / "runs" / "teacher" / f".last.{os.getppid()}.keras"
-    left.parent.mkdir(parents=True)
-    left.write_text("half")
-    others.write_text("of a process that lives")
+def test_what_a_killed_process_held_is_free(study, holder):
+    process = holder(HOLD_STUDY, study[1])
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with runner.alone(folder):
-        assert not left.exists() and others.exists()
+    with runner.alone(study[1]):
+        pass
+
+
+def test_a_run_touches_no_hidden_file_of_the_user_or_of_another_host(study):
+    path, folder = study
+    ended = ended_process()
+    names = [".env.2024", "thesis/.draft.20241101.docx", f".coverage.host.4242.{ended}"]
+    names += [f"runs/teacher/.best.{ended}.keras", f"runs/teacher/.tfdistill.{ended}.best.keras"]
+    names += [f"runs/teacher/.tfdistill.other-host.{ended}.best.keras"]
+    own = storage.temporary_name(Path("best.keras"))
+    lives = own.replace(f".{os.getpid()}.", f".{os.getppid()}.")
+    names += [f"runs/teacher/{lives}"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / f".backup.{ended}").mkdir()
+    left = folder / "runs/teacher" / own.replace(f".{os.getpid()}.", f".{ended}.")
+    left.write_text("half")
+    assert main(["run", str(path)]) == 0
+    assert not left.exists()
+    assert [(folder / name).read_text() for name in names] == names
+    assert (folder / f".backup.{ended}").is_dir()
+
+
+def test_two_hosts_share_a_study(study, holder, monkeypatch):
+    folder = study[1]
+    here, ended = storage.temporary_name(Path("state.npz")), ended_process()
+    monkeypatch.setattr(storage.platform, "node", lambda: "node-7.cluster")
+    storage._host.cache_clear()
+    try:
+        there = storage.temporary_name(Path("state.npz"))
+        names = [name.replace(f".{os.getpid()}.", f".{ended}.") for name in (here, there)]
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("half")
+        records.write_json(folder / "state.npz", {})  # on node-7
+        assert [(folder / name).exists() for name in names] == [True, False]
+    finally:
+        monkeypatch.undo()
+        storage._host.cache_clear()
+    records.write_json(folder / "state.npz", {})  # on this host
+    assert not (folder / names[0]).exists()
+
+
+def test_a_hidden_folder_under_the_name_of_a_temporary_file_stays(tmp_path):
+    own = storage.temporary_name(tmp_path / "record.json")
+    folder = tmp_path / own.replace(f".{os.getpid()}.", f".{ended_process()}.")
+    folder.mkdir()
+    records.write_json(tmp_path / "record.json", {})
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.csv", "deployment.json"])
+def test_a_study_does_not_write_over_files_of_the_user(name, study, capsys):
+    path, folder = study
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    assert main(["run", str(path)]) == 2
+    assert f"{folder} holds no study, but would lose its {name}" in capsys.readouterr().err
+    assert [file.name for file in folder.iterdir()] == [name]
 
 
 def test_two_exports_of_a_model_and_the_second_after_a_kill(tmp_path, holder):
