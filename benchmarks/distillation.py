@@ -29,12 +29,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdistill import Distiller, machine, models
+from tfdistill import Distiller, models
 from tfdistill.config import AugmentConfig, DataConfig, GridConfig, ModelConfig
 from tfdistill.data import BatchSettings, Dataset, from_arrays, steps_per_epoch, training_batches
-from tfdistill.population import Population
-from tfdistill.reuse import Reusable
+from tfdistill.distillation.population import Population
 from tfdistill.teacher_cache import Teacher, build
+from tfdistill.training.reuse import Reusable
+from tfdistill.utils import machine
 
 BATCH, CLASSES, EPOCHS = 128, 10, 10
 CACHED_EPOCHS = 20  # timed together, because one is short

@@ -203,9 +203,9 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the studies")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON file")
     given = parser.parse_args()
-    from tfdistill import startup
+    from tfdistill.utils import tensorflow
 
-    startup.tensorflow()
+    tensorflow.start()
     writes, draw, wrong = Writes(), random.Random(given.seed), []
     known = json.loads(given.output.read_text()) if given.output.exists() else {}
     for name in given.cases:

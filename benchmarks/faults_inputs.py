@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import small_teachers
 from tests.faults import command_options, configurations, hostile_files
 from tfdistill import UsageError
-from tfdistill.data import images
+from tfdistill.data import decode
 from tfdistill.teacher_cache import build, open_cache
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
@@ -81,7 +81,7 @@ def damaged_images(count: int) -> dict:
         data = hostile_files.damaged(hostile_files.encoded(FORMATS[number % 4]), random)
         found["tried"] += 1
         try:
-            fault = images.decode([data], str, 3, 8).shape != (1, 8, 8, 3)
+            fault = decode.decode([data], str, 3, 8).shape != (1, 8, 8, 3)
         except UsageError as error:
             found["refused"] += 1
             fault = not str(error).startswith("Cannot read the image 0: ") or "\n" in str(error)
@@ -118,12 +118,12 @@ def damaged_caches(folder: Path, count: int) -> dict:
 
 def bomb_memory() -> dict:
     """Return how much the peak of memory grew over images that unpack to gigabytes, in MB."""
-    images.decode([hostile_files.encoded("GIF")], str, 3, 8)
+    decode.decode([hostile_files.encoded("GIF")], str, 3, 8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    images.decode([hostile_files.gif_of_many_frames()], str, 3, 8)
+    decode.decode([hostile_files.gif_of_many_frames()], str, 3, 8)
     for name in ("bomb.png", "narrow.png"):
         try:
-            images.decode([hostile_files.HOSTILE_IMAGES[name]], str, 3, 16)
+            decode.decode([hostile_files.HOSTILE_IMAGES[name]], str, 3, 16)
         except UsageError:
             continue
         raise SystemExit(f"{name} was decoded")

@@ -66,8 +66,8 @@ def configuration(runs: int, output: str):
 
 def study(runs: int, folder: Path) -> None:
     """Do one study."""
-    from tfdistill import runner
-    from tfdistill.progress import Silent
+    from tfdistill.training import runner
+    from tfdistill.utils.progress import Silent
 
     class Measuring(Silent):
         def end(self, record):
@@ -78,10 +78,11 @@ def study(runs: int, folder: Path) -> None:
 
 def changing(runs: int, folder: Path) -> None:
     """Do runs that differ in kind from the one before."""
-    from tfdistill import runner, startup
+    from tfdistill.training import runner
+    from tfdistill.utils import tensorflow
 
-    startup.tensorflow()
-    from tfdistill import training
+    tensorflow.start()
+    from tfdistill.training import train
 
     teacher, alone, taught = runner.plan(configuration(2, str(folder)))
     live = dataclasses.replace(taught, cache=None)
@@ -89,11 +90,11 @@ def changing(runs: int, folder: Path) -> None:
         alone, model=None, trained=False, members=("teacher", "run-1"), row="ensemble"
     )
     kinds = (alone, taught, live, ensemble)
-    training.run(teacher, folder)
+    train.run(teacher, folder)
     tell(measured())
     for number in range(1, runs):
         run = dataclasses.replace(kinds[(number - 1) % 4], name=f"run-{number}", seed=number)
-        training.run(run, folder)
+        train.run(run, folder)
         tell(measured())
 
 

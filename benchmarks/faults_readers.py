@@ -16,18 +16,22 @@ from pathlib import Path
 import numpy as np
 from faults_storage import PLACES, Base, damage
 
+from tfdistill.utils import storage
+
 OUTPUT = Path(__file__).parents[1] / "docs" / "reliability" / "storage_readers.json"
 
 
 def readers(base: Base) -> dict[str, tuple[str, Callable]]:
     """Return for each kind of file where it lies and what reads it, to a comparable value."""
-    from tfdistill import measuring, oracles, records, runner, teacher_cache
+    from tfdistill import records, teacher_cache
     from tfdistill.models.fingerprint import weights_hash
+    from tfdistill.training import evaluation, runner
+    from tfdistill.tuners import oracles
 
     out = base.live / "out"
 
     def network(path: Path) -> str:
-        return weights_hash(measuring.load_network(out, path.parent.name, None, path.stem))
+        return weights_hash(evaluation.load_network(out, path.parent.name, None, path.stem))
 
     def logits(path: Path) -> str:
         cache = teacher_cache.open_cache(path.parent)
@@ -51,21 +55,21 @@ def readers(base: Base) -> dict[str, tuple[str, Callable]]:
 
 
 def _state(path: Path) -> str:
-    from tfdistill import resume
+    from tfdistill.training import resume
 
     return resume._sum(resume._load(path))
 
 
 def _decoded(path: Path) -> str | None:
-    from tfdistill.data import disk_cache
+    from tfdistill.data import array_cache
 
-    found = disk_cache._open(path.parent)
+    found = array_cache._open(path.parent)
     return found and {name: np.asarray(array).tobytes() for name, array in found.items()}
 
 
 def judged(path: Path, read: Callable, expected) -> str:
     """Return what came of a fault."""
-    from tfdistill import checks
+    from tfdistill.utils import checks
 
     try:
         found = read(path)
@@ -87,13 +91,13 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the study")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON file")
     given = parser.parse_args()
-    from tfdistill import records, startup
+    from tfdistill.utils import tensorflow
 
-    startup.tensorflow()
+    tensorflow.start()
     base = Base(given.scratch.resolve(), "half")
     base.restore()
     values = {"alpha": 0.1, "temperature": 4.0}
-    records.write_checked(base.live / "search/trial.json", {"trial_id": "0000", "values": values})
+    storage.write_checked(base.live / "search/trial.json", {"trial_id": "0000", "values": values})
     draw, rows = random.Random(given.seed), []
     outcomes = ("refused", "made again", "harmless", "used silently", "crashed")
     for kind, (pattern, read) in readers(base).items():

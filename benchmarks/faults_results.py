@@ -7,7 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from tfdistill import storage
+from tfdistill.utils import storage
 
 # Files that are the same whenever they are written; a SavedModel's variables are in any order, so
 # how it answers is compared, as the card tells it.

@@ -129,8 +129,9 @@ class Base:
 
     def _stop_half_way(self) -> None:
         """Stop after the first epoch of the last student."""
-        from tfdistill import options, runner
-        from tfdistill.progress import Silent
+        from tfdistill.cli import options
+        from tfdistill.training import runner
+        from tfdistill.utils.progress import Silent
 
         class Stopping(Silent):
             def begin(self, names):
@@ -159,7 +160,7 @@ class Base:
 
     def again(self) -> tuple[int, str, str]:
         """Give the command; return its status, what it said, and a traceback if there was one."""
-        from tfdistill.cli import main
+        from tfdistill.cli.main import main
 
         said, failure = io.StringIO(), ""
         with self.environment(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -184,11 +185,11 @@ def logging_to(stream) -> "callable":
 
 def forget() -> None:
     """Drop what this process remembers, so that a command reads its files as a new process does."""
-    from tfdistill import measuring
-    from tfdistill.data import sources
+    from tfdistill.data import loading
+    from tfdistill.training import evaluation
 
-    sources._loaded.clear()
-    measuring.TeacherLogits._known.clear()
+    loading._loaded.clear()
+    evaluation.TeacherLogits._known.clear()
 
 
 def write_images(folder: Path) -> None:
@@ -325,9 +326,9 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the studies")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON file")
     given = parser.parse_args()
-    from tfdistill import startup
+    from tfdistill.utils import tensorflow
 
-    startup.tensorflow()
+    tensorflow.start()
     done = []
     for state in given.states:
         draw = random.Random(f"{given.seed} {state}")

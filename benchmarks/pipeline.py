@@ -21,7 +21,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdistill.checks import UsageError
 from tfdistill.config import AugmentConfig, DataConfig
 from tfdistill.data import (
     BatchSettings,
@@ -31,6 +30,7 @@ from tfdistill.data import (
     steps_per_epoch,
     training_batches,
 )
+from tfdistill.utils.checks import UsageError
 
 BATCH = 128
 AUGMENT = AugmentConfig(pad_crop=4, flip=True)

@@ -24,7 +24,7 @@ import numpy as np
 from tfdistill import Distiller, models
 from tfdistill.config import AugmentConfig, ModelConfig
 from tfdistill.data import BatchSettings, Examples, steps_per_epoch, training_batches
-from tfdistill.population import Population, member_bytes
+from tfdistill.distillation.population import Population, member_bytes
 
 BATCH, MEMBERS, CLASSES = 128, 8, 10
 MEMORY_SIZES = (1, 4, 8)

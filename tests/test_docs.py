@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 import tfdistill
-from tfdistill import models, runner, studies
+from tfdistill import models, studies
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
@@ -18,6 +18,7 @@ from tfdistill.config import (
     StudyConfig,
     TrainingConfig,
 )
+from tfdistill.training import runner
 
 ROOT = Path(tfdistill.__file__).parents[1]
 

@@ -18,7 +18,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_the_package_and_its_configuration_leaves_tensorflow_out():
     program = (
-        "import sys, tfdistill, tfdistill.cli, tfdistill.runner, tfdistill.data, tfdistill.models\n"
+        "import sys, tfdistill, tfdistill.cli.main, tfdistill.training.runner\n"
+        "import tfdistill.data, tfdistill.models, tfdistill.tuners, tfdistill.teacher_cache\n"
         "print([name for name in ('tensorflow', 'keras', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run(

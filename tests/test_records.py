@@ -7,6 +7,7 @@ import pytest
 
 from tfdistill import records
 from tfdistill.records import Record, Spread
+from tfdistill.utils import storage
 
 
 def record(name="a", **values):
@@ -22,8 +23,8 @@ def test_a_record_comes_back_equal(tmp_path):
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     path = tmp_path / "file.json"
-    records.write_json(path, {"old": 1})
-    with pytest.raises(KeyError), records.appearing(path) as temporary:
+    storage.write_json(path, {"old": 1})
+    with pytest.raises(KeyError), storage.appearing(path) as temporary:
         temporary.write_text("half")
         raise KeyError
     assert json.loads(path.read_text()) == {"old": 1}

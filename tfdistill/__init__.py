@@ -4,16 +4,16 @@ Public names are loaded when they are first used, so that `import tfdistill` doe
 TensorFlow.
 """
 
-import importlib
+from tfdistill.utils.lazy import lazy_names
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Distiller": "tfdistill.distiller",
-    "FeatureLoss": "tfdistill.distiller",
-    "Ensemble": "tfdistill.ensembles",
-    "average_logits": "tfdistill.ensembles",
-    "Population": "tfdistill.population",
+    "Distiller": "tfdistill.distillation.distiller",
+    "FeatureLoss": "tfdistill.distillation.distiller",
+    "Ensemble": "tfdistill.distillation.ensembles",
+    "average_logits": "tfdistill.distillation.ensembles",
+    "Population": "tfdistill.distillation.population",
     "TeacherCache": "tfdistill.teacher_cache",
     "SoftTargets": "tfdistill.losses",
     "ActivationLoss": "tfdistill.losses",
@@ -25,22 +25,15 @@ _PUBLIC = {
     "RelationalDistance": "tfdistill.losses",
     "RelationalAngle": "tfdistill.losses",
     "Probabilistic": "tfdistill.losses",
-    "grad_cam": "tfdistill.saliency",
+    "grad_cam": "tfdistill.studies.saliency.grad_cam",
     "soft_targets": "tfdistill.losses",
     "similarity_preserving": "tfdistill.losses",
-    "LossWeightSchedule": "tfdistill.schedules",
-    "export_network": "tfdistill.exporting",
-    "UsageError": "tfdistill.checks",
+    "LossWeightSchedule": "tfdistill.distillation.schedules",
+    "export_network": "tfdistill.export.exporter",
+    "UsageError": "tfdistill.utils.checks",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'tfdistill' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

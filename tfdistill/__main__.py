@@ -2,6 +2,6 @@
 
 import sys
 
-from tfdistill.cli import main
+from tfdistill.cli.main import main
 
 sys.exit(main())

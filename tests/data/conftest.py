@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdistill.data import Examples, sources
+from tfdistill.data import Examples, loading
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Keep decoded arrays of a test to itself, on disk and in memory."""
     monkeypatch.setenv("TFDISTILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "_loaded", {})
+    monkeypatch.setattr(loading, "_loaded", {})
     return tmp_path / "cache"
 
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.config import AugmentConfig
 from tfdistill.data import (
     BatchSettings,
@@ -10,6 +9,7 @@ from tfdistill.data import (
     training_batches,
     view_batches,
 )
+from tfdistill.utils.checks import UsageError
 
 CROP = AugmentConfig(pad_crop=2, flip=True)
 TWO_VIEWS = AugmentConfig(pad_crop=2, flip=True, views=2, view_seed=5)

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfdistill import caches, data, measuring, training
-from tfdistill.checks import UsageError
+from tfdistill import data
 from tfdistill.config import (
     AugmentConfig,
     CacheConfig,
@@ -18,6 +17,8 @@ from tfdistill.config import (
     TrainingConfig,
 )
 from tfdistill.data import BatchSettings, training_batches, view_batches
+from tfdistill.training import evaluation, teacher_logits, train
+from tfdistill.utils.checks import UsageError
 
 VIEWS = 4
 CROPPED = AugmentConfig(pad_crop=2, flip=True, views=VIEWS)
@@ -95,12 +96,12 @@ def run(name, teacher_view, **changes):
 def study(tmp_path_factory):
     """A study folder with a finished teacher."""
     folder = tmp_path_factory.mktemp("study")
-    training.run(RunConfig("teacher", "teacher", 0, DIGITS, NETWORK, SHORT), folder)
+    train.run(RunConfig("teacher", "teacher", 0, DIGITS, NETWORK, SHORT), folder)
     return folder
 
 
 def stored(study, config):
-    cache = caches.of_run(config, data.load(DIGITS), study)
+    cache = teacher_logits.of_run(config, data.load(DIGITS), study)
     return cache.logits(), cache.shape
 
 
@@ -108,26 +109,26 @@ def test_stored_logits_of_a_fixed_teacher_are_of_the_unchanged_images(study):
     logits, shape = stored(study, run("fixed", "fixed"))
     assert shape[0] == 1
     images = data.load(DIGITS)
-    teacher = measuring.load_network(study, "teacher", images)
+    teacher = evaluation.load_network(study, "teacher", images)
     expected = teacher.predict(images.train.images, verbose=0)
     np.testing.assert_allclose(logits[0, images.train.ids], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_same_and_independent_views_share_a_cache_that_a_fixed_teacher_does_not(study):
-    folders = [caches.folder_of(run("x", view), study) for view in ("same", "independent", "fixed")]
+    folders = [
+        teacher_logits.folder_of(run("x", view), study) for view in ("same", "independent", "fixed")
+    ]
     assert folders[0] == folders[1] != folders[2]
     assert stored(study, run("x", "independent"))[1][0] == VIEWS
 
 
 def test_only_students_of_the_same_teacher_view_are_trained_together():
-    keys = {training.together_key(run("x", view)) for view in ("same", "independent", "fixed")}
+    keys = {train.together_key(run("x", view)) for view in ("same", "independent", "fixed")}
     assert len(keys) == 3 and "" not in keys
 
 
 def test_the_views_teach_different_students_of_the_same_start(study):
-    found = {
-        view: training.run(run(view, view), study) for view in ("same", "fixed", "independent")
-    }
+    found = {view: train.run(run(view, view), study) for view in ("same", "fixed", "independent")}
     # The same initial weights and images, but other answers of the teacher, from the first epoch.
     assert len({record.weights["last"] for record in found.values()}) == 3
     losses = [record.history["soft_loss"][0] for record in found.values()]
@@ -150,17 +151,17 @@ def test_other_views_without_stored_logits_are_refused(teacher_view, changes, ne
     if "augment" in changes:
         changes = {"data": dataclasses.replace(DIGITS, augment=changes["augment"])}
     with pytest.raises(UsageError, match=needed):
-        training.check(run("refused", teacher_view, **changes))
+        train.check(run("refused", teacher_view, **changes))
 
 
 def test_a_run_without_the_check_before_is_refused_too(study):
     with pytest.raises(UsageError, match="needs a cache"):
-        training.run(run("uncached", "fixed", cache=None), study)
+        train.run(run("uncached", "fixed", cache=None), study)
 
 
 def test_a_fixed_teacher_needs_no_number_of_views():
     endless = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=2))
-    training.check(run("endless", "fixed", data=endless))
+    train.check(run("endless", "fixed", data=endless))
 
 
 def test_feature_losses_run_the_teacher_on_the_students_view():

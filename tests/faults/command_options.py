@@ -7,7 +7,7 @@ import yaml
 from hypothesis import strategies as st
 
 from tests.faults.configurations import Case, Field, fields, right_value, wrong_value
-from tfdistill.commands import COMMANDS
+from tfdistill.cli.commands import COMMANDS
 from tfdistill.config import StudyConfig
 
 # Wrong for every field that is not free text, and what of it must stand in the message.

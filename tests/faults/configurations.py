@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from hypothesis import strategies as st
 
-from tfdistill.cli import main
+from tfdistill.cli.main import main
 from tfdistill.config import (
     AVERAGES,
     CACHE_DTYPES,

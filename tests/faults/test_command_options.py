@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 from tests.faults import command_options, configurations
 from tests.faults.test_configurations import GIVEN
-from tfdistill import help_pages, options
-from tfdistill.commands import COMMANDS
+from tfdistill.cli import help_pages, options
+from tfdistill.cli.commands import COMMANDS
 
 
 @pytest.mark.parametrize("kind", command_options.WRONG)
@@ -92,7 +92,7 @@ def test_the_page_of_a_command_explains_every_option(name, capsys):
 
 def test_help_and_errors_do_not_wait_for_tensorflow():
     script = (
-        "import sys; from tfdistill.cli import main\n"
+        "import sys; from tfdistill.cli.main import main\n"
         "assert main(['--help']) == 0 and main(['export', 'M', '--formats', 'x']) == 2\n"
         "assert main(['predict', 'M', 'a.png', '--top', 'x']) == 2\n"
         "assert main(['demo', 'M', '--port', 'x']) == main(['evaluate', 'M', '--data.x=1']) == 2\n"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.faults import configurations
+from tfdistill.cli.options import study_options
 from tfdistill.config import StudyConfig, read_yaml, to_dict
-from tfdistill.options import study_options
 
 GIVEN = {
     "deadline": None,

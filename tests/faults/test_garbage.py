@@ -8,14 +8,9 @@ import keras
 import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tfdistill import machine, training
-from tfdistill.config import (
-    DataConfig,
-    DistillationConfig,
-    ModelConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
+from tfdistill.training import train
+from tfdistill.utils import machine
 
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=50)
 SHORT = TrainingConfig(epochs=1, batch_size=32)
@@ -69,10 +64,10 @@ def test_runs_that_share_a_compiled_step_leave_as_much_as_one(
     kind, uncollected, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(machine, "COLLECT_EVERY", 0.0)
-    training.run(ALONE, tmp_path)
+    train.run(ALONE, tmp_path)
     found = []
     for seed in range(1, 6):
-        training.run(dataclasses.replace(kind, name=f"run-{seed}", seed=seed), tmp_path)
+        train.run(dataclasses.replace(kind, name=f"run-{seed}", seed=seed), tmp_path)
         found.append(networks_and_graphs())
     assert found[1] == found[2] == found[3] == found[4]
 

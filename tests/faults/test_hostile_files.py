@@ -15,7 +15,8 @@ from tests.faults import hostile_files
 from tests.small_teachers import CROPPED, Counting, settings
 from tfdistill import UsageError
 from tfdistill.config import DataConfig
-from tfdistill.data import folders, images, imagewoof
+from tfdistill.data import decode
+from tfdistill.data.sources import imagewoof
 from tfdistill.teacher_cache import build, open_cache
 
 pytest_plugins = ["tests.stored_logits"]
@@ -35,7 +36,7 @@ def pictures_folder(tmp_path):
 
 
 def read(folder, size=16):
-    return folders.read(DataConfig(source=f"folder:{folder}", image_size=size), str(folder))
+    return folder.read(DataConfig(source=f"folder:{folder}", image_size=size), str(folder))
 
 
 class TestImagesOfATrainingFolder:
@@ -68,7 +69,7 @@ class TestImagesOfATrainingFolder:
         random, whole = np.random.default_rng(0), hostile_files.encoded(format)
         for _ in range(10):
             try:
-                pixels = images.decode([hostile_files.damaged(whole, random)], str, 3, 8)
+                pixels = decode.decode([hostile_files.damaged(whole, random)], str, 3, 8)
             except UsageError as error:
                 assert str(error).startswith("Cannot read the image 0: ")
                 assert "\n" not in str(error)

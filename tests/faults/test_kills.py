@@ -10,7 +10,8 @@ import time
 import pytest
 import yaml
 
-from tfdistill import records, storage
+from tfdistill import records
+from tfdistill.utils import storage
 
 CONFIG = {
     "study": "single",

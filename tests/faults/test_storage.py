@@ -11,13 +11,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from tfdistill import measuring, options, records, runner, storage
-from tfdistill.cli import main
+from tfdistill import records
+from tfdistill.cli import options
+from tfdistill.cli.main import main
 from tfdistill.config import DataConfig
-from tfdistill.data import disk_cache, load
+from tfdistill.data import array_cache, load
 from tfdistill.models.fingerprint import weights_hash
-from tfdistill.progress import Silent
-from tfdistill.resume import TrainingState
+from tfdistill.training import evaluation, runner
+from tfdistill.training.resume import TrainingState
+from tfdistill.utils import storage
+from tfdistill.utils.progress import Silent
 
 CONFIG = {
     "study": "single",
@@ -92,7 +95,7 @@ class TestFullDisk:
         folder = disk()
         monkeypatch.setenv("TFDISTILL_CACHE", str(folder / "decoded"))
         made = np.arange(2**21, dtype="uint8")
-        found = disk_cache.cached({"of": "zeros"}, lambda: {"images": made})
+        found = array_cache.cached({"of": "zeros"}, lambda: {"images": made})
         assert found["images"] is made
         assert "no room" in caplog.text
         assert not list(folder.glob("decoded/*"))
@@ -130,7 +133,7 @@ def test_a_folder_that_cannot_be_is_one_line(study, capsys, name):
 
 def test_what_is_removed_while_it_is_written_is_one_line(tmp_path):
     path, line = tmp_path / "gone" / "record.json", "Cannot write to .*gone. Received: .*No such"
-    with pytest.raises(storage.WriteError, match=line), records.appearing(path) as temporary:
+    with pytest.raises(storage.WriteError, match=line), storage.appearing(path) as temporary:
         temporary.write_text("half")
         shutil.rmtree(path.parent)
 
@@ -196,12 +199,12 @@ class TestEarlierVersions:
         del values["checksum"], values["files"]
         (folder / "record.json").write_text(json.dumps(values))
         images = load(DataConfig(**CONFIG["data"]))
-        network = measuring.load_network(copied, "alone-0", images)
+        network = evaluation.load_network(copied, "alone-0", images)
         assert weights_hash(network) == values["weights"]["last"]
         network.set_weights([2 * weight for weight in network.get_weights()])
         network.save(folder / "last.keras")
         with pytest.raises(storage.DamagedError, match="other weights"):
-            measuring.load_network(copied, "alone-0", images, "last")
+            evaluation.load_network(copied, "alone-0", images, "last")
 
     def test_a_configuration_without_a_checksum_is_read(self, study, copied):
         text = (copied / "config.yaml").read_text()
@@ -210,11 +213,11 @@ class TestEarlierVersions:
 
     def test_a_list_of_decoded_images_with_sizes_alone_is_read(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TFDISTILL_CACHE", str(tmp_path))
-        disk_cache.cached({}, lambda: {"images": np.arange(9)})
+        array_cache.cached({}, lambda: {"images": np.arange(9)})
         (path,) = tmp_path.glob("*/images.npy")
         sizes = {path.name: path.stat().st_size}
-        (path.parent / disk_cache.LIST).write_text(json.dumps(sizes))
-        assert (disk_cache.cached({}, dict)["images"] == np.arange(9)).all()
+        (path.parent / array_cache.LIST).write_text(json.dumps(sizes))
+        assert (array_cache.cached({}, dict)["images"] == np.arange(9)).all()
 
 
 class TestTrainingState:
@@ -269,13 +272,13 @@ def test_no_flipped_bit_of_decoded_images_is_seen(tmp_path, monkeypatch, caplog)
     def read():
         return {"images": pixels}
 
-    disk_cache.cached({}, read)
+    array_cache.cached({}, read)
     files = [*tmp_path.glob("*/*")]
     assert len(files) == 2
     for path in files:
         for place in range(0, path.stat().st_size, 7):
             flip(path, place)
-            assert (disk_cache.cached({}, read)["images"] == pixels).all()
+            assert (array_cache.cached({}, read)["images"] == pixels).all()
     assert "images.npy is damaged" in caplog.text
 
 
@@ -324,7 +327,7 @@ class TestImagesThatChange:
         shutil.rmtree(tmp_path / "out" / "runs" / "distilled-0")
         before = results(tmp_path / "out")
         self.draw(tmp_path / "photos/a/0.png", np.random.default_rng(1))
-        monkeypatch.setattr("tfdistill.data.sources._loaded", {})  # as in a new process
+        monkeypatch.setattr("tfdistill.data.loading._loaded", {})  # as in a new process
         assert run(photos, tmp_path / "out") == 2
         (error,) = errors_of(capsys)
         assert "have changed since alone-0 was done" in error and "another --output" in error
@@ -347,6 +350,6 @@ class TestImagesThatChange:
         assert (tmp_path / "out/runs/teacher/state.npz").exists()
         for number in range(30):  # whichever are the training images
             self.draw(tmp_path / f"photos/a/{number}.png", np.random.default_rng(number + 1))
-        monkeypatch.setattr("tfdistill.data.sources._loaded", {})
+        monkeypatch.setattr("tfdistill.data.loading._loaded", {})
         runner.run_study(config, tmp_path / "out", Stopping())
         assert Stopping.epochs[:3] == [0, 0, 1]

@@ -12,8 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tfdistill import data, losses, measuring, records, runner, training
-from tfdistill.checks import UsageError
+from tfdistill import data, losses, records
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
@@ -23,9 +22,11 @@ from tfdistill.config import (
     TrainingConfig,
 )
 from tfdistill.data import pipeline
-from tfdistill.distiller import Distiller
-from tfdistill.population import Population
-from tfdistill.progress import Silent
+from tfdistill.distillation.distiller import Distiller
+from tfdistill.distillation.population import Population
+from tfdistill.training import evaluation, runner, train
+from tfdistill.utils.checks import UsageError
+from tfdistill.utils.progress import Silent
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=1)
@@ -85,14 +86,14 @@ class TestStudies:
     def test_weights_that_the_last_step_spoils_are_no_result(self, rate, tmp_path):
         # One step in all: its loss is that of the initial weights, and finite.
         settings = TrainingConfig(epochs=1, batch_size=64, optimizer="sgd", learning_rate=rate)
-        record = training.run(dataclasses.replace(ALONE, training=settings), tmp_path)
+        record = train.run(dataclasses.replace(ALONE, training=settings), tmp_path)
         assert record.status == records.DIVERGED
         assert "lower the learning rate" in record.message
         assert not list(tmp_path.glob("runs/alone/*.keras"))
 
     def test_one_test_image_and_batches_without_some_classes_are_enough(self, tmp_path):
         settings = dataclasses.replace(SHORT, batch_size=4)
-        record = training.run(dataclasses.replace(ALONE, training=settings), tmp_path)
+        record = train.run(dataclasses.replace(ALONE, training=settings), tmp_path)
         assert record.status == records.FINISHED
         assert record.best["test_accuracy"] in (0.0, 1.0) and math.isfinite(record.best["test_nll"])
 
@@ -121,7 +122,7 @@ class TestLeaks:
         for decay in (0.0, 0.1, 0.2):
             settings = dataclasses.replace(SHORT, weight_decay=decay)
             run = dataclasses.replace(ALONE, name=f"decay-{decay}", training=settings)
-            training.run(run, tmp_path)
+            train.run(run, tmp_path)
             found.append(compiled_steps())
         assert found[0] > 0 and found[1] == found[2]
 
@@ -203,7 +204,7 @@ class TestImages:
         pixels = np.full((20, 8, 8, 3), 7, np.uint8)
         images = self.arrays([0, 1] * 10, pixels)
         assert images.std == (1.0, 1.0, 1.0)
-        logits = measuring.build(ALONE.model, images)(images.train.images)
+        logits = evaluation.build(ALONE.model, images)(images.train.images)
         assert np.isfinite(logits).all()
 
 
@@ -280,7 +281,7 @@ class TestPopulation:
             distillation=DistillationConfig(alpha=0.0, hard_weight=1e38),
         )
         gentle = dataclasses.replace(steep, name="gentle", distillation=DistillationConfig())
-        training.run(ALONE, tmp_path)
-        found = training.run_together([steep, gentle], tmp_path)
+        train.run(ALONE, tmp_path)
+        found = train.run_together([steep, gentle], tmp_path)
         assert [record.status for record in found] == [records.DIVERGED, records.FINISHED]
         assert found[0].message and "\n" not in found[0].message

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfdistill import placing, records, runner, storage
-from tfdistill.checks import UsageError
-from tfdistill.cli import main
+from tfdistill.cli.main import main
 from tfdistill.config import StudyConfig, build
+from tfdistill.export import versions
+from tfdistill.training import runner
+from tfdistill.utils import storage
+from tfdistill.utils.checks import UsageError
 
 CONFIG = {
     "study": "single",
@@ -135,12 +137,12 @@ def test_two_hosts_share_a_study(study, holder, monkeypatch):
         folder.mkdir()
         for name in names:
             (folder / name).write_text("half")
-        records.write_json(folder / "state.npz", {})  # on node-7
+        storage.write_json(folder / "state.npz", {})  # on node-7
         assert [(folder / name).exists() for name in names] == [True, False]
     finally:
         monkeypatch.undo()
         storage._host.cache_clear()
-    records.write_json(folder / "state.npz", {})  # on this host
+    storage.write_json(folder / "state.npz", {})  # on this host
     assert not (folder / names[0]).exists()
 
 
@@ -148,7 +150,7 @@ def test_a_hidden_folder_under_the_name_of_a_temporary_file_stays(tmp_path):
     own = storage.temporary_name(tmp_path / "record.json")
     folder = tmp_path / own.replace(f".{os.getpid()}.", f".{ended_process()}.")
     folder.mkdir()
-    records.write_json(tmp_path / "record.json", {})
+    storage.write_json(tmp_path / "record.json", {})
     assert folder.is_dir()
 
 
@@ -167,11 +169,11 @@ def test_two_exports_of_a_model_and_the_second_after_a_kill(tmp_path, holder):
     process = holder(HOLD_MODEL, model)
     before = files(model)
     with pytest.raises(UsageError, match="Another process is exporting"):
-        placing.new_version(model).__enter__()
+        versions.new_version(model).__enter__()
     assert files(model) == before
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with placing.new_version(model) as new:
+    with versions.new_version(model) as new:
         (new.folder / "whole").write_text("whole")
-    assert sorted(path.name for path in model.iterdir()) == [placing.LOCK, "1"]
+    assert sorted(path.name for path in model.iterdir()) == [versions.LOCK, "1"]
     assert [path.name for path in (model / "1").iterdir()] == ["whole"]

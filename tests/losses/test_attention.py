@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.losses import AttentionTransfer, attention_transfer
+from tfdistill.utils.checks import UsageError
 
 
 def test_by_hand():

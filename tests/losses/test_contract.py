@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdistill import checks
 from tfdistill.losses import FEATURE_LOSSES, LOGIT_LOSSES, ActivationLoss, TemperedLoss
+from tfdistill.utils import checks
 
 LOSSES = {**LOGIT_LOSSES, **FEATURE_LOSSES}
 RANDOM = np.random.default_rng(0)

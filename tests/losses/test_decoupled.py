@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdistill.checks import UsageError
 from tfdistill.losses import Decoupled, decoupled, soft_targets
+from tfdistill.utils.checks import UsageError
 
 TEACHER, STUDENT = np.log([[1 / 2, 1 / 3, 1 / 6]]), np.log([[1 / 4, 1 / 4, 1 / 2]])
 # Label 0: (1/2, 1/2) against (1/4, 3/4); the others' shares (2/3, 1/3) against (1/3, 2/3).

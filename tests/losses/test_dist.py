@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.losses import Dist, dist
+from tfdistill.utils.checks import UsageError
 
 # Centred, the first rows are (5, -1, -4) / 30 and (-4, -1, 5) / 30: r = -39 / 42. Of the columns
 # two run against each other, r = -1, and one is constant, which counts as r = 0.

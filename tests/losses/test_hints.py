@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.losses import Hints, hints
+from tfdistill.utils.checks import UsageError
 
 
 def test_by_hand():

@@ -8,9 +8,9 @@ import pytest
 from keras.src.utils import file_utils
 
 from tfdistill import models
-from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig
 from tfdistill.models.applications import application
+from tfdistill.utils.checks import UsageError
 
 
 @pytest.fixture

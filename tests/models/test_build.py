@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tfdistill import models
-from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig
 from tfdistill.models.names import APPLICATIONS
+from tfdistill.utils.checks import UsageError
 
 
 def _build(config, shape=(16, 16, 3), classes=5, **scale):

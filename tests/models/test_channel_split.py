@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tfdistill import models
-from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig
 from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import weights_hash
+from tfdistill.utils.checks import UsageError
 
 
 @pytest.fixture

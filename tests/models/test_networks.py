@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tfdistill import models
-from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig
 from tfdistill.models import blocks
+from tfdistill.utils.checks import UsageError
 
 # Millions of weights with batch-norm statistics, as published for 32x32x3 images.
 PUBLISHED = [

@@ -8,8 +8,8 @@ import pytest
 from keras import layers
 
 from tfdistill import models
-from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig
+from tfdistill.utils.checks import UsageError
 
 SHAPE, CLASSES = (8, 8, 3), 4
 
@@ -117,7 +117,7 @@ def test_a_sequential_model_of_any_size(file, pixels):
 
 
 def test_layers_of_a_keras_file_can_be_tapped(file, pixels):
-    from tfdistill.models.taps import tap
+    from tfdistill.distillation.feature_extractor import tap
 
     users = _users_model("softmax")
     users.save(file)

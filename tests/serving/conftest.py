@@ -45,7 +45,7 @@ def new_network(seed: int) -> keras.Model:
 
 def export(network: keras.Model, folder: Path, images: np.ndarray) -> None:
     """Write a version that a server sees whole or not at all."""
-    from tfdistill.formats import saved_model
+    from tfdistill.export import saved_model
 
     building = folder.parent / f"building-{folder.name}"
     saved_model.write(network, building, (8, 8, 1), CLASSES)

@@ -18,7 +18,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.serving.processes import ROOT
-from tfdistill.formats import saved_model
+from tfdistill.export import saved_model
 
 SCRIPT, SERVING = ROOT / "scripts" / "serve.sh", ROOT / "scripts" / "serving"
 FIELD = descriptor_pb2.FieldDescriptorProto

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
 
 from tests.serving.conftest import CLASSES, answers, export, new_network
 from tests.serving.processes import ROOT
-from tfdistill.formats import saved_model
+from tfdistill.export import saved_model
 
 SECONDS = 60
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
@@ -15,6 +14,7 @@ from tfdistill.config import (
 )
 from tfdistill.records import DIVERGED, Record
 from tfdistill.studies import assistants as study
+from tfdistill.utils.checks import UsageError
 
 
 def config(**changes):

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfdistill import data, measuring, models, options, runner
-from tfdistill.checks import UsageError
+from tfdistill import data, models
+from tfdistill.cli import options
 from tfdistill.config import (
     ChannelSplitConfig,
     DataConfig,
@@ -15,9 +15,11 @@ from tfdistill.config import (
     TrainingConfig,
     to_dict,
 )
-from tfdistill.progress import Silent
 from tfdistill.records import DIVERGED, Record
-from tfdistill.studies import channel_split as study
+from tfdistill.studies.channel_split import study as study
+from tfdistill.training import evaluation, runner
+from tfdistill.utils.checks import UsageError
+from tfdistill.utils.progress import Silent
 
 
 def config(networks=("wrn-10-1", "wrn-10-2"), seeds=(0,), **settings):
@@ -210,7 +212,7 @@ def test_a_small_study_on_real_images(tmp_path):
     ]
     images = data.load(small.data)
     base, first, second = (
-        measuring.load_network(tmp_path, name, images) for name in list(records)[:3]
+        evaluation.load_network(tmp_path, name, images) for name in list(records)[:3]
     )
     below = base.get_layer("stage1").get_weights() + base.layers[2].get_weights()
     for network in (first, second):

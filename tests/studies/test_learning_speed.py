@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 
-from tfdistill import training
-from tfdistill.checks import UsageError
 from tfdistill.config import (
     CacheConfig,
     DataConfig,
@@ -17,8 +15,10 @@ from tfdistill.config import (
     to_dict,
 )
 from tfdistill.records import DIVERGED, Record
-from tfdistill.runner import run_study
-from tfdistill.studies import learning_speed as study
+from tfdistill.studies.learning_speed import study as study
+from tfdistill.training import train
+from tfdistill.training.runner import run_study
+from tfdistill.utils.checks import UsageError
 
 CELLS = [[0.5, 20.0], [0.9, 20.0], [0.5, 5.0]]
 
@@ -75,7 +75,7 @@ def test_rows_differ_in_what_their_name_says_and_in_nothing_else():
 def test_all_taught_students_of_a_seed_can_be_trained_together():
     taught = [run for run in study.runs(config()) if run.teachers]
     assert all(run.cache == CacheConfig() for run in taught)
-    assert len({training.together_key(run) for run in taught}) == 3
+    assert len({train.together_key(run) for run in taught}) == 3
 
 
 def test_without_flawed_cells_there_are_no_controls():

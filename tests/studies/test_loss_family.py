@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.config import (
     CacheConfig,
     DistillationConfig,
@@ -15,7 +14,8 @@ from tfdistill.config import (
     to_dict,
 )
 from tfdistill.records import DIVERGED, Record
-from tfdistill.studies import loss_family as study
+from tfdistill.studies.loss_family import study as study
+from tfdistill.utils.checks import UsageError
 
 
 def config(**changes):

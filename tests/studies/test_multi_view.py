@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tfdistill import options
-from tfdistill.checks import UsageError
+from tfdistill.cli import options
 from tfdistill.config import ModelConfig, StudyConfig, to_dict
 from tfdistill.records import Record
-from tfdistill.studies import multi_view
+from tfdistill.studies.multi_view import study
+from tfdistill.utils.checks import UsageError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "multi_view"
 CONFIG = StudyConfig(
@@ -19,12 +19,12 @@ CONFIG = StudyConfig(
 
 
 def by_name(config=CONFIG):
-    return {run.name: run for run in multi_view.runs(config)}
+    return {run.name: run for run in study.runs(config)}
 
 
 def test_every_run_comes_after_what_it_needs():
     seen = set()
-    for run in multi_view.runs(CONFIG):
+    for run in study.runs(CONFIG):
         assert set(run.needs) <= seen and run.name not in seen
         assert run.kind == "multi_view"
         seen.add(run.name)
@@ -87,8 +87,8 @@ def test_planted_labels_can_be_left_out():
 @pytest.mark.parametrize("file", ["small.yaml", "full.yaml"])
 def test_the_published_configurations_have_at_least_twenty_pairs(file):
     config = options.study_options("run", [str(CONFIGS / file)]).config
-    row = multi_view.row_of(multi_view.CONTROL, config.settings["data"]["mu"])
-    controls = [run for run in multi_view.runs(config) if run.row == row]
+    row = study.row_of(study.CONTROL, config.settings["data"]["mu"])
+    controls = [run for run in study.runs(config) if run.row == row]
     assert sum(run.settings["networks"] for run in controls) >= 20
 
 
@@ -105,12 +105,12 @@ def test_the_published_configurations_have_at_least_twenty_pairs(file):
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
-        multi_view.runs(StudyConfig(study="multi_view", settings=settings))
+        study.runs(StudyConfig(study="multi_view", settings=settings))
 
 
 def test_a_student_network_is_refused():
     with pytest.raises(UsageError, match="does not use student"):
-        multi_view.runs(StudyConfig(study="multi_view", student=ModelConfig()))
+        study.runs(StudyConfig(study="multi_view", student=ModelConfig()))
 
 
 def made_up(run, single_view, multi_view_error=0.0, both=1):
@@ -152,7 +152,7 @@ def records():
 
 
 def table(title):
-    (found,) = (each for each in multi_view.tables(records()) if title in each.title)
+    (found,) = (each for each in study.tables(records()) if title in each.title)
     return {row[0]: row[1:] for row in found.rows}
 
 
@@ -171,7 +171,7 @@ def test_of_how_many_classes_both_views_are_learned():
 
 def test_multi_view_errors_count_in_units_of_mu():
     run = by_name()["single-mu0.1-s3"]
-    row = multi_view.tables([made_up(run, (0.5,), multi_view_error=0.1)])[0].rows[0]
+    row = study.tables([made_up(run, (0.5,), multi_view_error=0.1)])[0].rows[0]
     assert row[5] == "1.400"  # (0.9 * 0.1 + 0.1 * 0.5) / 0.1
 
 
@@ -200,7 +200,7 @@ def test_controls_say_what_share_of_the_error_an_ensemble_removes():
 
 
 def test_figures_of_records():
-    drawn = multi_view.figures(records())
+    drawn = study.figures(records())
     assert [title for title, svg, _ in drawn if svg.startswith("<svg")] == [
         "Views that the networks have learned",
         "Error by mu",
@@ -209,4 +209,4 @@ def test_figures_of_records():
 
 
 def test_nothing_finished_is_no_table_and_no_figure():
-    assert multi_view.tables([]) == [] and multi_view.figures([]) == []
+    assert study.tables([]) == [] and study.figures([]) == []

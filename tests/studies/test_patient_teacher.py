@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 
-from tfdistill import training
-from tfdistill.checks import UsageError
 from tfdistill.config import (
     AugmentConfig,
     DataConfig,
@@ -16,7 +14,9 @@ from tfdistill.config import (
     to_dict,
 )
 from tfdistill.records import DIVERGED, Record
-from tfdistill.studies import patient_teacher as study
+from tfdistill.studies.patient_teacher import study as study
+from tfdistill.training import train
+from tfdistill.utils.checks import UsageError
 
 CROPS = DataConfig(augment=AugmentConfig(pad_crop=1, views=4))
 
@@ -112,7 +112,7 @@ def test_independent_crops_need_a_number_of_views():
     runs = study.runs(config(data=endless))
     (run,) = (run for run in runs if run.name == "independent-crops-3-0")
     with pytest.raises(UsageError, match="data.augment.views of 2 or more"):
-        training.check(run)
+        train.check(run)
 
 
 # Test accuracy of the seeds 0 and 1 by variant, after 3 and after 40 epochs.

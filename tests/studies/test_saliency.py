@@ -2,15 +2,15 @@
 
 import pytest
 
-from tfdistill.checks import UsageError
 from tfdistill.config import ModelConfig, StudyConfig, to_dict
 from tfdistill.records import Record
-from tfdistill.studies import saliency
+from tfdistill.studies.saliency import study
+from tfdistill.utils.checks import UsageError
 
 
 def by_name(seeds=(3, 5, 8), **settings):
     config = StudyConfig(study="saliency", seeds=list(seeds), settings=settings)
-    return {run.name: run for run in saliency.runs(config)}
+    return {run.name: run for run in study.runs(config)}
 
 
 def test_runs_of_three_seeds():
@@ -42,7 +42,7 @@ def test_settings_reach_the_look():
 
 def test_students_of_another_kind_are_looked_at_too():
     config = StudyConfig(seeds=[0, 1], student=ModelConfig("cnn4"))
-    runs = {run.name: run for run in saliency.runs(config)}
+    runs = {run.name: run for run in study.runs(config)}
     assert runs["distilled-0"].model.name == runs["heat-maps"].settings["student"]["name"] == "cnn4"
     assert runs["self-distilled-0"].model.name == runs["heat-maps"].model.name == "cnn2"
 
@@ -106,9 +106,9 @@ GREY = (
 def test_the_tables_show_means_over_networks():
     runs = by_name()
     networks = [
-        network("single-3", saliency.SINGLE, 0.50, 0.40, 0.02),
-        network("single-5", saliency.SINGLE, 0.54, 0.42, 0.00),
-        network("distilled-0", saliency.DISTILLED, 0.70, 0.45),
+        network("single-3", study.SINGLE, 0.50, 0.40, 0.02),
+        network("single-5", study.SINGLE, 0.54, 0.42, 0.00),
+        network("distilled-0", study.DISTILLED, 0.70, 0.45),
     ]
     records = [
         measured(runs["single-3"], 0.60),
@@ -116,35 +116,35 @@ def test_the_tables_show_means_over_networks():
         measured(runs["ensemble"], 0.66),
         looked(runs, networks=networks),
     ]
-    accuracy, coverage = saliency.tables(records)
+    accuracy, coverage = study.tables(records)
     rows = {row[0]: row[1:] for row in accuracy.rows}
-    assert list(rows) == [saliency.SINGLE, saliency.ENSEMBLE]
-    assert rows[saliency.SINGLE][1] == "61.00 ± 1.41" and rows[saliency.SINGLE][4] == "93.65"
-    assert rows[saliency.ENSEMBLE][3] == "+5.00"
+    assert list(rows) == [study.SINGLE, study.ENSEMBLE]
+    assert rows[study.SINGLE][1] == "61.00 ± 1.41" and rows[study.SINGLE][4] == "93.65"
+    assert rows[study.ENSEMBLE][3] == "+5.00"
     rows = {row[0]: row[1:] for row in coverage.rows}
-    assert rows[saliency.SINGLE] == (
+    assert rows[study.SINGLE] == (
         *("2", "52.00 ± 2.83", "26.00 ± 1.41"),
         *("41.00 ± 1.41", "1.00 ± 1.41"),
     )
-    assert rows[saliency.DISTILLED] == ("1", "70.00", "35.00", "45.00", "0.00")
+    assert rows[study.DISTILLED] == ("1", "70.00", "35.00", "45.00", "0.00")
     assert "100 test images" in coverage.note
 
 
 def test_before_the_look_there_is_one_table_and_no_figure():
     records = [measured(by_name()["single-3"], 0.6)]
-    assert len(saliency.tables(records)) == 1 and saliency.figures(records) == []
+    assert len(study.tables(records)) == 1 and study.figures(records) == []
 
 
 def test_the_figure_has_a_column_for_every_network():
-    ((title, svg, caption),) = saliency.figures([looked(by_name())])
+    ((title, svg, caption),) = study.figures([looked(by_name())])
     for heading in ("F1", "F3", "ensemble", "distilled 1", "distilled 3", "self-"):
         assert f">{heading}<" in svg
-    assert title == saliency.TITLE and "the single networks' views differ most" in caption
+    assert title == study.TITLE and "the single networks' views differ most" in caption
 
 
 def test_many_networks_take_two_figures():
     record = looked(by_name(seeds=range(10), image_ids=[12]))
-    (_, singles, caption), (_, students, _) = saliency.figures([record])
+    (_, singles, caption), (_, students, _) = study.figures([record])
     assert ">F10<" in singles and ">distilled 10<" not in singles and ">ensemble<" in singles
     assert ">F10<" not in students and ">distilled 10<" in students and ">ensemble<" in students
     assert "asked for by number" in caption

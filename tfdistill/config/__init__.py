@@ -5,6 +5,7 @@ or ensemble to evaluate. Nothing here imports TensorFlow, so a wrong value is an
 """
 
 from tfdistill.config.building import build, check_keys, with_option
+from tfdistill.config.data import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.distillation import (
     AVERAGES,
     CACHE_DTYPES,
@@ -16,17 +17,9 @@ from tfdistill.config.distillation import (
     DistillationConfig,
     FeatureConfig,
 )
-from tfdistill.config.exports import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig, export_name
-from tfdistill.config.files import digest, settings_of, to_dict
-from tfdistill.config.images import NORMALIZATIONS, AugmentConfig, DataConfig
-from tfdistill.config.networks import (
-    OPTIMIZERS,
-    PRECISIONS,
-    SCHEDULES,
-    ModelConfig,
-    TrainingConfig,
-)
-from tfdistill.config.studies import (
+from tfdistill.config.export import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig, export_name
+from tfdistill.config.plain import settings_of, to_dict
+from tfdistill.config.study import (
     TUNERS,
     ChannelSplitConfig,
     PopulationConfig,
@@ -34,6 +27,7 @@ from tfdistill.config.studies import (
     StudyConfig,
     SweepConfig,
 )
+from tfdistill.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES, ModelConfig, TrainingConfig
 from tfdistill.config.yaml_files import read_yaml
 
 __all__ = [
@@ -67,7 +61,6 @@ __all__ = [
     "TrainingConfig",
     "build",
     "check_keys",
-    "digest",
     "export_name",
     "read_yaml",
     "settings_of",

@@ -8,8 +8,8 @@ import math
 import types
 import typing
 
-from tfdistill import checks
 from tfdistill.config.yaml_files import parse_yaml
+from tfdistill.utils import checks
 
 _KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tfdistill import checks
+from tfdistill.utils import checks
 
 LOGIT_LOSSES = ("soft_targets", "decoupled", "dist")
 FEATURE_LOSSES = (

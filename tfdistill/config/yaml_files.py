@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from tfdistill import checks
+from tfdistill.utils import checks
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000

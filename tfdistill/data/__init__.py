@@ -3,23 +3,19 @@
 `SOURCES` lists the kinds of `data.source`. Names that need TensorFlow are loaded when first used.
 """
 
-import importlib
-
-from tfdistill.data.examples import Dataset, Examples
-from tfdistill.data.sources import SOURCES, from_arrays, load
+from tfdistill.data.dataset import Dataset, Examples
+from tfdistill.data.loading import SOURCES, from_arrays, load
+from tfdistill.utils.lazy import lazy_names
 
 _LAZY = {
-    "BatchSettings": "pipeline",
-    "evaluation_batches": "pipeline",
-    "steps_per_epoch": "pipeline",
-    "training_batches": "pipeline",
-    "view_batches": "pipeline",
+    "BatchSettings": "tfdistill.data.pipeline",
+    "evaluation_batches": "tfdistill.data.pipeline",
+    "steps_per_epoch": "tfdistill.data.pipeline",
+    "training_batches": "tfdistill.data.pipeline",
+    "view_batches": "tfdistill.data.pipeline",
 }
 
 __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load", *_LAZY]
 
 
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

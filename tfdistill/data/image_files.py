@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdistill.data import headers, images
-from tfdistill.data.folders import ENDINGS
+from tfdistill.data import decode, headers
 from tfdistill.data.headers import MAX_BYTES, ImageError, contents
+from tfdistill.data.sources.folder import ENDINGS
 
 __all__ = [
     "ENDINGS",
@@ -140,7 +140,7 @@ def fitted(
     headers.check_sides(pixels.shape[:2], size)
     with tf.device("CPU"):
         if height == width:
-            return augment.resize(images.squared(pixels, size)[None], height)[0].numpy()
+            return augment.resize(decode.squared(pixels, size)[None], height)[0].numpy()
         # Such a network was trained on images of one size, which had no need of this.
         return augment.to_uint8(tf.image.resize(pixels, (height, width), antialias=True)).numpy()
 

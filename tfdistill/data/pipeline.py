@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from tfdistill import checks
 from tfdistill.config import AugmentConfig
 from tfdistill.data import augment, views
-from tfdistill.data.examples import Examples
+from tfdistill.data.dataset import Examples
+from tfdistill.utils import checks
 
 PARALLEL = 2
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tfdistill import checks
 from tfdistill.config import DataConfig
-from tfdistill.data.examples import Examples, Source
+from tfdistill.data.dataset import Examples, Source
+from tfdistill.utils import checks
 
 VALIDATION, SUBSET, TEST, TEST_SUBSET = range(4)
 

@@ -3,8 +3,9 @@
 from tfdistill.losses.attention import AttentionTransfer, attention_transfer
 from tfdistill.losses.decoupled import Decoupled, decoupled
 from tfdistill.losses.dist import Dist, dist
-from tfdistill.losses.features import ActivationLoss
+from tfdistill.losses.feature_loss import ActivationLoss
 from tfdistill.losses.hints import Hints, hints
+from tfdistill.losses.logit_loss import TemperedLoss
 from tfdistill.losses.probabilistic import Probabilistic, probabilistic
 from tfdistill.losses.relational import (
     RelationalAngle,
@@ -14,7 +15,6 @@ from tfdistill.losses.relational import (
 )
 from tfdistill.losses.similarity import SimilarityPreserving, similarity_preserving
 from tfdistill.losses.soft_targets import SoftTargets, soft_targets
-from tfdistill.losses.tempered import TemperedLoss
 
 LOGIT_LOSSES = {"soft_targets": SoftTargets, "decoupled": Decoupled, "dist": Dist}
 FEATURE_LOSSES = {

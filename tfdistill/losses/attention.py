@@ -6,7 +6,7 @@ Zagoruyko & Komodakis 2017 (arXiv 1612.03928), section 3.1, activation-based wit
 import keras
 from keras import ops
 
-from tfdistill.losses.features import ActivationLoss, as_float32, misfit, unit
+from tfdistill.losses.feature_loss import ActivationLoss, as_float32, misfit, unit
 
 
 def attention_transfer(teacher_features, student_features):

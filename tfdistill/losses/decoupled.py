@@ -6,9 +6,9 @@ Zhao, Cui, Song, Qiu & Liang 2022 (arXiv 2203.08679), section 3.
 import keras
 from keras import ops
 
-from tfdistill import checks
+from tfdistill.losses.logit_loss import TemperedLoss, softened
 from tfdistill.losses.soft_targets import kl
-from tfdistill.losses.tempered import TemperedLoss, softened
+from tfdistill.utils import checks
 
 
 def decoupled(teacher_logits, student_logits, labels, temperature=4.0, alpha=1.0, beta=8.0):

@@ -7,8 +7,8 @@ Huang, You, Wang, Qian & Xu 2022, "Knowledge distillation from a stronger teache
 import keras
 from keras import ops
 
-from tfdistill import checks
-from tfdistill.losses.tempered import TemperedLoss, softened
+from tfdistill.losses.logit_loss import TemperedLoss, softened
+from tfdistill.utils import checks
 
 
 def dist(teacher_logits, student_logits, temperature=4.0, beta=1.0, gamma=1.0):

@@ -8,7 +8,7 @@ are one term of the loss throughout, without the factor 1/2.
 import keras
 from keras import layers, ops
 
-from tfdistill.losses.features import ActivationLoss, as_float32, misfit
+from tfdistill.losses.feature_loss import ActivationLoss, as_float32, misfit
 
 
 def hints(teacher_features, student_features):

@@ -6,7 +6,7 @@ Passalis & Tefas 2018 (arXiv 1803.10837), section 3, with the cosine kernel.
 import keras
 from keras import ops
 
-from tfdistill.losses.features import ActivationLoss, pooled, unit
+from tfdistill.losses.feature_loss import ActivationLoss, pooled, unit
 
 
 def probabilistic(teacher_features, student_features):

@@ -6,7 +6,7 @@ Park, Kim, Lu & Cho 2019 (arXiv 1904.05068), section 3.2.
 import keras
 from keras import ops
 
-from tfdistill.losses.features import ActivationLoss, pooled, unit
+from tfdistill.losses.feature_loss import ActivationLoss, pooled, unit
 
 
 def relational_distance(teacher_features, student_features):

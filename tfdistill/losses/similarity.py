@@ -6,7 +6,7 @@ Tung & Mori 2019 (arXiv 1907.09682), equations 1 to 4.
 import keras
 from keras import ops
 
-from tfdistill.losses.features import ActivationLoss, as_float32, unit
+from tfdistill.losses.feature_loss import ActivationLoss, as_float32, unit
 
 
 def similarity_preserving(teacher_features, student_features):

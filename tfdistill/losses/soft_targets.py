@@ -7,9 +7,9 @@ Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2; logit standardisation
 import keras
 from keras import ops
 
-from tfdistill import checks
 from tfdistill.config import DIVERGENCES
-from tfdistill.losses.tempered import TemperedLoss, softened
+from tfdistill.losses.logit_loss import TemperedLoss, softened
+from tfdistill.utils import checks
 
 
 def soft_targets(

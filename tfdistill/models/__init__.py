@@ -5,7 +5,6 @@ its last feature map in a layer `features` (a `saved` model has the layers that 
 tables of names are in `names`; Keras is imported when a network is built.
 """
 
-from tfdistill import checks
 from tfdistill.config import ModelConfig
 from tfdistill.models.names import (
     CIFAR_RESNETS,
@@ -16,6 +15,7 @@ from tfdistill.models.names import (
     known_names,
     wide,
 )
+from tfdistill.utils import checks
 
 __all__ = ["build", "check_name", "known_names"]
 

@@ -7,9 +7,9 @@ of its module, or by layers of its own, as EfficientNet, ConvNeXt and MobileNetV
 import keras
 from keras import layers
 
-from tfdistill import checks
 from tfdistill.models.blocks import classify, load_weights
 from tfdistill.models.names import APPLICATIONS
+from tfdistill.utils import checks
 
 
 def application(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfdistill import checks
+from tfdistill.utils import checks
 
 
 def pixels(input_shape, mean=0.0, std=1.0) -> tuple:

@@ -9,7 +9,7 @@ import re
 
 import keras
 
-from tfdistill import checks
+from tfdistill.utils import checks
 
 
 def split_upper(network, layer: str, parts: int, part: int) -> keras.Model:

@@ -7,8 +7,8 @@ widths of the two-layer network of the CIFAR-10 grid were never published; ours 
 import keras
 from keras import layers
 
-from tfdistill import checks
 from tfdistill.models.blocks import logits, norm, pixels, scaled
+from tfdistill.utils import checks
 
 SMALLEST_VALID = 46  # below, four unpadded convolutions and poolings leave nothing
 

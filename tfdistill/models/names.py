@@ -2,7 +2,7 @@
 
 import re
 
-from tfdistill import checks
+from tfdistill.utils import checks
 
 CNNS = ("cnn2", "cnn4")
 CIFAR_RESNETS = {  # name: (depth, whether it has the widths of the x4 networks)

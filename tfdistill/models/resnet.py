@@ -8,8 +8,8 @@ with batch norm, as there. The ImageNet family comes with either stem. Weights s
 import keras
 from keras import layers
 
-from tfdistill import checks
 from tfdistill.models.blocks import classify, conv, norm, pixels, scaled
+from tfdistill.utils import checks
 
 NARROW = (16, 16, 32, 64)  # stem and three stages
 WIDE = (32, 64, 128, 256)

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfdistill import checks
-from tfdistill.models import origin
+from tfdistill.models import saved_model_safety
+from tfdistill.utils import checks
 
 LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
@@ -70,7 +70,9 @@ def _keras_file(path: str, input_shape: tuple) -> keras.Model:
             "which does not exist."
         )
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=not origin.trusting())
+        model = keras.models.load_model(
+            path, compile=False, safe_mode=not saved_model_safety.trusting()
+        )
     except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds
         raise _unreadable(path, error) from error
     expected = tuple(getattr(model, "input_shape", None) or (None,) * 4)[1:]
@@ -82,7 +84,7 @@ def _keras_file(path: str, input_shape: tuple) -> keras.Model:
 def _saved_model(path: str, input_shape: tuple) -> keras.Model:
     import tensorflow as tf
 
-    origin.check_saved_model(path)
+    saved_model_safety.check_saved_model(path)
     try:
         signature = tf.saved_model.load(path).signatures[ENDPOINT]
         layer = layers.TFSMLayer(path, call_endpoint=ENDPOINT, trainable=False)

@@ -8,8 +8,8 @@ after its first batch norm and ReLU. Weights start as `blocks` says.
 import keras
 from keras import layers
 
-from tfdistill import checks
 from tfdistill.models.blocks import classify, conv, norm, pixels
+from tfdistill.utils import checks
 
 
 def wide_resnet(

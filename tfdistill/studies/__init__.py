@@ -7,10 +7,22 @@ settings, and `figures(records)`, a list of (title, SVG text, caption).
 """
 
 import importlib
-import pkgutil
 from types import ModuleType
 
+_MODULES = {
+    "alpha_temperature": "alpha_temperature",
+    "assistants": "assistants",
+    "channel_split": "channel_split.study",
+    "distilled_ensembles": "distilled_ensembles",
+    "learning_speed": "learning_speed.study",
+    "loss_family": "loss_family.study",
+    "multi_view": "multi_view.study",
+    "mysteries": "mysteries",
+    "patient_teacher": "patient_teacher.study",
+    "saliency": "saliency.study",
+    "single": "single",
+}
+
 STUDIES: dict[str, ModuleType] = {
-    name: importlib.import_module(f"{__name__}.{name}")
-    for _, name, _ in pkgutil.iter_modules(__path__)
+    name: importlib.import_module(f"{__name__}.{module}") for name, module in _MODULES.items()
 }

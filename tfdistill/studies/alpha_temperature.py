@@ -16,12 +16,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tfdistill import checks
-from tfdistill.cells import gain, p_value, percent
 from tfdistill.config import FeatureConfig, RunConfig, StudyConfig, settings_of
-from tfdistill.grids import Grid, accuracies, arrange
 from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.significance import Comparison, Family, dunnett
+from tfdistill.reporting.cells import gain, p_value, percent
+from tfdistill.reporting.grids import Grid, accuracies, arrange
+from tfdistill.reporting.significance import Comparison, Family, dunnett
+from tfdistill.utils import checks
 
 TEACHER, ALONE, SIMILARITY = "teacher", "student alone", "similarity-preserving"
 SAME_SIZE_ALONE = "same size, alone"

@@ -15,11 +15,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tfdistill import checks
-from tfdistill.cells import gain, p_value, percent
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.significance import paired
+from tfdistill.reporting.cells import gain, p_value, percent
+from tfdistill.reporting.significance import paired
+from tfdistill.utils import checks
 
 TEACHER, ASSISTANT = "teacher", "assistant, taught by the teacher"
 ALONE, TAUGHT = "student alone", "student taught by the teacher"

@@ -12,9 +12,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tfdistill import checks
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.utils import checks
 
 SINGLE, ENSEMBLE = "single", "ensemble"
 DISTILLED, DISTILLED_ENSEMBLE = "distilled", "ensemble of distilled"

@@ -12,10 +12,10 @@ configs/mysteries/{small,full}.yaml.
 import dataclasses
 from collections.abc import Sequence
 
-from tfdistill import checks
-from tfdistill.cells import gain, percent, plain
 from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.records import Record, Table, by_row, spread
+from tfdistill.reporting.cells import gain, percent, plain
+from tfdistill.utils import checks
 
 SINGLE = "single network"
 ALONE = "student alone"

@@ -1,0 +1,133 @@
+"""Networks in a process of their own: what it cannot import, what it answers, how it dies."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdistill import models
+from tfdistill.config import ModelConfig
+from tfdistill.export import litert, onnx, runtimes, saved_model
+from tfdistill.export.isolated import Probe, ProbeError
+
+NAMES = ("cat", "Käfer", "tree")
+KINDS = {"savedmodel": "served", "litert": "model.tflite", "onnx": "model.onnx"}
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    network = models.build(ModelConfig("cnn2"), (8, 8, 3), 3, 127.5, 127.5)
+    folder = tmp_path_factory.mktemp("exports")
+    saved_model.write(network, folder / KINDS["savedmodel"], (8, 8, 3), NAMES)
+    saved_model.write_numeric(network, folder / "numeric", (8, 8, 3))
+    litert.convert(folder / "numeric", folder / KINDS["litert"], "float32")
+    onnx.convert(folder / "numeric", folder / KINDS["onnx"], NAMES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(folder):
+    """What the SavedModel says in this process."""
+    return runtimes.open_model(folder / KINDS["savedmodel"])(PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["litert", "onnx"])
+def test_it_answers_and_measures(folder, answers, kind):
+    with Probe(folder / KINDS[kind]) as probe:
+        for batch_size in (1, 2, 64):
+            found = probe.answer(PIXELS, batch_size)
+            np.testing.assert_allclose(found["logits"], answers["logits"], atol=1e-5)
+            np.testing.assert_array_equal(found["class_id"], answers["class_id"])
+        seconds = probe.time(PIXELS, batch_size=32, calls=4)
+        assert len(seconds) == 4
+        assert all(0 < each < 60 for each in seconds)
+        assert 2**20 < probe.peak_bytes() < 2**34
+        assert 0 < probe.startup_seconds < 600
+        with pytest.raises(ProbeError, match=r"^Only a SavedModel takes image files"):
+            probe.answer_bytes([b"no image"])
+
+
+def test_a_saved_model_answers_pixels_and_files(folder, answers):
+    with Probe(folder / KINDS["savedmodel"]) as probe:
+        files = [tf.io.encode_png(image).numpy() for image in PIXELS]
+        for found in (probe.answer(PIXELS, 2), probe.answer_bytes(files, 2)):
+            np.testing.assert_allclose(found["logits"], answers["logits"], atol=1e-5)
+            assert found["class_name"].tolist() == answers["class_name"].tolist()
+        with pytest.raises(ProbeError, match=r"^The SavedModel refuses.*: image_bytes\[1\]"):
+            probe.answer_bytes([files[0], b"no image"])
+        with pytest.raises(ProbeError, match="one or more image files"):
+            probe.answer_bytes([])
+        assert len(probe.time(PIXELS, batch_size=1, calls=2)) == 2
+        with pytest.raises(ProbeError, match=r"Received: uint8 \[0, 8, 8, 3\]"):
+            probe.time(PIXELS[:0], batch_size=1, calls=2)
+
+
+def test_wrong_images_are_refused_and_the_process_goes_on(folder, answers):
+    with Probe(folder / KINDS["onnx"]) as probe:
+        with pytest.raises(ProbeError, match=r"Received: uint8 \[5, 8, 7, 3\]"):
+            probe.answer(PIXELS[:, :, :7])
+        with pytest.raises(ProbeError, match=r"Received: float32 \[5, 8, 8, 3\]"):
+            probe.time(PIXELS.astype("float32"), 1, 1)
+        found = probe.answer(PIXELS)
+    np.testing.assert_allclose(found["logits"], answers["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("model.tflite", ["tfdistill", "tensorflow", "keras"]),
+        ("model.onnx", ["tfdistill", "tensorflow", "keras"]),
+        (".", ["tfdistill"]),
+    ],
+)
+def test_the_process_cannot_import_what_an_export_must_not_need(tmp_path, name, refused):
+    # the program as a probe starts it, which then tries the imports
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['runtimes.py', {str(tmp_path / name)!r}]\n"
+        f"try: runpy.run_path({runtimes.__file__!r}, run_name='__main__')\n"
+        "except SystemExit: print('ended', file=sys.stderr)\n"
+        f"for name in [*{refused}, 'numpy']:\n"
+        "    try: __import__(name)\n"
+        "    except ImportError: print(name, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.stderr.splitlines()[1:] == ["ended", *refused]
+
+
+def test_a_killed_process_is_an_error_and_no_hang(folder):
+    with Probe(folder / KINDS["litert"]) as probe:
+        os.kill(probe._process.pid, signal.SIGKILL)
+        with pytest.raises(ProbeError, match="has ended: killed by signal 9"):
+            probe.answer(PIXELS)
+        with pytest.raises(ProbeError, match="killed by signal 9"):
+            probe.peak_bytes()
+
+
+def test_its_end_leaves_no_process_and_no_files(folder):
+    with Probe(folder / KINDS["litert"]) as probe:
+        probe.answer(PIXELS)
+        process, files = probe._process, probe._folder
+        assert process.poll() is None
+        assert files.is_dir()
+    assert process.poll() is not None
+    assert not files.exists()
+
+
+def test_damaged_and_missing_models_are_errors_of_one_line(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"damaged")
+    with pytest.raises(ProbeError, match=f"^Cannot read the model {path}: .+\\.$"), Probe(path):
+        pass
+    missing = Path("missing.tflite")
+    with pytest.raises(ProbeError, match="^There is no model missing.tflite"), Probe(missing):
+        pass

@@ -1,0 +1,227 @@
+"""A look at finished networks: coverage worked by hand, and what is shown of real ones."""
+
+import base64
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfdistill import Ensemble, data, records
+from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
+from tfdistill.records import Record
+from tfdistill.studies.saliency import run as saliency_run
+from tfdistill.studies.saliency.grad_cam import grad_cam
+from tfdistill.training import evaluation, runner, train
+from tfdistill.utils.checks import UsageError
+from tfdistill.utils.progress import Silent
+
+DIGITS = DataConfig(train_examples=96, validation=100)
+SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)
+NETWORK = ModelConfig("cnn2", width=0.125)
+
+
+def look(members, singles, **settings):
+    return RunConfig(
+        name="heat-maps",
+        row="heat maps",
+        seed=0,
+        data=DIGITS,
+        model=NETWORK,
+        training=SHORT,
+        members=tuple(members),
+        trained=False,
+        kind="saliency",
+        settings={"singles": list(singles), **settings},
+    )
+
+
+def looks_at(rows, columns, favourite):
+    """A network of 8x8 images that looks at the same rows and columns of each, evenly."""
+    crop = ((rows[0], 8 - rows[1]), (columns[0], 8 - columns[1]))
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(1, 1, kernel_initializer="zeros", bias_initializer="ones")(inputs)
+    x = layers.ZeroPadding2D(crop, name="features")(layers.Cropping2D(crop)(x))
+    network = keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    network.layers[-1].set_weights([np.ones((1, 10)), np.eye(10)[favourite]])
+    return network
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory):
+    """A study of networks that look at the left half, the top half, all, and the last quadrant."""
+    study = tmp_path_factory.mktemp("by_hand")
+    places = {
+        "left": ((0, 8), (0, 4)),
+        "top": ((0, 4), (0, 8)),
+        "all": ((0, 8), (0, 8)),
+        "last": ((4, 8), (4, 8)),
+    }
+    for name, place in places.items():
+        folder = records.run_folder(study, name)
+        config = {"trained": True, "training": {"select": "best"}}
+        records.write(folder, Record(name, f"row of {name}", 0, "key", config))
+        looks_at(*place, favourite=5 if name == "last" else 3).save(folder / "best.keras")
+    return study
+
+
+def extra_of(study, *arguments, **settings):
+    return saliency_run.run(look(*arguments, **settings), study, Silent()).extra
+
+
+def test_coverage_by_hand(by_hand):
+    singles = ["left", "top", "all"]
+    found = extra_of(by_hand, [*singles, "last"], singles, test_images=50)
+    networks = {network["name"]: network for network in found["networks"]}
+    assert networks["last"]["row"] == "row of last" and found["tested"] == 50
+    # left has 1/32 in the left half, top in the top half, all 1/64 everywhere: any two have one
+    # half in common. The view of top and all is 3/128 in the top half and 1/128 in the other, of
+    # which left covers 16 * 3/128 + 16 * 1/128; that of left and top is 4/128 in the first
+    # quadrant, 2/128 in two, of which all covers 16 * (2 + 2 + 2)/128.
+    for name, ensemble, one in (
+        ("left", 1 / 2, 1 / 2),
+        ("top", 1 / 2, 1 / 2),
+        ("all", 3 / 4, 1 / 2),
+    ):
+        assert networks[name]["ensemble"]["mean"] == pytest.approx(ensemble, abs=1e-5)
+        assert networks[name]["one"]["mean"] == pytest.approx(one, abs=1e-5)
+    # last has 1/16 in the last quadrant: nothing of left or top, 16/64 of all; and of the three
+    # ensembles of two 16 * 1/128 where all is in it, else nothing.
+    assert networks["last"]["one"]["mean"] == pytest.approx((0 + 0 + 1 / 4) / 3, abs=1e-5)
+    assert networks["last"]["ensemble"]["mean"] == pytest.approx((1 / 8 + 1 / 8 + 0) / 3, abs=1e-5)
+    for network in found["networks"]:
+        # All images are seen alike, so another image's view covers as much as the image's own.
+        assert network["chance"]["mean"] == pytest.approx(network["ensemble"]["mean"])
+        assert network["ensemble"]["std"] == pytest.approx(0, abs=1e-5)
+        assert network["blank"] == 0
+
+
+def test_only_images_that_the_ensemble_has_right_are_shown(by_hand):
+    # The ensemble of these takes every image for a 3, and the network outside for a 5.
+    shown = extra_of(by_hand, ["left", "top", "last"], ["left", "top"], images=4)["images"]
+    assert [image["label"] for image in shown] == ["3"] * 4
+    for image in shown:
+        views = {view["name"]: view for view in image["views"]}
+        assert list(views) == ["left", "top", "last", "ensemble"]
+        assert views["ensemble"]["predicted"] == "3" and views["ensemble"]["right"]
+        assert views["last"]["predicted"] == "5" and not views["last"]["right"]
+        # One logit is higher by 1 than nine others.
+        assert views["last"]["probability"] == pytest.approx(np.e / (np.e + 9), abs=1e-4)
+
+
+def decoded(png):
+    return tf.io.decode_png(base64.b64decode(png)).numpy()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study folder with two single networks and a student of both, trained for real."""
+    folder = tmp_path_factory.mktemp("study")
+    single = RunConfig("a", "single", 0, DIGITS, NETWORK, SHORT)
+    train.run(single, folder)
+    train.run(dataclasses.replace(single, name="b", seed=1), folder)
+    student = dataclasses.replace(
+        single,
+        name="student",
+        row="distilled",
+        seed=2,
+        teachers=("a", "b"),
+        distillation=DistillationConfig(),
+    )
+    train.run(student, folder)
+    return folder
+
+
+MEMBERS = ["a", "b", "student"]
+
+
+def test_what_is_shown_is_what_the_networks_see_and_say(study):
+    images = data.load(DIGITS)
+    found = extra_of(study, MEMBERS, ["a", "b"], image_ids=[700, 5], layer="conv2d_1")
+    assert [image["id"] for image in found["images"]] == [700, 5]
+    networks = {name: evaluation.load_network(study, name, images) for name in MEMBERS}
+    networks["ensemble"] = Ensemble([networks["a"], networks["b"]])
+    for image in found["images"]:
+        place = int(np.flatnonzero(images.test.ids == image["id"])[0])
+        one = images.test.take(np.array([place]))
+        assert image["label"] == images.class_names[one.labels[0]]
+        np.testing.assert_array_equal(decoded(image["png"]), one.images[0])
+        for view in image["views"]:
+            network = networks[view["name"]]
+            probabilities = keras.ops.softmax(network(one.images.astype("float32")))[0].numpy()
+            assert view["predicted"] == images.class_names[probabilities.argmax()]
+            assert view["probability"] == pytest.approx(probabilities.max(), abs=1e-3)
+            assert view["right"] == (probabilities.argmax() == one.labels[0])
+            if view["name"] == "ensemble":  # its maps are of the mean logit
+                network = Ensemble([networks["a"], networks["b"]], "logits")
+            seen = grad_cam(network, one.images, one.labels, "conv2d_1")[0]
+            expected = 255 * seen / (seen.max() or 1)
+            np.testing.assert_allclose(decoded(view["map"])[..., 0], expected, atol=1)
+
+
+def test_images_are_of_different_classes_and_the_same_again(study):
+    found, again = (extra_of(study, MEMBERS, ["a", "b"], images=5) for _ in range(2))
+    labels = [image["label"] for image in found["images"]]
+    assert len(labels) == 5 and labels == sorted(set(labels))
+    assert found == again
+    assert all(image["views"][-1]["right"] for image in found["images"])
+
+
+def test_a_network_is_covered_by_its_copy_and_not_by_another_image(study, tmp_path):
+    for name in ("a", "b", "copy"):
+        source = records.run_folder(study, "a" if name == "copy" else name)
+        target = records.run_folder(tmp_path, name)
+        target.mkdir(parents=True)
+        for file in ("record.json", "best.keras"):
+            (target / file).write_bytes((source / file).read_bytes())
+    found = extra_of(tmp_path, ["a", "copy", "b"], ["a", "copy"], test_images=200)
+    first, copy, other = found["networks"]
+    assert first["ensemble"]["mean"] == copy["one"]["mean"] == pytest.approx(1 - first["blank"])
+    assert other["one"]["mean"] < 0.9 and first["chance"]["mean"] < 0.9
+
+
+def test_the_record_is_that_of_the_run_and_makes_it_finished(study):
+    run = look(MEMBERS, ["a", "b"], test_images=50)
+    record = train.run(run, study)
+    assert runner.finished(run, study) == record
+    assert not runner.finished(look(MEMBERS, ["a", "b"], test_images=60), study)
+    assert record.best == record.last == {} and record.row == "heat maps"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"layer": "stage7"}, "layer must be one of: .*features.*'stage7'"),
+        ({"image_ids": [3, 797]}, "ids of the 797 test images, such as 796. Received: 797"),
+        ({"test_images": 798}, "at most 797, .*test_images=798"),
+        ({"images": 0}, "settings.images must be a whole number"),
+        ({"imges": 2}, "unknown key 'imges'"),
+        ({"layer": "stage1", "student": {"name": "cnn2"}}, "layer must be one of"),
+    ],
+)
+def test_errors_are_told_before_any_network_is_trained(tmp_path, settings, message):
+    run = look(MEMBERS, ["a", "b"], **settings)
+    if "student" in settings:
+        run = dataclasses.replace(run, model=ModelConfig("resnet8"))
+    with pytest.raises(UsageError, match=message):
+        train.check(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_costs_more_to_look_at_more(study):
+    few, many = (look(MEMBERS, ["a", "b"], test_images=count) for count in (50, 100))
+    assert train.cost(many) == 2 * train.cost(few) > 0
+
+
+def test_one_batch_is_a_run_of_any_members(study):
+    run = look(["a", "student"], ["a", "b"], image_ids=[700], test_images=700)
+    found = saliency_run.run(saliency_run.one_batch(run), study, Silent()).extra
+    assert len(found["images"]) == 2 and len(found["networks"]) == 2
+
+
+def test_large_images_are_kept_smaller():
+    pixels = np.full((3, 100, 50, 3), 7, np.uint8)
+    smaller = saliency_run._at_most(pixels, 64)
+    assert smaller.shape == (3, 64, 32, 3) and (smaller == 7).all()

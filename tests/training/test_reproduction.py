@@ -1,0 +1,140 @@
+"""A run done again from its record alone, in processes of their own."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tfdistill import data, records
+from tfdistill.cli.main import main
+from tfdistill.config import AugmentConfig, DataConfig, ModelConfig, StudyConfig, TrainingConfig
+from tfdistill.training import reproduction, runner
+from tfdistill.utils import machine
+from tfdistill.utils.checks import UsageError
+
+CONFIG = StudyConfig(
+    study="mysteries",
+    seeds=[0, 1],
+    data=DataConfig(
+        train_examples=64,
+        validation=100,
+        test_examples=50,
+        augment=AugmentConfig(flip=True, views=2),
+    ),
+    teacher=ModelConfig("cnn2", width=0.125),
+    training=TrainingConfig(epochs=2, batch_size=32),
+)
+STUDENT = "distilled-1"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The folder of a finished study with two teachers and students of their stored logits."""
+    folder = tmp_path_factory.mktemp("study") / "out"
+    wanted = {STUDENT, "ensemble"}
+    runs = runner.plan(CONFIG)
+    wanted = runner.with_needs(runs, wanted)
+    runner.do_runs(
+        CONFIG, [run for run in runs if run.name in wanted], folder, reproduction.Silent()
+    )
+    return folder
+
+
+@pytest.fixture
+def copied(study, tmp_path):
+    """A copy of the student's record alone, which may be changed."""
+    shutil.copytree(study / "runs" / STUDENT, tmp_path / STUDENT)
+    return tmp_path / STUDENT
+
+
+def tfdistill(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "tfdistill", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def test_another_process_gets_the_same_bits_from_the_record_alone(copied, tmp_path):
+    done = tfdistill("reproduce", copied / "record.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Equal to the bit." in done.stdout and " NO" not in done.stdout
+    again = tmp_path / "results" / f"{STUDENT}-reproduced"
+    first, second = records.read(copied), records.read(again / "runs" / STUDENT)
+    assert first.weights == second.weights and first.history == second.history
+    assert first.best == second.best and first.images == second.images
+    assert {path.name for path in (again / "runs").iterdir()} == {"single-0", "single-1", STUDENT}
+    assert any((again / "cache").iterdir())
+
+
+def test_a_record_holds_what_its_bits_follow_from(study):
+    record = records.read(study / "runs" / STUDENT)
+    assert [each["config"]["name"] for each in record.needed] == ["single-0", "single-1"]
+    assert record.environment["threads"] == machine.threads()
+    images = data.load(CONFIG.data)
+    assert record.images == images.hashes and set(record.images) == {"train", "validation", "test"}
+    labels = images.train.labels.copy()
+    labels[3] = (labels[3] + 1) % 10
+    other = dataclasses.replace(images, train=dataclasses.replace(images.train, labels=labels))
+    assert other.hashes["train"] != images.hashes["train"]
+    assert other.hashes["test"] == images.hashes["test"]
+
+
+def test_what_differs_is_shown_and_the_status_is_1(copied, tmp_path, capsys):
+    record = records.read(copied)
+    record.config["cache"]["folder"] = str(tmp_path / "logits")
+    record.history["loss"][1] = float(np.nextafter(record.history["loss"][1], 9))
+    changed = dataclasses.replace(
+        record,
+        versions={**record.versions, "keras": "3.0.0"},
+        images={**record.images, "test": "0" * 64},
+    )
+    records.write(copied, changed)
+    assert main(["reproduce", str(copied), "--output", str(tmp_path / "again")]) == 1
+    printed = capsys.readouterr().out
+    wrong = [line for line in printed.splitlines() if " NO" in line]
+    assert len(wrong) == 1 and wrong[0].startswith("history loss")
+    assert "Not equal to the bit." in printed
+    assert "3.0.0" in printed and "images: test" in printed and "000000000000" in printed
+    assert not (tmp_path / "logits").exists()  # the user's own stored logits are left alone
+
+
+def test_a_record_of_an_earlier_version_is_reproduced_with_those_beside_it(study, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(study, folder)
+    for path in folder.glob("runs/*/record.json"):
+        values = json.loads(path.read_text())
+        for name in ("images", "environment", "needed", "files", "checksum"):
+            values.pop(name, None)
+        path.write_text(json.dumps(values))
+    found = reproduction.reproduce(folder / "runs" / "ensemble", tmp_path / "again")
+    assert found.equal
+    assert any(row[1] == reproduction.UNKNOWN for row in found.tables[1].rows)
+
+
+def test_what_cannot_be_reproduced_is_one_line(copied, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for arguments, message in (
+        ([tmp_path / "nowhere"], "There is no record at"),
+        ([copied, "--output", tmp_path / "full"], "is not empty"),
+    ):
+        assert main(["reproduce", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    record = records.read(copied)
+    records.write(copied, dataclasses.replace(record, needed=[]))
+    with pytest.raises(UsageError, match="needs the run single-0, of which there is no record"):
+        reproduction.reproduce(copied, tmp_path / "again")
+    later = {**record.config, "sharpness": 3}
+    records.write(copied, dataclasses.replace(record, config=later))
+    with pytest.raises(UsageError, match="cannot be understood by tfdistill .*'sharpness'"):
+        reproduction.reproduce(copied, tmp_path / "again")
+    assert not (tmp_path / "again").exists()

@@ -1,0 +1,99 @@
+"""How a study's runs are put together: groups, their order, and folders of other configurations."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from tfdistill.config import (
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    PopulationConfig,
+    StudyConfig,
+    TrainingConfig,
+)
+from tfdistill.training import runner
+from tfdistill.utils.checks import UsageError
+
+CONFIG = StudyConfig(
+    study="alpha_temperature",
+    seeds=[0, 1],
+    data=DataConfig(train_examples=96, validation=100, augment=AugmentConfig(flip=True, views=2)),
+    teacher=ModelConfig("cnn2", width=0.5),
+    student=ModelConfig("cnn2", width=0.125),
+    training=TrainingConfig(epochs=1, batch_size=32),
+    student_training=TrainingConfig(epochs=2, batch_size=32),
+    settings={"alphas": [0.1, 0.9], "temperatures": [2.0, 4.0], "baseline_seeds": [7]},
+    population=PopulationConfig(size=3),
+)
+
+
+def groups(config):
+    return [[run.name for run in group] for group in runner.groups(config, runner.plan(config))]
+
+
+def test_every_run_is_in_one_group_after_what_it_needs():
+    found, runs = groups(CONFIG), runner.plan(CONFIG)
+    names = [name for group in found for name in group]
+    assert sorted(names) == sorted(run.name for run in runs)
+    place = {name: number for number, group in enumerate(found) for name in group}
+    assert all(place[need] < place[run.name] for run in runs for need in run.needs)
+
+
+def test_students_of_one_seed_and_one_training_stand_together():
+    found = groups(CONFIG)
+    assert max(map(len, found)) == 3
+    seeds = [{name.rpartition("-s")[2] for name in group} for group in found]
+    assert all(len(each) == 1 for each in seeds)
+    assert ["teacher"] in found
+    similar = [group for group in found if any("similarity" in name for name in group)]
+    assert all(len(group) == 1 for group in similar)
+
+
+def test_one_after_the_other_is_in_the_order_of_the_plan():
+    alone = dataclasses.replace(CONFIG, population=PopulationConfig(size=1))
+    assert groups(alone) == [[run.name] for run in runner.plan(alone)]
+
+
+def test_as_many_as_the_memory_holds_are_trained_together():
+    def largest(memory):
+        config = dataclasses.replace(CONFIG, population=PopulationConfig(size=None, memory=memory))
+        return max(map(len, groups(config)))
+
+    assert largest(1e-6) == 1
+    assert largest(8.0) == 8  # all cells of one seed, of both kinds
+
+
+def test_a_folder_of_another_configuration_is_refused_but_not_of_another_population(tmp_path):
+    runner.write_config(CONFIG, tmp_path)
+    runner.check_folder(dataclasses.replace(CONFIG, population=PopulationConfig(size=1)), tmp_path)
+    with pytest.raises(UsageError, match=r"training\.epochs is 1 there and 5 here"):
+        other = dataclasses.replace(CONFIG.training, epochs=5)
+        runner.check_folder(dataclasses.replace(CONFIG, training=other), tmp_path)
+
+
+def test_keys_that_an_older_version_did_not_write_had_their_defaults(tmp_path):
+    runner.write_config(CONFIG, tmp_path)
+    path = tmp_path / runner.CONFIG_FILE
+    values = yaml.safe_load(path.read_text())
+    del values["sweep"], values["cache"]
+    path.write_text(yaml.safe_dump(values))
+    runner.check_folder(CONFIG, tmp_path)
+    with pytest.raises(UsageError, match="cache"):
+        runner.check_folder(dataclasses.replace(CONFIG, cache=None), tmp_path)
+
+
+def test_layers_that_losses_cannot_compare_are_refused_before_anything_is_trained(tmp_path):
+    config = StudyConfig(
+        study="loss_family",
+        seeds=[0],
+        data=DataConfig(source="digits", train_examples=64),
+        teacher=ModelConfig("resnet8"),
+        student=ModelConfig("cnn2"),
+        training=TrainingConfig(epochs=1, batch_size=32),
+        settings={"losses": ["hints"], "generations": 0, "hint": "stage2"},
+    )
+    with pytest.raises(UsageError, match="layer of cnn2 must be one of: .*features"):
+        runner.run_study(config, tmp_path / "study")
+    assert not (tmp_path / "study").exists()

@@ -1,0 +1,363 @@
+"""Runs on real images: records, teachers' logits, exact resume after a kill, divergence."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdistill import data, records
+from tfdistill.config import (
+    AugmentConfig,
+    CacheConfig,
+    DataConfig,
+    DistillationConfig,
+    FeatureConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from tfdistill.training import evaluation, train
+from tfdistill.utils.checks import UsageError
+from tfdistill.utils.progress import Silent
+
+DIGITS = DataConfig(train_examples=96, validation=100)
+SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)
+NETWORK = ModelConfig("cnn2", width=0.125)
+TEACHER = RunConfig("teacher", "teacher", 0, DIGITS, NETWORK, SHORT)
+STUDENT = RunConfig(
+    "student",
+    "student",
+    1,
+    DIGITS,
+    NETWORK,
+    SHORT,
+    teachers=("teacher",),
+    distillation=DistillationConfig(),
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study folder with a finished teacher."""
+    folder = tmp_path_factory.mktemp("study")
+    train.run(TEACHER, folder)
+    return folder
+
+
+def load(study, name, part=None):
+    return evaluation.load_network(study, name, data.load(DIGITS), part)
+
+
+def renamed(run, name, **changes):
+    return dataclasses.replace(run, name=name, **changes)
+
+
+def test_a_run_leaves_its_record_and_both_networks(study):
+    record = records.read(records.run_folder(study, "teacher"))
+    assert {path.name for path in records.run_folder(study, "teacher").iterdir()} == {
+        "record.json",
+        "best.keras",
+        "last.keras",
+    }
+    assert record.last["epoch"] == 3
+    assert record.best["epoch"] == 1 + int(np.argmax(record.history["val_accuracy"]))
+    assert record.parameters == load(study, "teacher").count_params()
+    assert record.flops > 0 and sum(record.calibration["count"]) == 797
+
+
+@pytest.mark.parametrize("part", ["best", "last"])
+def test_the_record_tells_what_the_saved_network_does(study, part):
+    record = records.read(records.run_folder(study, "teacher"))
+    network = keras.saving.load_model(records.run_folder(study, "teacher") / f"{part}.keras")
+    test = data.load(DIGITS).test
+    guesses = network.predict(test.images, verbose=0).argmax(-1)
+    assert getattr(record, part)["test_accuracy"] == pytest.approx((guesses == test.labels).mean())
+
+
+def test_a_student_is_compared_with_its_teacher(study):
+    record = train.run(STUDENT, study)
+    student = load(study, "student")
+    teacher = load(study, "teacher")
+    images = data.load(DIGITS).test.images
+    same = student.predict(images, verbose=0).argmax(-1) == teacher.predict(
+        images, verbose=0
+    ).argmax(-1)
+    assert record.figures["test_agreement"] == pytest.approx(same.mean())
+    assert {"hard_loss", "soft_loss"} <= set(record.history)
+
+
+def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
+    known = train.run(renamed(STUDENT, "known"), study)
+    # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
+    settings = dataclasses.replace(STUDENT.distillation, features=[FeatureConfig(weight=1e-12)])
+    live = train.run(renamed(STUDENT, "live", distillation=settings, cache=None), study)
+    assert known.history["soft_loss"] == pytest.approx(live.history["soft_loss"], rel=1e-4)
+    a, b = (load(study, name, "last").get_weights() for name in ("known", "live"))
+    for first, second in zip(a, b, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
+
+
+def test_an_ensemble_is_evaluated_without_training(study):
+    train.run(renamed(TEACHER, "second", seed=5), study)
+    ensemble = RunConfig(
+        name="ensemble",
+        row="ensemble",
+        seed=0,
+        data=DIGITS,
+        model=None,
+        training=SHORT,
+        members=("teacher", "second"),
+        trained=False,
+    )
+    record = train.run(ensemble, study)
+    members = [load(study, name, "last") for name in ensemble.members]
+    test = data.load(DIGITS).test
+    mean = sum(keras.ops.softmax(member.predict(test.images, verbose=0)) for member in members)
+    expected = (np.argmax(mean, -1) == test.labels).mean()
+    assert record.last["test_accuracy"] == pytest.approx(expected)
+    assert record.history == {} and record.parameters == 2 * members[0].count_params()
+
+
+def test_several_networks_train_as_one_average(study):
+    record = train.run(renamed(TEACHER, "average", width=2, average="logits"), study)
+    network = load(study, "average")
+    assert len(network.members) == 2 and network.average == "logits"
+    first, second = (member.get_weights()[-2] for member in network.members)
+    assert (first != second).any()
+    assert record.parameters == network.count_params()
+
+
+def test_the_same_run_twice_gives_the_same_weights(study):
+    again = train.run(renamed(TEACHER, "again"), study)
+    assert again.weights == records.read(records.run_folder(study, "teacher")).weights
+
+
+def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
+    augment = AugmentConfig(pad_crop=1, flip=True, mixup=0.4)
+    images = dataclasses.replace(DIGITS, augment=augment)
+    record = train.run(renamed(STUDENT, "augmented", data=images), study)
+    assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
+
+
+def test_label_smoothing_weight_decay_and_momentum_train(study):
+    settings = dataclasses.replace(
+        SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
+    )
+    losses = train.run(renamed(TEACHER, "smooth", training=settings), study).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_mixed_precision_trains_and_leaves_the_global_policy(study):
+    settings = dataclasses.replace(SHORT, epochs=1, precision="mixed_bfloat16")
+    record = train.run(renamed(TEACHER, "mixed", training=settings), study)
+    assert record.status == records.FINISHED
+    assert keras.config.dtype_policy().name == "float32"
+    assert load(study, "mixed").layers[2].compute_dtype == "bfloat16"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study):
+    settings = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
+    record = train.run(renamed(TEACHER, "diverged", training=settings), study)
+    assert record.status == records.DIVERGED
+    assert "in epoch 1 of 3, step" in record.message and "lower the learning rate" in record.message
+    assert record == records.read(records.run_folder(study, "diverged"))
+
+
+def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_path):
+    settings = dataclasses.replace(SHORT, batch_size=512)
+    run = renamed(TEACHER, "large", training=settings)
+    with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
+        train.check(run)
+    with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
+        train.run(run, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class StopAfter(Silent):
+    """Interrupts a training from within, as Ctrl-C does."""
+
+    def __init__(self, epoch, share):
+        self.where = epoch, share
+
+    def step(self, epoch, epochs, share):
+        if (epoch, share) >= self.where:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", [(0, 0.5), (1, 0.1), (2, 1.0)])
+@pytest.mark.parametrize("kind", ["student", "dropout"])
+def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
+    run = {
+        "student": renamed(STUDENT, "whole"),
+        "dropout": renamed(TEACHER, "dropout", model=ModelConfig("cnn4", width=0.25, dropout=0.3)),
+    }[kind]
+    whole = records.read(records.run_folder(study, run.name)) or train.run(run, study)
+    parted = renamed(run, f"{kind}-parted-{where[0]}")
+    with pytest.raises(KeyboardInterrupt):
+        train.run(parted, study, StopAfter(*where))
+    record = train.run(parted, study)
+    assert record.weights == whole.weights
+    assert record.history == whole.history
+
+
+PROGRAM = """
+import sys
+from tests import test_training as t
+t.training.run(t.renamed(t.TEACHER, "killed", training=t.LONG), sys.argv[1])
+"""
+LONG = dataclasses.replace(SHORT, epochs=40)
+
+
+def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
+    folder = records.run_folder(tmp_path, "killed")
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    process = subprocess.Popen(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    while not (folder / "state.npz").exists() and process.poll() is None:
+        time.sleep(0.01)  # until there is something to kill
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "record.json").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    resumed = records.read(folder)
+    whole = train.run(renamed(TEACHER, "whole", training=LONG), tmp_path)
+    assert resumed.weights == whole.weights
+    assert resumed.history == whole.history
+
+
+def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tmp_path, caplog):
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(hidden))
+    network.export(tmp_path / "exported", verbose=False)
+    model = ModelConfig("saved", path=str(tmp_path / "exported"))
+    record = train.run(renamed(TEACHER, "exported", model=model, trained=False), study)
+    assert "probabilities" in caplog.text
+    images = data.load(DIGITS).test
+    accuracy = (network.predict(images.images, verbose=0).argmax(-1) == images.labels).mean()
+    assert record.last["test_accuracy"] == pytest.approx(accuracy)
+    student = train.run(renamed(STUDENT, "of-exported", teachers=("exported",)), study)
+    assert student.last["test_agreement"] > 0
+
+
+def test_tensorboard_shows_figures_and_settings_of_every_student(study):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    runs = cells("logged")
+    found = train.run_together(runs, study, tensorboard=True)
+    for run, record in zip(runs, found, strict=True):
+        logs = EventAccumulator(str(records.run_folder(study, run.name) / "tensorboard")).Reload()
+        events = logs.Tensors("val_accuracy")
+        shown = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
+        assert shown == pytest.approx(record.history["val_accuracy"])
+        settings = logs.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        assert b"temperature" in settings and b"alpha" in settings
+
+
+VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))
+CACHED = dataclasses.replace(STUDENT, data=VIEWS, cache=CacheConfig())
+
+
+def last_weights(study, name):
+    return load(study, name, "last").get_weights()
+
+
+def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
+    train.run(renamed(CACHED, "cached"), study)
+    train.run(renamed(CACHED, "beside", cache=None), study)
+    assert list((study / "cache").glob("teacher-*/logits.npy"))
+    for a, b in zip(last_weights(study, "cached"), last_weights(study, "beside"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_is_written_once_for_all_its_students(study):
+    train.run(renamed(CACHED, "first-reader"), study)
+    times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+    other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
+    train.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study)
+    assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+
+
+def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
+    run = renamed(CACHED, "own-folder", cache=CacheConfig(folder=str(tmp_path)))
+    train.run(run, study)
+    other = renamed(TEACHER, "teacher", seed=77)
+    train.run(other, tmp_path / "other")
+    with pytest.raises(UsageError, match="weights of teacher teacher changed"):
+        train.run(run, tmp_path / "other")
+
+
+def cells(count):
+    settings = [DistillationConfig(alpha, t) for alpha in (0.2, 0.8) for t in (1.0, 5.0)]
+    return [
+        renamed(CACHED, f"cell-{count}-{place}", distillation=each)
+        for place, each in enumerate(settings)
+    ]
+
+
+def test_students_trained_together_are_those_trained_alone(study):
+    together = train.run_together(cells("together"), study)
+    alone = [train.run(run, study) for run in cells("alone")]
+    for one, other in zip(together, alone, strict=True):
+        assert one.weights == other.weights
+        assert one.history == other.history
+        assert one.figures == other.figures
+
+
+@pytest.mark.parametrize("where", [(0, 0.9), (2, 0.1)])
+def test_students_trained_together_go_on_after_an_interruption(study, where):
+    whole = train.run_together(cells("whole"), study)
+    parted = cells(f"parted-{where[0]}")
+    with pytest.raises(KeyboardInterrupt):
+        train.run_together(parted, study, StopAfter(*where))
+    for one, other in zip(train.run_together(parted, study), whole, strict=True):
+        assert one.weights == other.weights
+        assert one.history == other.history
+    assert not list((study / "together").iterdir())
+
+
+def test_one_diverging_student_does_not_stop_the_others(study):
+    fast = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
+    runs = cells("diverging")
+    runs[1] = dataclasses.replace(runs[1], training=fast)
+    found = train.run_together(runs, study)
+    assert [record.status == records.FINISHED for record in found] == [True, False, True, True]
+    assert "lower the learning rate" in found[1].message
+    alone = train.run(cells("undisturbed")[2], study)
+    assert found[2].weights == alone.weights
+
+
+def test_a_reused_learner_gives_what_a_new_one_gives(study):
+    """The dropout network's random state must start anew too."""
+    model = ModelConfig("cnn4", width=0.25, dropout=0.3)
+    runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=model) for seed in (3, 4, 3)]
+    first, _, third = [
+        train.run(renamed(run, f"{run.name}-{place}"), study) for place, run in enumerate(runs)
+    ]
+    assert first.weights == third.weights
+
+
+def test_runs_that_share_batches_may_be_trained_together():
+    one, other = cells("key")[:2]
+    assert train.together_key(one) == train.together_key(other)
+    assert train.together_key(one) != train.together_key(renamed(other, "x", seed=5))
+    top = CacheConfig(top_k=3, temperatures=[1.0, 5.0])
+    assert train.together_key(renamed(one, "x", cache=top)) != train.together_key(
+        renamed(other, "x", cache=top)
+    )
+    similar = dataclasses.replace(one.distillation, features=[FeatureConfig(weight=3.0)])
+    assert train.together_key(renamed(one, "x", distillation=similar, cache=None)) == ""
+
+
+def test_a_run_stopped_early_goes_on_to_the_same_end(study):
+    whole = train.run(renamed(CACHED, "straight"), study)
+    stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study)
+    assert len(stopped.history["loss"]) == 1
+    went_on = train.run(renamed(CACHED, "rung"), study)
+    assert went_on.weights == whole.weights and went_on.history == whole.history

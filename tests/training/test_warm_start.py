@@ -1,0 +1,130 @@
+"""A run that starts from the weights of another: the same weights, a new training."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from tfdistill import data, records
+from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
+from tfdistill.training import assembly, evaluation, train
+from tfdistill.training.runner import finished
+from tfdistill.utils.checks import UsageError
+from tfdistill.utils.progress import Silent
+
+DIGITS = DataConfig(train_examples=96, validation=100)
+SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01, select="last")
+BEST = dataclasses.replace(SHORT, select="best")
+NETWORK = ModelConfig("resnet8", width=0.25)
+FIRST = RunConfig("first", "first", 0, DIGITS, NETWORK, SHORT)
+WARM = dataclasses.replace(FIRST, name="warm", seed=7, start="first")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study folder with a finished run to start from."""
+    folder = tmp_path_factory.mktemp("study")
+    train.run(FIRST, folder)
+    return folder
+
+
+def weights(study, name, part):
+    return evaluation.load_network(study, name, data.load(DIGITS), part).get_weights()
+
+
+def equal(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
+    before = weights(study, "first", "last")
+    start = assembly.network(WARM, data.load(DIGITS), study).get_weights()
+    assert equal(start, before)
+    record = train.run(WARM, study)
+    assert not equal(weights(study, "warm", "last"), before)
+    assert equal(weights(study, "first", "last"), before)
+    # Its first epoch goes on below where the other one began.
+    first = records.read(records.run_folder(study, "first"))
+    assert record.history["loss"][0] < first.history["loss"][0]
+
+
+@pytest.mark.parametrize("settings", [SHORT, BEST], ids=["last", "best"])
+def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path, settings):
+    # A large step after a good one: the best weights are not the last.
+    steps = dataclasses.replace(settings, optimizer="sgd", learning_rate=0.5)
+    first = dataclasses.replace(FIRST, training=steps)
+    record = train.run(first, tmp_path)
+    if record.best["epoch"] == record.last["epoch"]:
+        pytest.skip("the best weights are the last ones")
+    start = assembly.network(WARM, data.load(DIGITS), tmp_path).get_weights()
+    assert equal(start, weights(tmp_path, "first", settings.select))
+
+
+def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
+    taught = dataclasses.replace(WARM, teachers=("teacher",), distillation=DistillationConfig())
+    assert taught.needs == ("teacher", "first")
+    run = dataclasses.replace(WARM, name="again")
+    train.run(run, study)
+    assert finished(run, study)
+    # Another first run: what started from it must be done anew.
+    train.run(FIRST, tmp_path)
+    train.run(run, tmp_path)
+    train.run(dataclasses.replace(FIRST, seed=5), tmp_path)
+    assert finished(run, tmp_path) is None
+
+
+def test_a_taught_student_starts_warm_too(study):
+    taught = dataclasses.replace(
+        WARM, name="taught", teachers=("first",), distillation=DistillationConfig(1.0, 2.0)
+    )
+    record = train.run(taught, study)
+    # It starts as its own teacher, so there is nothing left to learn but batch statistics.
+    cold = train.run(dataclasses.replace(taught, name="cold", start=None), study)
+    assert record.history["soft_loss"][0] < 0.5 * cold.history["soft_loss"][0]
+
+
+def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
+    train.run(dataclasses.replace(WARM, name="cold-before", start=None), study)
+    reused = train.run(dataclasses.replace(WARM, name="reused"), study)
+    other = ModelConfig("cnn2", width=0.125)
+    train.run(dataclasses.replace(FIRST, name="between", model=other), study)
+    new = train.run(dataclasses.replace(WARM, name="new"), study)
+    assert reused.weights == new.weights
+
+
+class StopAfter(Silent):
+    """Interrupts a training from within, as Ctrl-C does."""
+
+    def step(self, epoch, epochs, share):
+        if epoch >= 1:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_it_goes_on_and_does_not_start_again(study):
+    whole = train.run(dataclasses.replace(WARM, name="whole"), study)
+    parted = dataclasses.replace(WARM, name="parted")
+    with pytest.raises(KeyboardInterrupt):
+        train.run(parted, study, StopAfter())
+    record = train.run(parted, study)
+    assert record.weights == whole.weights and record.history == whole.history
+
+
+def test_a_network_of_another_shape_is_refused(study):
+    wider = dataclasses.replace(WARM, name="wider", model=ModelConfig("resnet8", width=0.5))
+    with pytest.raises(UsageError, match="Start it from another run") as error:
+        train.run(wider, study)
+    assert "from the run first" in str(error.value)
+    assert not records.run_folder(study, "wider").exists()
+
+
+def test_weights_in_a_file_start_every_student(study, tmp_path):
+    path = tmp_path / "start.weights.h5"
+    network = evaluation.load_network(study, "first", data.load(DIGITS))
+    network.save_weights(path)
+    from_file = dataclasses.replace(
+        WARM, name="from-file", model=dataclasses.replace(NETWORK, weights=str(path)), start=None
+    )
+    built = assembly.network(from_file, data.load(DIGITS), study)
+    assert equal(built.get_weights(), network.get_weights())
+    keras.backend.clear_session()

@@ -1,0 +1,77 @@
+"""What a person sees: lines without a terminal, a display with one, and an honest time left."""
+
+import io
+import re
+
+from rich.console import Console
+
+from tfdistill.records import DIVERGED, Record
+from tfdistill.utils import progress
+
+CONFIG = {"training": {"select": "best"}}
+
+
+def lines_of(show):
+    text = io.StringIO()
+    lines = progress.Lines(Console(file=text, width=80, soft_wrap=True), every=0.0)
+    show(lines)
+    return text.getvalue().splitlines()
+
+
+def finished(name):
+    return Record(name, "row", 0, "", CONFIG, best={"test_accuracy": 0.5}, seconds=61.0)
+
+
+def test_lines_tell_run_epoch_accuracy_and_time_left():
+    def show(lines):
+        lines.start("2 runs in here", {"a": 10.0, "b": 10.0})
+        lines.begin(["a"])
+        lines.epoch(0, 10, {"accuracy": 0.25, "val_accuracy": 0.5})
+        lines.end(finished("a"))
+        lines.skip("b", "finished before")
+
+    title, epoch, end, skipped = lines_of(show)
+    assert title == "2 runs in here"
+    assert re.fullmatch(
+        r"\[1/2\] a: epoch 1/10, accuracy 25.0 %, validation 50.0 %, about \d+ s left", epoch
+    )
+    assert end == "[1/2] a: test accuracy 50.00 % (best), 1 min 01 s"
+    assert skipped == "[2/2] b: finished before"
+
+
+def test_what_was_done_before_does_not_count_as_fast():
+    clock = progress._Clock({"a": 10.0, "b": 10.0}, started=0.0)
+    clock.skip("a")
+    assert clock.left("b", 0.0) == ""
+    clock.resume("b", 0.5)
+    assert clock.reached("b", 0.5) == 15.0
+    clock.started = progress.time.monotonic() - 100  # 100 s for the 2 of 10 epochs done since
+    assert clock.left("b", 0.7) == "2 min 30 s"
+
+
+def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
+    text = io.StringIO()
+    console = Console(file=text, width=80, force_terminal=True, highlight=False)
+    live = progress.display(console)
+    assert isinstance(live, progress.Live)
+    live.start("1 run", {"a": 4.0})
+    live.begin(["a"])
+    live.step(0, 4, 0.5)
+    live.epoch(0, 4, {"accuracy": 0.25, "val_accuracy": 0.5})
+    live.end(finished("a"))
+    live.stop()
+    shown = text.getvalue()
+    assert "run 1/1" in shown and "epoch 1/4" in shown and "[1/1] a: test accuracy 50.00 %" in shown
+
+
+def test_without_a_terminal_there_are_plain_lines():
+    assert type(progress.display(Console(file=io.StringIO()))) is progress.Lines
+
+
+def test_a_diverged_run_tells_why():
+    record = Record("a", "row", 0, "", CONFIG, status=DIVERGED, message="the loss became nan")
+    assert progress.outcome(record) == "the loss became nan"
+
+
+def test_durations():
+    assert [progress.duration(s) for s in (41.6, 185, 7800)] == ["42 s", "3 min 05 s", "2 h 10 min"]

@@ -1,0 +1,69 @@
+"""Measures a saved network on test images, alone or against its teacher."""
+
+from pathlib import Path
+
+from tfdistill import data, models, records
+from tfdistill.config import DataConfig, ModelConfig
+from tfdistill.data import pipeline
+from tfdistill.export import versions
+from tfdistill.models.flops import flops
+from tfdistill.records import Table
+from tfdistill.training import metrics
+
+
+def table(
+    model: str, images: DataConfig, teacher: str | None = None, batch_size: int = 128
+) -> Table:
+    """Return the figures of a saved network on the test images as a table.
+
+    Args:
+        model: Path of a .keras file or a SavedModel.
+        images: The images; their test split is used.
+        teacher: Path of a network to compare with; None for none.
+        batch_size: Images at once.
+
+    Raises:
+        UsageError: Missing data, an unreadable model, or one that does not fit the images.
+    """
+    dataset = data.load(images)
+    network, logits = _predicted(model, dataset, batch_size)
+    taught = _predicted(teacher, dataset, batch_size)[1] if teacher else None
+    summary = metrics.summary(logits, dataset.test.labels, taught)
+    percent = ("accuracy", "ece", "ece_equal_mass", "agreement")
+    rows = [
+        (_NAMES[name], f"{100 * value:.2f} %" if name in percent else f"{value:.4f}")
+        for name, value in summary.items()
+    ]
+    rows.append(("parameters", f"{network.count_params():,}"))
+    rows.append(("FLOPs for one image", f"{flops(network, dataset.input_shape):,}"))
+    title = f"{model} on {len(dataset.test)} test images of {dataset.name}"
+    return Table(title, ("figure", "value"), tuple(rows))
+
+
+_NAMES = {
+    "accuracy": "accuracy",
+    "nll": "negative log-likelihood",
+    "brier": "Brier score",
+    "ece": "calibration error, 15 bins of equal width",
+    "ece_equal_mass": "calibration error, 15 bins of equal mass",
+    "agreement": "agreement with the teacher",
+    "teacher_kl": "KL from the teacher",
+}
+
+
+def _predicted(path: str, dataset: data.Dataset, batch_size: int):
+    if Path(path).is_dir():
+        versions.check(Path(path))
+    else:
+        records.check_beside(Path(path))
+    network = models.build(
+        ModelConfig(name="saved", path=path),
+        dataset.input_shape,
+        dataset.num_classes,
+        dataset.mean,
+        dataset.std,
+    )
+    batches = pipeline.evaluation_batches(dataset.test, batch_size, dataset.input_size).map(
+        lambda x, y: x
+    )
+    return network, network.predict(batches, verbose=0)

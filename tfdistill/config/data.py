@@ -1,0 +1,124 @@
+"""Which images a study works on, and what is done to them."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from tfdistill.utils import checks
+
+NORMALIZATIONS = ("measured", "none")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training image; all zero means none.
+
+    Args:
+        pad_crop: Zero padding in pixels on each side before a random crop of the original size.
+        flip: Flip left to right with probability one half.
+        resized_crop: Smallest share of the image's area that a random resized crop keeps, in
+            0..1; 0 turns it off. Its aspect ratio is drawn from 3/4 to 4/3.
+        rotation: Largest rotation in degrees, drawn uniformly to both sides.
+        cutout: Side of a square set to mid-grey, in pixels.
+        mixup: Parameter a of the Beta(a, a) from which the mixing weight is drawn.
+        views: Number of views (differently changed copies) of each image: epoch e shows view e
+            modulo this, the same to every run, so that teachers' logits can be stored. null: every
+            run has views of its own, a new one in every epoch.
+        view_seed: Seed of the views, where their number is set.
+    """
+
+    pad_crop: int = 0
+    flip: bool = False
+    resized_crop: float = 0.0
+    rotation: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    views: int | None = None
+    view_seed: int = 0
+
+    def __post_init__(self):
+        checks.count("augment.pad_crop", self.pad_crop, minimum=0)
+        checks.fraction("augment.resized_crop", self.resized_crop)
+        checks.non_negative("augment.rotation", self.rotation)
+        checks.count("augment.cutout", self.cutout, minimum=0)
+        checks.non_negative("augment.mixup", self.mixup)
+        if self.views is not None:
+            checks.count("augment.views", self.views)
+        checks.count("augment.view_seed", self.view_seed, minimum=0)
+
+    @property
+    def active(self) -> bool:
+        """Whether any change is asked for."""
+        return dataclasses.replace(self, views=None, view_seed=0) != AugmentConfig()
+
+    @property
+    def num_views(self) -> int | None:
+        """Number of different views of each image; None means without end."""
+        return self.views if self.active else 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, how they are split and what is done to them.
+
+    Args:
+        source: `digits`, `tfds:NAME`, `imagewoof` or `folder:PATH`.
+        data_dir: Where prepared TensorFlow Datasets lie; default TFDS_DATA_DIR, else
+            ~/tensorflow_datasets.
+        archive: An already downloaded archive of the source (imagewoof2-160.tgz).
+        image_size: Side in pixels to which images are brought once, when they are read; null keeps
+            their own size, which then must be the same for all.
+        input_size: Side in pixels that the networks see; null means the image's own.
+        validation: Part of the training set held back: a share below 1, or a number of images.
+        split_seed: Seed of the split and of `train_examples`.
+        train_examples: Train on a stratified subset of this many images; null means all.
+        test_examples: Test on a stratified subset of this many images; null means all.
+        normalize: `measured` (mean and deviation of the training images), `none` (0..255 kept), or
+            [mean, deviation], each one number or one for each channel, in units of the 0..1 range.
+        augment: Random changes of the training images.
+    """
+
+    source: str = "digits"
+    data_dir: str | None = None
+    archive: str | None = None
+    image_size: int | None = None
+    input_size: int | None = None
+    validation: float = 0.1
+    split_seed: int = 42
+    train_examples: int | None = None
+    test_examples: int | None = None
+    normalize: str | list = "measured"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self):
+        kind = self.source.partition(":")[0]
+        checks.one_of("data.source", kind, ("digits", "tfds", "imagewoof", "folder", "arrays"))
+        for name in ("image_size", "input_size", "train_examples", "test_examples"):
+            if getattr(self, name) is not None:
+                checks.count(f"data.{name}", getattr(self, name))
+        checks.count("data.split_seed", self.split_seed, minimum=0)
+        checks.positive("data.validation", self.validation)
+        if self.validation >= 1 and self.validation % 1:
+            checks.of_type(
+                "data.validation", self.validation, "a share below 1, or a whole number of images"
+            )
+        if isinstance(self.normalize, str):
+            checks.one_of("data.normalize", self.normalize, NORMALIZATIONS)
+        elif not _is_normalization(self.normalize):
+            checks.of_type(
+                "data.normalize",
+                self.normalize,
+                "'measured', 'none' or [mean, deviation], each one number or one for each channel",
+            )
+
+
+def _is_normalization(pair: list) -> bool:
+    """Return whether it is a mean and a deviation, each a number or a list of numbers."""
+    if len(pair) != 2:
+        return False
+    parts = [part if isinstance(part, list) else [part] for part in pair]
+    try:
+        for number in (number for part in parts for number in part):
+            checks.non_negative("data.normalize", abs(number))
+    except (checks.UsageError, TypeError):
+        return False
+    return all(parts)

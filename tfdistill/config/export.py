@@ -1,0 +1,71 @@
+"""What is exported of a finished study, and in which formats."""
+
+import re
+from dataclasses import dataclass, field
+
+from tfdistill.utils import checks
+
+SAVED_MODEL, ONNX = "savedmodel", "onnx"
+LITERT = ("litert-float32", "litert-float16", "litert-int8")
+FORMATS = (SAVED_MODEL, *LITERT, ONNX)
+_PATTERN = "*?[]"
+_PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What `tfdistill export` writes, and a study at its end.
+
+    Args:
+        formats: The student's formats beside a SavedModel, which there always is: `litert-float32`,
+            `litert-float16`, `litert-int8`, `onnx`.
+        folder: Where exports lie, as FOLDER/NAME/VERSION; without * ? [ ].
+        name: Name of the model; null takes the study's and what it is, as `quickstart-student`.
+        resize: Let `serving_default` take images of any size and bring them to the network's.
+        check_images: How many test images each format is compared on with the network; null means
+            all.
+        licence: The weights' licence, for the model card.
+    """
+
+    formats: list[str] = field(default_factory=list)
+    folder: str = "saved_models"
+    name: str | None = None
+    resize: bool = False
+    check_images: int | None = 1000
+    licence: str = "not stated"
+
+    def __post_init__(self):
+        for name in self.formats:
+            checks.one_of("export.formats", name, FORMATS)
+        if any(sign in self.folder for sign in _PATTERN):
+            raise checks.UsageError(
+                f"export.folder must be without {' '.join(_PATTERN)}, which TensorFlow takes for a "
+                f"pattern of names. Received: export.folder={checks.shown(self.folder)}."
+            )
+        if self.name is not None and not _is_name(self.name):
+            raise checks.UsageError(
+                "export.name must be one folder's name, of letters, digits, dots, hyphens and "
+                f"underscores. Received: export.name={checks.shown(self.name)}."
+            )
+        if self.check_images is not None:
+            checks.count("export.check_images", self.check_images)
+
+    def check_packages(self) -> None:
+        """Raise if a package that a format needs is not installed."""
+        for name in self.formats:
+            extra = name.partition("-")[0]
+            checks.installed(_PACKAGES.get(extra, ()), extra, f"The format {name}")
+
+
+def export_name(text: str) -> str:
+    """Return a text as a name of an export: with hyphens for what a name cannot have.
+
+    Example:
+        >>> export_name("my study (2)")
+        'my-study-2'
+    """
+    return re.sub(r"[^a-zA-Z0-9._-]+", "-", text).strip("-.") or "model"
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"(?!\.)[a-zA-Z0-9._-]*[a-zA-Z0-9][a-zA-Z0-9._-]*", text) is not None

@@ -1,0 +1,105 @@
+"""Networks and how they are trained."""
+
+from dataclasses import dataclass, field
+
+from tfdistill.utils import checks
+
+SCHEDULES = ("constant", "cosine", "steps")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One network.
+
+    Args:
+        name: An architecture (`cnn2`, `cnn4`, `resnet20`, `resnet8x4`, `wrn-28-10`, `resnet18`,
+            `resnet18-imagenet`), `keras:NAME` for a keras.applications model, or `saved`.
+        width: Multiplies the number of channels of a cnn or resnet.
+        dropout: Dropout rate where the architecture has dropout; null keeps its own.
+        dropout_in_evaluation: Drop out in validation and test as well, as a published experiment
+            did by mistake; only of a cnn.
+        weights: `imagenet`, a weights file, or null for random weights.
+        path: The .keras file or SavedModel folder of a `saved` model.
+        outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
+    """
+
+    name: str = "cnn2"
+    width: float = 1.0
+    dropout: float | None = None
+    dropout_in_evaluation: bool = False
+    weights: str | None = None
+    path: str | None = None
+    outputs: str = "auto"
+
+    def __post_init__(self):
+        checks.positive("model.width", self.width)
+        if self.dropout is not None:
+            checks.fraction("model.dropout", self.dropout)
+        checks.one_of("model.outputs", self.outputs, ("auto", "logits", "probabilities"))
+        if (self.name == "saved") != (self.path is not None):
+            raise checks.UsageError(
+                "A model named 'saved' needs a path, and only it. "
+                f"Received: name={checks.shown(self.name)}, path={checks.shown(self.path)}."
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images per step; the last partial batch is kept.
+        optimizer: `sgd`, `adam` or `adamw`.
+        learning_rate: Peak learning rate.
+        momentum: Momentum of `sgd`.
+        nesterov: Nesterov momentum of `sgd`.
+        schedule: `constant`, `cosine` (to zero) or `steps`.
+        warmup_epochs: Epochs of linear warm-up from zero.
+        milestones: Epochs at which `steps` multiplies the learning rate by `decay`.
+        decay: Factor of `steps`.
+        weight_decay: Decoupled: each step takes learning_rate * weight_decay of every kernel.
+            An L2 penalty of w under momentum m corresponds to about w / (1 - m).
+        label_smoothing: Share of the label spread evenly over all classes, in 0..1.
+        jit: `auto` compiles with XLA where a GPU or TPU is; or `on`, `off`.
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
+        steps_per_execution: Steps run by one call of the compiled function.
+        select: Whether the weights of the `best` validation epoch or of the `last` epoch teach
+            others and stand in the tables; both are always kept.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    milestones: list[int] = field(default_factory=list)
+    decay: float = 0.1
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    jit: str = "auto"
+    precision: str = "float32"
+    steps_per_execution: int = 1
+    select: str = "best"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "steps_per_execution"):
+            checks.count(f"training.{name}", getattr(self, name))
+        for epoch in self.milestones:
+            checks.count("training.milestones", epoch)
+        checks.one_of("training.optimizer", self.optimizer, OPTIMIZERS)
+        checks.one_of("training.schedule", self.schedule, SCHEDULES)
+        checks.one_of("training.jit", self.jit, ("auto", "on", "off"))
+        checks.one_of("training.precision", self.precision, PRECISIONS)
+        checks.one_of("training.select", self.select, ("best", "last"))
+        checks.positive("training.learning_rate", self.learning_rate)
+        checks.positive("training.decay", self.decay)
+        checks.fraction("training.momentum", self.momentum)
+        checks.fraction("training.label_smoothing", self.label_smoothing)
+        checks.non_negative("training.weight_decay", self.weight_decay)
+        checks.non_negative("training.warmup_epochs", self.warmup_epochs)

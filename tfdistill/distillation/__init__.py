@@ -1,0 +1,1 @@
+"""The Distiller, ensembles of teachers, populations of students."""

@@ -1,0 +1,43 @@
+"""Inner activations of a network, for losses that compare more than logits.
+
+Every network of this family has a layer `features`: its last feature map, before pooling or
+flattening (the hint layers of Romero et al., arXiv 1412.6550; the maps of Tung & Mori, ICCV 2019).
+"""
+
+import keras
+
+from tfdistill.utils import checks
+
+
+def tap(model, layer_names) -> keras.Model:
+    """Return a model over the same layers that gives `(logits, [activations])`.
+
+    Args:
+        model: A functional Keras model.
+        layer_names: Names of its layers, such as `features`.
+
+    Returns:
+        A model that shares the layers and weights of `model`; activations are in the order of
+        `layer_names`, each with the shape of its layer's output.
+
+    Raises:
+        UsageError: A model that is not functional, or a layer that it does not have.
+
+    Example:
+        >>> network = cnn2((32, 32, 3), num_classes=10)
+        >>> logits, (features,) = tap(network, ["features"])(images)
+        >>> features.shape
+        (128, 8, 8, 64)
+    """
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise checks.UsageError(
+            "Feature losses need a functional Keras model. "
+            f"Received: {type(model).__name__} without inputs."
+        )
+    known = [layer.name for layer in model.layers]
+    for name in layer_names:
+        checks.one_of(f"layer of {model.name}", name, known)
+    outputs = [model.get_layer(name).output for name in layer_names]
+    # A list of one would make Keras warn about the structure at every call.
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], (model.output, outputs))

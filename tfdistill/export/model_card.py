@@ -1,0 +1,357 @@
+"""Model cards: what an exported model is, how good it is, how it was made and how to ask it.
+
+`card` gathers facts that others have measured into one dictionary of strict JSON, `markdown` makes
+of it the page that people read. After Mitchell et al., "Model Cards for Model Reporting"
+(arXiv 1810.03993): figures with what they were measured on, intended use, limits.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tfdistill.config import LITERT, ONNX, SAVED_MODEL, DistillationConfig, to_dict
+from tfdistill.export.benchmark import size_text
+from tfdistill.export.card_facts import Facts
+from tfdistill.records import Record
+
+FORMAT = 1
+JSON_FILE, PAGE_FILE = "model_card.json", "model_card.md"
+TEMPLATE = "model_card.md.j2"
+FORMAT_NAMES = {
+    SAVED_MODEL: "SavedModel",
+    **{name: "LiteRT " + name.removeprefix("litert-") for name in LITERT},
+    ONNX: "ONNX",
+}
+# More class names than these are only counted on the page.
+SHOWN_CLASSES = 20
+# Settings of a distillation that are told even where they are the default.
+TOLD = ("loss", "alpha", "temperature", "scale_by_t2", "average")
+MARKUP = frozenset("\\`*_{}[]<>#|~!&$")
+MISSING = "–"
+
+
+def card(facts: Facts) -> dict:
+    """Return the model card: JSON-able and strict, with null for what is not known or no number.
+
+    Absolute paths in the configuration are shortened to their last part: they tell about the
+    machine, not about the model.
+
+    Args:
+        facts: What is known about the export.
+
+    Returns:
+        A dictionary with the keys format, key, name, version, created (UTC), description, kind,
+        licence, versions, data, preprocessing, signatures, figures, parameters, flops, formats,
+        training, distilled_from, ensemble_of, configuration, intended_use, limits.
+
+    Example:
+        >>> json.dumps(card(facts), allow_nan=False)
+    """
+    return _strict(
+        {
+            "format": FORMAT,
+            "key": facts.key,
+            "name": facts.name,
+            "version": facts.version,
+            "created": _utc(facts.created),
+            "description": _description(facts),
+            "kind": facts.kind,
+            "licence": facts.licence,
+            "versions": facts.versions,
+            "data": _data(facts),
+            "preprocessing": _preprocessing(facts),
+            "signatures": _signatures(facts),
+            "figures": asdict(facts.figures) if facts.figures else None,
+            "parameters": facts.parameters,
+            "flops": facts.flops,
+            "formats": {name: _format(name, facts) for name in facts.files},
+            "training": _training(facts.record),
+            "distilled_from": _distilled_from(facts),
+            "ensemble_of": _ensemble_of(facts),
+            "configuration": _without_folders(facts.record.config) if facts.record else None,
+            "intended_use": INTENDED_USE,
+            "limits": _limits(facts),
+        }
+    )
+
+
+def markdown(card: dict) -> str:
+    """Return a model card as a page of GitHub Markdown.
+
+    Args:
+        card: As `card` returns it, or read again from its JSON.
+
+    Returns:
+        Text that ends with a newline; names from the data are escaped.
+
+    Example:
+        >>> (folder / "model_card.md").write_text(markdown(card), encoding="utf-8")
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfdistill.export"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "text": escaped,
+        "size": size_text,
+        "percent": _percent,
+        "digits": _digits,
+        "settings": _settings,
+    }
+    page = environment.get_template(TEMPLATE).render(
+        card=card, format_names=FORMAT_NAMES, shown_classes=SHOWN_CLASSES
+    )
+    # Sections that are left out leave their blank lines behind.
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
+def escaped(value) -> str:
+    """Return text as one line in which GitHub Markdown and HTML see nothing but text."""
+    text = " ".join(str(value).split())
+    return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in text)
+
+
+INTENDED_USE = (
+    "To sort images like those it was trained on into its classes, and to study distillation."
+)
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.2f} %"
+
+
+def _digits(value: float | None, spec: str) -> str:
+    return MISSING if value is None else format(value, spec)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """Return settings as text, e.g. `loss soft_targets, alpha 1, no scale_by_t2`."""
+    return ", ".join(_setting(name, value) for name, value in values.items())
+
+
+def _setting(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, list):
+        return f"{name} " + " and ".join(f"({_settings(inner)})" for inner in value)
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def _utc(when: datetime) -> str:
+    return when.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _strict(value: Any) -> Any:
+    """Return a value as JSON knows it: null for NaN and infinity, numbers of Python."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(inner) for inner in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _description(facts: Facts) -> str:
+    height, width, channels = facts.images.input_shape
+    colours = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+    what = _network_name(facts.record) if facts.record else _own_name(facts)
+    article = "An" if what[0] in "aeiou" else "A"
+    text = (
+        f"{article} {what} of {facts.parameters:,} parameters for {height}x{width} {colours} "
+        f"images of {facts.images.num_classes} classes"
+    )
+    if facts.teachers:
+        return f"{text}, distilled from {_count(facts.teachers, 'teacher')}."
+    return f"{text}, which taught others." if facts.kind == "teacher" else f"{text}."
+
+
+def _own_name(facts: Facts) -> str:
+    return f"ensemble of {_count(facts.members, 'network')}" if facts.members else "network"
+
+
+def _network_name(record: Record) -> str:
+    """Return what a run's network is, e.g. `cnn2 (width 0.5)`."""
+    model = record.config["model"]
+    if model is None:
+        return f"ensemble of {_count(record.config['members'], 'network')}"
+    name = "saved network" if model["name"] == "saved" else model["name"]
+    if model.get("width", 1.0) != 1.0:
+        name += f" (width {model['width']:g})"
+    averaged = record.config.get("width", 1)
+    return f"average of {averaged} {name}, trained as one" if averaged > 1 else name
+
+
+def _count(things: Sequence, name: str) -> str:
+    return f"{len(things)} {name}" if len(things) == 1 else f"{len(things)} {name}s"
+
+
+def _data(facts: Facts) -> dict:
+    images = facts.images
+    return {
+        "source": _last_part(images.name),
+        "train_images": len(images.train),
+        "validation_images": len(images.validation),
+        "test_images": len(images.test),
+        "trained_on_it": facts.record is not None or bool(facts.members),
+        "classes": list(images.class_names),
+    }
+
+
+def _preprocessing(facts: Facts) -> dict:
+    height, width, channels = facts.images.input_shape
+    return {
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "dtype": "uint8",
+        "pixel_range": [0, 255],
+        "image_size": facts.images.train.images.shape[1],
+        "any_size": facts.resize,
+        "resizing": _resizing(facts),
+        "normalisation": _normalisation(facts),
+    }
+
+
+def _resizing(facts: Facts) -> str:
+    """Return what image files go through, as the `bytes` signature does it."""
+    height, width, _ = facts.images.input_shape
+    if height != width:
+        return f"stretched to {height}x{width} pixels (bilinear, antialiased)"
+    stored = facts.images.train.images.shape[1]
+    text = f"shorter side to {stored} pixels (bilinear, antialiased), the centre {stored}x{stored}"
+    return text if stored == height else f"{text}, then to {height}x{width}"
+
+
+def _normalisation(facts: Facts) -> dict:
+    """Return the mean and deviation inside the network, null where it has a scaling of its own."""
+    runs = [facts.record] if facts.record and facts.record.config["model"] else facts.members
+    models = [run.config["model"] for run in runs]
+    ours = bool(models) and not any(map(_scales_itself, models))
+    known = {"mean": facts.images.mean, "std": facts.images.std} if ours else {}
+    return {"inside": True, "mean": None, "std": None} | known
+
+
+def _scales_itself(model: dict | None) -> bool:
+    return model is None or model["name"] == "saved" or model["name"].startswith("keras:")
+
+
+def _signatures(facts: Facts) -> dict:
+    """Return by format and signature the inputs and outputs; a size of null may be any."""
+    height, width, channels = facts.images.input_shape
+    rows = ["n", facts.images.num_classes]
+    outputs = {
+        "logits": _tensor("float32", rows),
+        "probabilities": _tensor("float32", rows),
+        "class_id": _tensor("int32", ["n"]),
+    }
+    image = {"image": _tensor("uint8", ["n", height, width, channels])}
+    fixed = {"serving_default": {"inputs": image, "outputs": outputs}}
+    named = outputs | {"class_name": _tensor("string", ["n"])}
+    sizes = [None, None] if facts.resize else [height, width]
+    inputs = {
+        "serving_default": {"image": _tensor("uint8", ["n", *sizes, channels])},
+        "bytes": {"image_bytes": _tensor("string", ["n"])},
+    }
+    served = {name: {"inputs": given, "outputs": named} for name, given in inputs.items()}
+    return {name: served if name == SAVED_MODEL else fixed for name in facts.files}
+
+
+def _tensor(dtype: str, shape: list) -> dict:
+    return {"dtype": dtype, "shape": shape}
+
+
+def _format(name: str, facts: Facts) -> dict:
+    files = facts.files[name]
+    return {
+        "bytes": sum(file.bytes for file in files),
+        "files": [asdict(file) for file in files],
+        "checks": [
+            asdict(check) | {"tolerance": check.tolerance}
+            for check in facts.checks
+            if check.format == name
+        ],
+    }
+
+
+def _training(record: Record | None) -> dict | None:
+    if record is None or not record.config.get("trained", True):
+        return None
+    names = ("row", "seed", "seconds", "device", "versions")
+    settings = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "precision")
+    of_run = {"run": record.name} | {name: getattr(record, name) for name in names}
+    return of_run | {name: record.config["training"].get(name) for name in settings}
+
+
+def _distilled_from(facts: Facts) -> dict | None:
+    if not facts.teachers:
+        return None
+    taught = (facts.record.config["distillation"] or {}) if facts.record else {}
+    teachers = [_run(teacher) for teacher in facts.teachers]
+    return {"teachers": teachers, "settings": _told(taught)}
+
+
+def _told(taught: Mapping[str, Any]) -> dict:
+    """Return the settings of a distillation that are always told or are not the default."""
+    default = to_dict(DistillationConfig())
+    told = TOLD if taught.get("loss") != "decoupled" else (*TOLD, "beta")
+    rest = [name for name in taught if name not in told and taught[name] != default.get(name)]
+    return {name: taught[name] for name in (*told, *rest) if name in taught}
+
+
+def _ensemble_of(facts: Facts) -> dict | None:
+    if not facts.members:
+        return None
+    return {"members": [_run(member) for member in facts.members], "average": facts.average}
+
+
+def _run(record: Record) -> dict:
+    return {
+        "run": record.name,
+        "row": record.row,
+        "network": _network_name(record),
+        "parameters": record.parameters,
+        "weights": record.select,
+        "test_accuracy": record.figures.get("test_accuracy"),
+    }
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(inner) for inner in value]
+    return _last_part(value) if isinstance(value, str) else value
+
+
+def _last_part(text: str) -> str:
+    """Return `/data/cats` as `cats`, `folder:/data/cats` as `folder:cats`, others as they are."""
+    kind, colon, path = text.partition(":")
+    if Path(text).is_absolute():
+        return Path(text).name
+    return f"{kind}:{Path(path).name}" if colon and Path(path).is_absolute() else text
+
+
+def _limits(facts: Facts) -> list[str]:
+    source = _last_part(facts.images.name)
+    limits = [
+        f"The figures are of {len(facts.images.test)} test images of {source}. Nothing is claimed "
+        "about images from elsewhere, on which they can be much worse.",
+        f"Every image is given one of the {facts.images.num_classes} classes, also one that shows "
+        "something else, and often with a high probability.",
+        "A probability is only as reliable as the calibration error on such images says.",
+        "It was not examined how errors fall on groups of people or things, nor how images made "
+        "to deceive it do. Do not let it decide alone where an error does harm.",
+    ]
+    if LITERT[-1] in facts.files:
+        limits.append("In int8 the answers differ a little; its own accuracy is in the table.")
+    return limits

@@ -1,0 +1,82 @@
+"""ONNX files, for runtimes other than TensorFlow's."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfdistill.utils import checks, tensorflow
+from tfdistill.utils.quiet import quiet
+
+OPSET = 15  # of ONNX 1.10, 2021: every runtime of today reads it
+
+
+def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> None:
+    """Write an ONNX file.
+
+    It takes `image`, uint8 `[batch, height, width, channels]`, and returns `logits` and
+    `probabilities`, float32 `[batch, classes]`, and `class_id`, int32 `[batch]`. Its metadata has
+    the class names, a JSON list under `class_names`.
+
+    Args:
+        numeric_folder: A SavedModel of `formats.saved_model.write_numeric`.
+        path: The file to write.
+        class_names: One name for each class.
+
+    Raises:
+        UsageError: The packages of the extra `onnx` are not installed, or ONNX has no operations
+            for the network.
+
+    Example:
+        >>> convert(Path("numeric"), Path("model.onnx"), data.class_names)
+    """
+    checks.installed(["tf2onnx", "onnx", "onnxruntime"], "onnx", "The format onnx")
+    tensorflow.start()
+    try:
+        with quiet():
+            import onnx
+            import onnxruntime
+
+            model = _converted(numeric_folder)
+            _name_batches(model)
+            names = json.dumps(list(class_names), ensure_ascii=False)
+            onnx.helper.set_model_props(model, {"class_names": names})
+            # The converter also writes what no runtime takes, such as bfloat16 convolutions.
+            content = model.SerializeToString()
+            onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the converter's, TensorFlow's or the runtime's own
+        raise checks.UsageError(
+            f"The network cannot be converted to ONNX: {checks.first_line(error)} "
+            "Leave the format onnx out, or export another network."
+        ) from None
+    Path(path).write_bytes(content)
+
+
+def _converted(numeric_folder: Path):
+    import tf2onnx
+    from tf2onnx import tf_loader
+
+    # It reports steps of its optimiser that it leaves out, with their tracebacks.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    # The short way, `from_function`, makes inputs of the constants of a Normalization layer.
+    graph, inputs, outputs, names = tf_loader.from_saved_model(
+        str(numeric_folder),
+        None,
+        None,
+        tag=["serve"],
+        signatures=["serving_default"],
+        return_tensors_to_rename=True,
+    )
+    model, _ = tf2onnx.convert.from_graph_def(
+        graph,
+        input_names=inputs,
+        output_names=outputs,
+        tensors_to_rename=names,
+        opset=OPSET,
+    )
+    return model
+
+
+def _name_batches(model) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"

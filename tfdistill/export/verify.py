@@ -1,0 +1,187 @@
+"""Is an exported file the network that was trained? Each is asked in a process of its own.
+
+The process has only what a deployment has: TensorFlow for a SavedModel, the LiteRT or ONNX runtime
+for the others. It answers real test images through every signature, and its logits are compared
+with those of the Keras network.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+
+from tfdistill.config import LITERT, ONNX, SAVED_MODEL
+from tfdistill.export.isolated import Probe
+from tfdistill.records import Table
+from tfdistill.training import metrics
+from tfdistill.utils import checks
+
+FLOAT32, FLOAT16, INT8 = LITERT
+# Largest difference of logits, in units of the largest logit where that is above 1.
+TOLERANCES = {SAVED_MODEL: 1e-4, ONNX: 1e-4, FLOAT32: 1e-4, FLOAT16: 1e-2}
+# Accuracy that 8 bits may cost.
+INT8_LOSS = 0.01
+IMAGES, BYTES = "serving_default", "bytes"
+
+
+@dataclass(frozen=True, eq=False)
+class TestImages:
+    """The test images on which formats are compared.
+
+    Args:
+        images: `[n, height, width, channels]` uint8, as the network sees them.
+        stored: The same images as they are stored, before they are brought to its size.
+        labels: `[n]` int.
+    """
+
+    images: np.ndarray
+    stored: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a format's answers are from the network's.
+
+    Args:
+        format: One of `config.FORMATS`.
+        signature: `serving_default` or `bytes`.
+        images: Number of test images.
+        difference: Largest difference of a logit.
+        probability_difference: Largest difference of a probability.
+        largest_logit: Largest logit of the network by amount.
+        agreement: Share of the images that both give the same class, 0..1.
+        accuracy: Of the format on these images, 0..1.
+        network_accuracy: Of the network on these images, 0..1.
+    """
+
+    format: str
+    signature: str
+    images: int
+    difference: float
+    probability_difference: float
+    largest_logit: float
+    agreement: float
+    accuracy: float
+    network_accuracy: float
+
+    @property
+    def tolerance(self) -> float | None:
+        """Largest difference allowed, in units of the largest logit or 1; None for int8."""
+        return TOLERANCES.get(self.format)
+
+    @property
+    def good(self) -> bool:
+        """Whether the format passes: logits for floats, accuracy for int8."""
+        if self.tolerance is None:
+            lost = round((self.network_accuracy - self.accuracy) * self.images)
+            return lost <= INT8_LOSS * self.images
+        logits = self.difference <= self.tolerance * max(1.0, self.largest_logit)
+        return logits and self.probability_difference <= self.tolerance
+
+    def text(self) -> str:
+        """Return the outcome as one line."""
+        return (
+            f"{self.label}: same class as the network for {100 * self.agreement:.2f} % of "
+            f"{self.images} test images, logits differ by {self.difference:.1e} at most"
+        )
+
+    @property
+    def label(self) -> str:
+        """Its format, and of a SavedModel also its signature."""
+        return self.format if self.format != SAVED_MODEL else f"{self.format}, {self.signature}"
+
+
+def compare(format: str, path: Path, test: TestImages, logits: np.ndarray) -> list[Check]:
+    """Return how a file answers, one `Check` for each of its signatures.
+
+    Args:
+        format: One of `config.FORMATS`.
+        path: A SavedModel's folder, a .tflite or an .onnx file.
+        test: What it is asked.
+        logits: `[n, classes]` float32, what the Keras network answers.
+
+    Raises:
+        Refused: It answers too differently.
+        ProbeError: It cannot be loaded or does not answer.
+    """
+    with Probe(path) as probe:
+        answers = {IMAGES: probe.answer(test.images)}
+        if format == SAVED_MODEL:
+            answers[BYTES] = probe.answer_bytes([_png(image) for image in test.stored])
+    found = [_compared(format, name, answers[name], test.labels, logits) for name in answers]
+    for one in found:
+        if not one.good:
+            raise checks.Refused(_refusal(one))
+    return found
+
+
+def table(found: list[Check], title: str) -> Table:
+    """Return the checks as a table with one row for each signature of each format."""
+    rows = []
+    for one in found:
+        rows.append(
+            (
+                one.label,
+                f"{one.difference:.1e}",
+                f"{100 * one.agreement:.2f}",
+                f"{100 * one.accuracy:.2f}",
+                "–" if one.tolerance is None else f"{one.tolerance:g}",
+            )
+        )
+    note = (
+        f"On {found[0].images} test images, against the Keras network "
+        f"({100 * found[0].network_accuracy:.2f} % right, logits up to "
+        f"{found[0].largest_logit:.3g}): largest difference of a logit, share "
+        "of images with the same class, accuracy. Allowed is a difference in units of the largest "
+        f"logit; int8 may lose {100 * INT8_LOSS:g} point of accuracy."
+    )
+    columns = ("", "largest difference", "same class %", "accuracy %", "allowed")
+    return Table(title, columns, tuple(rows), note)
+
+
+def _compared(format: str, signature: str, answers: dict, labels, logits) -> Check:
+    probabilities = scipy.special.softmax(logits, axis=-1)
+    return Check(
+        format=format,
+        signature=signature,
+        images=len(logits),
+        difference=_largest_difference(answers["logits"], logits),
+        probability_difference=_largest_difference(answers["probabilities"], probabilities),
+        largest_logit=float(np.abs(logits).max()),
+        agreement=float((answers["class_id"] == logits.argmax(axis=-1)).mean()),
+        accuracy=float((answers["class_id"] == labels).mean()),
+        network_accuracy=metrics.accuracy(logits, labels),
+    )
+
+
+def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    # A NaN is not above any tolerance, so it counts as infinite.
+    return float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max())
+
+
+def _refusal(found: Check) -> str:
+    if found.tolerance is None:
+        return (
+            f"{found.format} classifies {100 * found.accuracy:.2f} % of {found.images} test images "
+            f"right, the network {100 * found.network_accuracy:.2f} %: more than "
+            f"{100 * INT8_LOSS:g} point is lost. Nothing was exported; leave this format out."
+        )
+    return (
+        f"{found.format} ({found.signature}) differs from the network by {found.difference:.2g} "
+        f"in a logit, of up to {found.largest_logit:.3g}, and by "
+        f"{found.probability_difference:.2g} in a probability; allowed is {found.tolerance:g}, of "
+        f"the largest logit where that is above 1. The same class for "
+        f"{100 * found.agreement:.2f} % of {found.images} test images. "
+        "Nothing was exported; leave this format out."
+    )
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
+    return file.getvalue()

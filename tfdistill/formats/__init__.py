@@ -1,1 +1,0 @@
-"""Formats that a trained network is exported to; each file writes one."""

@@ -1,0 +1,1 @@
+"""Answers about images, from any export or run."""

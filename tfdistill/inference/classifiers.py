@@ -1,0 +1,297 @@
+"""Models that are ready to classify images: any export, or the network of a study's run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfdistill import records
+from tfdistill.config import DataConfig, build
+from tfdistill.data import image_files
+from tfdistill.export import versions
+from tfdistill.utils import checks, tensorflow
+
+GRAPH, LABELS, CARD = "saved_model.pb", "labels.txt", "model_card.json"
+KERAS = ".keras"
+# Optional packages: by a file's ending, what it needs and the extra that brings it.
+PACKAGES = {".tflite": ("ai_edge_litert", "litert"), ".onnx": ("onnxruntime", "onnx")}
+KINDS = {"savedmodel": "SavedModel", "litert": "LiteRT", "onnx": "ONNX", "keras": "Keras"}
+# Side of the image that a model of any size is tried with.
+TRIED_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class that an image may be of: its name, its number and its probability in 0..1."""
+
+    name: str
+    number: int
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model that is ready to classify.
+
+    Args:
+        path: Folder of the SavedModel, or the file.
+        runtime: What runs it: from images uint8 `[n, height, width, channels]` to named arrays,
+            `probabilities` `[n, classes]` among them; `runtime.kind` is a key of `KINDS`.
+        shape: `(height, width, channels)` of its images; height and width None take any.
+        image_size: Side of the square that images are brought to first; None means the model's.
+        class_names: One for each class: names, or numbers where no names are known.
+    """
+
+    path: Path
+    runtime: Callable[[np.ndarray], dict[str, np.ndarray]]
+    shape: tuple[int | None, int | None, int]
+    image_size: int | None
+    class_names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """E.g. `quickstart-student/1` or `model.int8.tflite`."""
+        if self.path.suffix in (KERAS, *PACKAGES):
+            return self.path.name
+        return "/".join(self.path.resolve().parts[-2:])
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return an image file as the model takes it, `[height, width, channels]` uint8.
+
+        Raises:
+            ImageError: What is wrong with the file.
+        """
+        return image_files.read(Path(path), self.shape, self.image_size)
+
+    def classify(self, images: np.ndarray, top: int = 3) -> list[tuple[Guess, ...]]:
+        """Return the most probable classes of each image, the first one first.
+
+        Args:
+            images: `[n, height, width, channels]` uint8.
+            top: How many classes; no more than there are.
+
+        Returns:
+            For each image its classes, none of them where the model gives no number.
+
+        Raises:
+            UsageError: The model cannot answer.
+        """
+        answer = _ask(self.runtime, images, self.path)
+        # A SavedModel names the first class itself, also where no names lie beside it.
+        own = answer.get("class_name", [None] * len(images))
+        return [
+            self._guesses(row, name, top)
+            for row, name in zip(answer["probabilities"], own, strict=True)
+        ]
+
+    def _guesses(self, probabilities: np.ndarray, own: str | None, top: int) -> tuple[Guess, ...]:
+        if not np.isfinite(probabilities).all():
+            return ()
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        names = [self.class_names[number] for number in best]
+        names[0] = names[0] if own is None else str(own)
+        return tuple(
+            Guess(name, int(number), float(probabilities[number]))
+            for name, number in zip(names, best, strict=True)
+        )
+
+
+def open_export(model: str | Path, allow_unsafe: bool = False) -> Model:
+    """Open a model and let it answer once.
+
+    Args:
+        model: `saved_models/NAME/VERSION`, `saved_models/NAME` (its highest version), or a
+            .tflite, .onnx or .keras file.
+        allow_unsafe: Also load a model that could run code or reach files.
+
+    Raises:
+        UsageError: No model, an unfit or a damaged one, or a missing package.
+
+    Example:
+        >>> model = open_export("saved_models/quickstart-student/1/model.int8.tflite")
+        >>> model.classify(model.read(Path("three.png"))[None])[0][0].name
+        '3'
+    """
+    path = place_of(Path(model))
+    tensorflow.start()
+    if path.suffix == KERAS:
+        return _of_run(path, allow_unsafe)
+    folder = path if path.is_dir() else path.parent
+    versions.check(path)
+    runtime, sizes, image_size, names = _runtime(path, allow_unsafe), *_card(folder)
+    shape = _shape(path, runtime.input_shape, sizes)
+    return _tried(Model(path, runtime, shape, image_size, tuple(_lines(folder / LABELS) or names)))
+
+
+def place_of(model: Path) -> Path:
+    """Return the folder or file that a model's path stands for.
+
+    Raises:
+        UsageError: There is no model.
+    """
+    if model.is_file() and model.suffix in (KERAS, *PACKAGES):
+        return model
+    for folder in (model, versions.latest(model)):
+        if folder and (folder / GRAPH).is_file():
+            return folder
+    what = "which is of another kind" if model.exists() else "which does not exist"
+    raise checks.UsageError(
+        f"A model must be a folder saved_models/NAME or saved_models/NAME/VERSION, or a .tflite, "
+        f".onnx or .keras file. Received: {str(model)!r}, {what}."
+    )
+
+
+def _runtime(path: Path, allow_unsafe: bool):
+    """Return what runs an export."""
+    from tfdistill.export import runtimes
+    from tfdistill.models import saved_model_safety
+
+    if path.is_dir():
+        saved_model_safety.check_saved_model(path, allow_unsafe)
+    else:
+        package, extra = PACKAGES[path.suffix]
+        checks.installed([package], extra, f"A {path.suffix} model")
+    try:
+        return runtimes.open_model(path)
+    except (ValueError, ImportError) as error:
+        raise checks.UsageError(str(error)) from error
+
+
+def _of_run(path: Path, allow_unsafe: bool) -> Model:
+    """Return the network in a .keras file, with what its run's record knows about images."""
+    records.check_beside(path)
+    runtime = _KerasRuntime(path, allow_unsafe)
+    image_size, names = None, ()
+    try:
+        record = records.read(path.parent)
+        config = build(DataConfig, record.config["data"]) if record else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
+    if config:
+        from tfdistill import data
+
+        image_size = config.image_size
+        try:
+            images = data.load(config)
+        except checks.UsageError:
+            pass  # the images lie elsewhere; classes then go by their numbers
+        else:
+            image_size, names = images.train.images.shape[1], images.class_names
+    shape = _shape(path, runtime.input_shape, (None, None))
+    return _tried(Model(path, runtime, shape, image_size, tuple(names)))
+
+
+class _KerasRuntime:
+    """Runs the network in a .keras file, as `runtimes` runs exports."""
+
+    kind = "keras"
+
+    def __init__(self, path: Path, allow_unsafe: bool):
+        import tensorflow as tf
+
+        from tfdistill.models import saved
+
+        network = _load(path, allow_unsafe)
+        shape = getattr(network, "input_shape", None)
+        if not isinstance(shape, tuple) or len(shape) != 4:
+            raise _unfit(path, f"It takes inputs of {shape}.")
+        self.input_shape = tuple(shape[1:])
+        tried = tuple(size or TRIED_SIZE for size in self.input_shape)
+        has_softmax = saved.gives_probabilities(network, tried)
+
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
+        def answer(images):
+            found = tf.cast(network(tf.cast(images, tf.float32), training=False), tf.float32)
+            return found if has_softmax else tf.nn.softmax(found)
+
+        self._answer = answer
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return {"probabilities": self._answer(images).numpy()}
+
+
+def _load(path: Path, allow_unsafe: bool):
+    import keras
+
+    from tfdistill.distillation import distiller, ensembles  # noqa: F401, a file may hold one
+    from tfdistill.models import cnn, saved_model_safety  # noqa: F401, a file may have a layer of cnn
+
+    trusted = allow_unsafe or saved_model_safety.trusting()
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=not trusted)
+    except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds
+        if "safe_mode" in str(error):
+            raise checks.UsageError(
+                f"The model in {path} holds code of its own, a Lambda layer. Use it only if you "
+                "trust its maker: give --allow-unsafe (allow_unsafe=True)."
+            ) from error
+        raise _unfit(path, checks.first_line(error)) from error
+
+
+def _shape(path: Path, shape: tuple, known: tuple) -> tuple[int | None, int | None, int]:
+    """Return height, width and channels; what a model leaves open is taken from what is known."""
+    *sizes, channels = shape
+    if not all(isinstance(size, int) for size in sizes):
+        sizes = known if None not in known else (None, None)
+    if channels not in (1, 3):
+        raise _unfit(path, f"It takes images of {channels} channels, and files have 1 or 3.")
+    return (*sizes, channels)
+
+
+def _tried(model: Model) -> Model:
+    """Return a model that has answered, with a name for each of its classes."""
+    shape = tuple(size or TRIED_SIZE for size in model.shape)
+    answer = _ask(model.runtime, np.zeros((1, *shape), np.uint8), model.path)
+    classes = answer["probabilities"].shape[1]
+    names = model.class_names or tuple(map(str, range(classes)))
+    if len(names) != classes:
+        raise _unfit(model.path, f"It tells {classes} classes apart and has {len(names)} names.")
+    return Model(model.path, model.runtime, model.shape, model.image_size, names)
+
+
+def _ask(runtime, images: np.ndarray, path: Path) -> dict[str, np.ndarray]:
+    try:
+        answer = runtime(images)
+    except Exception as error:  # each runtime raises its own kinds
+        raise _unfit(path, checks.first_line(error)) from error
+    shape = np.shape(answer["probabilities"])
+    if len(shape) != 2 or len(images) != shape[0] or not shape[1]:
+        raise _unfit(path, f"Its probabilities are {list(shape)}, not [{len(images)}, classes].")
+    return answer
+
+
+def _unfit(path: Path, problem: str) -> checks.UsageError:
+    return checks.UsageError(
+        f"Cannot use the model {path}: {problem} Give one that tfdistill export has written, or "
+        "the .keras file of a study's run."
+    )
+
+
+def _card(folder: Path) -> tuple[tuple[int | None, int | None], int | None, list[str]]:
+    """Return height and width, image size and class names of a folder's model card, if it knows."""
+    path = folder / CARD
+    if not path.exists():
+        return (None, None), None, []
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        seen = card.get("preprocessing", {})
+        sizes = [seen.get(name) for name in ("height", "width", "image_size")]
+        height, width, image_size = (
+            None if size is None else checks.count("size", size) for size in sizes
+        )
+        names = card.get("data", {}).get("classes", [])
+        return (height, width), image_size, [str(name) for name in names]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _unfit(folder, f"{CARD} cannot be read: {checks.first_line(error)}") from error
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _unfit(path.parent, f"{path.name} cannot be read: {error}.") from error
+    return text.removesuffix("\n").split("\n")

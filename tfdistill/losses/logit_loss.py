@@ -1,0 +1,43 @@
+"""What losses on softened logits share: a temperature that a compiled step reads at run time."""
+
+import keras
+from keras import ops
+
+from tfdistill.utils import checks
+
+
+class TemperedLoss(keras.losses.Loss):
+    """A loss between teacher logits (y_true) and student logits (y_pred) at a temperature.
+
+    The temperature is a variable, so assigning `loss.temperature` takes effect in an already
+    compiled train step. It belongs to the loss, not to a model: it is in no checkpoint. It may be
+    from 0.001 to 1000: beyond, T^2 enlarges what float32 rounds off until the value means nothing.
+
+    Where `needs_labels` is true, y_true is the pair (teacher logits, labels).
+    """
+
+    needs_labels = False
+
+    def __init__(self, temperature: float, name: str):
+        super().__init__(name=name, dtype="float32")
+        checks.temperature("temperature", temperature)
+        self.temperature_variable = keras.Variable(
+            temperature, trainable=False, dtype="float32", name="temperature"
+        )
+
+    @property
+    def temperature(self) -> float:
+        """The present temperature, 0.001 to 1000."""
+        return float(ops.convert_to_numpy(self.temperature_variable))
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.temperature_variable.assign(checks.temperature("temperature", value))
+
+    def get_config(self) -> dict:
+        return {"name": self.name, "temperature": self.temperature}
+
+
+def softened(logits, temperature):
+    """Return logits / T in float32: half precision is too coarse for differences of logarithms."""
+    return ops.divide(ops.convert_to_tensor(logits, "float32"), temperature)

@@ -1,1 +1,0 @@
-"""Pictures of single studies: records in, SVG text out."""

@@ -1,0 +1,37 @@
+"""What runs measured, and the tables made of it."""
+
+from tfdistill.records.record import (
+    DIVERGED,
+    FINISHED,
+    RECORD_FILE,
+    Record,
+    check_beside,
+    check_files,
+    read,
+    read_all,
+    run_folder,
+    run_key,
+    to_repeat,
+    write,
+)
+from tfdistill.records.table import Spread, Table, by_row, frame, spread
+
+__all__ = [
+    "DIVERGED",
+    "FINISHED",
+    "RECORD_FILE",
+    "Record",
+    "Spread",
+    "Table",
+    "by_row",
+    "check_beside",
+    "check_files",
+    "frame",
+    "read",
+    "read_all",
+    "run_folder",
+    "run_key",
+    "spread",
+    "to_repeat",
+    "write",
+]

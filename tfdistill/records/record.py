@@ -1,0 +1,146 @@
+"""Records: one JSON file per finished run, and the tables made of them.
+
+Figures of the best validation epoch and of the last epoch stand apart in `best` and `last` and are
+never mixed; which of the two a table shows is the configuration's `training.select`.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tfdistill.utils import checks, storage
+from tfdistill.utils.storage import digest
+
+RECORD_FILE = "record.json"
+FINISHED, DIVERGED = "finished", "diverged"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run measured.
+
+    Args:
+        name: The run's name, unique in its study.
+        row: The row of the table that it belongs to.
+        seed: Its seed.
+        key: Hash of its configuration and of its teachers' weights.
+        config: Its `RunConfig` as a dictionary.
+        status: `finished`, or `diverged` when the loss became NaN.
+        message: Why it stopped, when it diverged.
+        best: Figures of the best validation epoch, accuracies in 0..1: epoch, validation_accuracy,
+            test_accuracy, test_nll, test_brier, test_ece, test_ece_equal_mass; with teachers also
+            test_agreement and test_teacher_kl.
+        last: The same figures of the last epoch.
+        history: One list per figure, one value per epoch (loss, accuracy, val_loss, val_accuracy,
+            and hard_loss, soft_loss with teachers).
+        calibration: Reliability diagram of the selected weights on the test set: lists `count`,
+            `confidence`, `accuracy`, one value per bin.
+        parameters: Number of weights of the network.
+        flops: Floating point operations of one image's forward pass, 2 for each multiply-add.
+        seconds: Time of training and evaluation, summed over interruptions.
+        weights: SHA-256 of the `best` and of the `last` weights.
+        versions: Versions of the libraries.
+        device: What it was trained on.
+        extra: What a kind of run measured besides, as its module says; JSON.
+        files: SHA-256 of the files that the run left beside its record, by name.
+        images: SHA-256 of the images, labels and ids of `train`, `validation` and `test`; empty
+            where the run makes its own.
+        environment: What else its bits follow from: `machine.environment`.
+        needed: The runs that it needed, and that those needed, each after those that it needs:
+            `config` and `weights` of each.
+    """
+
+    name: str
+    row: str
+    seed: int
+    key: str
+    config: dict
+    status: str = FINISHED
+    message: str = ""
+    best: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    calibration: dict[str, list[float]] = field(default_factory=dict)
+    parameters: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    weights: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    extra: dict = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    needed: list[dict] = field(default_factory=list)
+
+    @property
+    def select(self) -> str:
+        """`best` or `last`: the figures that stand in the tables."""
+        return self.config["training"]["select"]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures of the selected epoch."""
+        return self.best if self.select == "best" else self.last
+
+
+def run_folder(study_folder: Path, name: str) -> Path:
+    """Return the folder of one run of a study."""
+    return Path(study_folder) / "runs" / name
+
+
+def run_key(config: dict, needed: Iterable[Record]) -> str:
+    """Return the hash of all that a result follows from: configuration and teachers' weights."""
+    return digest(config, [[record.name, record.weights, record.key] for record in needed])
+
+
+def to_repeat(needed: Iterable[Record]) -> list[dict]:
+    """Return configuration and weights of runs, each after those that it needed itself."""
+    found: dict[str, dict] = {}
+    for record in needed:
+        for each in record.needed:
+            found.setdefault(each["config"]["name"], each)
+        found[record.name] = {"config": record.config, "weights": record.weights}
+    return list(found.values())
+
+
+def write(folder: Path, record: Record) -> None:
+    """Write a run's record into its folder."""
+    storage.write_checked(Path(folder) / RECORD_FILE, dataclasses.asdict(record))
+
+
+def read(folder: Path) -> Record | None:
+    """Return the record in a run's folder, None where there is none.
+
+    Raises:
+        DamagedError: It is not as it was written.
+    """
+    path = Path(folder) / RECORD_FILE
+    if not path.exists():
+        return None
+    values = storage.read_checked(path)
+    try:
+        return Record(**values)
+    except TypeError as error:
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({line})") from None
+
+
+def check_files(folder: Path, record: Record) -> None:
+    """Raise `DamagedError` unless the files beside a record are those that it lists."""
+    for name, expected in record.files.items():
+        storage.check_file(Path(folder) / name, expected)
+
+
+def check_beside(path: Path) -> None:
+    """Raise `DamagedError` if a file is another than the record beside it lists."""
+    record = read(Path(path).parent)
+    if record and path.name in record.files:
+        storage.check_file(path, record.files[path.name])
+
+
+def read_all(study_folder: Path) -> list[Record]:
+    """Return all records of a study, in the order of their names."""
+    folders = sorted((Path(study_folder) / "runs").glob("*/"))
+    return [record for folder in folders if (record := read(folder)) is not None]

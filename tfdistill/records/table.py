@@ -1,0 +1,74 @@
+"""Tables made of records: rows, and mean and deviation over seeds."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tfdistill.records.record import FINISHED, Record
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) of one figure over `count` runs."""
+
+    mean: float
+    std: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread | None":
+        """Return the spread of `values`, None of none."""
+        values = list(values)
+        if not values:
+            return None
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        return cls(statistics.fmean(values), std, len(values))
+
+    def text(self, scale: float = 100.0, digits: int = 2) -> str:
+        """Return e.g. `86.38 ± 0.70`; without a deviation for a single run."""
+        mean = f"{scale * self.mean:.{digits}f}"
+        return f"{mean} ± {scale * self.std:.{digits}f}" if self.count > 1 else mean
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for terminal, HTML and CSV: text cells, the first column a label."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def by_row(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the finished records of every row, in order of first appearance."""
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        if record.status == FINISHED:
+            rows.setdefault(record.row, []).append(record)
+    return rows
+
+
+def spread(records: Iterable[Record], figure: str, part: str | None = None) -> Spread | None:
+    """Return mean and deviation of a figure; `part` is `best`, `last` or None for the selected."""
+    parts = (getattr(record, part) if part else record.figures for record in records)
+    return Spread.of(figures[figure] for figures in parts if figures.get(figure) is not None)
+
+
+def frame(records: Iterable[Record]):
+    """Return a pandas DataFrame with one row per record: the study's results.csv."""
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        row = {"run": record.name, "row": record.row, "seed": record.seed, "status": record.status}
+        taught = record.config.get("distillation") or {}
+        row |= {name: taught.get(name) for name in ("alpha", "temperature", "scale_by_t2", "loss")}
+        row["features"] = "+".join(feature["loss"] for feature in taught.get("features", ()))
+        row |= {f"best_{name}": value for name, value in record.best.items()}
+        row |= {f"last_{name}": value for name, value in record.last.items()}
+        row |= {"select": record.select, "parameters": record.parameters, "flops": record.flops}
+        row |= {"seconds": round(record.seconds, 2), "key": record.key}
+        row |= {f"weights_{part}": value for part, value in record.weights.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)

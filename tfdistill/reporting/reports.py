@@ -1,0 +1,350 @@
+"""Reports: a study's tables and records as one HTML page, in the terminal and as Markdown.
+
+The page loads nothing, follows the reader's light or dark setting, scrolls wide tables in their own
+box and prints. The numbers of the study's tables come as text from the study; only the table of
+single runs is made here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfdistill.records import DIVERGED, FINISHED, Record, Table, frame
+from tfdistill.utils import storage
+from tfdistill.utils.storage import appearing
+
+if TYPE_CHECKING:
+    import rich.console
+    import rich.table
+
+MISSING = "–"
+REPORT_FILE, RESULTS_FILE, CONFIG_FILE = "report.html", "results.csv", "config.yaml"
+TEXT_COLUMNS = ("run", "row", "status")
+# More rows make figures with a mark for each row, and more runs their table, too long.
+MANY_ROWS, MANY_RUNS = 24, 60
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    question: str,
+    tables: Sequence[Table],
+    records: Iterable[Record],
+    notes: Sequence[str] = (),
+    *,
+    published: Mapping[str, float] | None = None,
+    figures: Sequence[tuple[str, str, str]] = (),
+) -> Path:
+    """Write `report.html` and `results.csv` of a study; each appears whole or not at all.
+
+    Args:
+        folder: The study's folder; its `config.yaml`, if there is one, is shown.
+        title: Title of the page.
+        question: What the study asks.
+        tables: The study's tables.
+        records: All records, diverged ones too.
+        notes: Remarks that stand under the tables.
+        published: Published test accuracy by row, in 0..1, marked in the figures.
+        figures: The study's own figures, (title, SVG text, caption), before those of every study.
+
+    Returns:
+        Path of the report.
+
+    Example:
+        >>> path = write_report(folder, "Mysteries", "Why does it work?", [table], records)
+    """
+    import jinja2
+
+    folder, records = Path(folder), list(records)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfdistill.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        question=question,
+        facts=_facts(records),
+        tables=tables,
+        notes=notes,
+        diverged=[record for record in records if record.status == DIVERGED],
+        figures=_figures(records, published, figures),
+        figures_note=_figures_note(records),
+        runs=[_run_row(record) for record in records],
+        folded=len(records) > MANY_RUNS,
+        run_columns=list(_run_row(records[0])) if records else [],
+        text_columns=TEXT_COLUMNS,
+        selected=" or ".join(sorted({_SELECTED[record.select] for record in records})),
+        configuration=_configuration(folder),
+        versions=_versions(records),
+        missing=MISSING,
+    )
+    with appearing(folder / RESULTS_FILE) as temporary:
+        frame(records).to_csv(temporary, index=False)
+    with appearing(folder / REPORT_FILE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / REPORT_FILE
+
+
+def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
+    """Return a table for `rich` that loses no text in `width` columns.
+
+    Args:
+        table: Any table.
+        width: Columns of the terminal. Where the cells do not fit side by side, deviations move
+            under their means; labels and headings always wrap.
+
+    Returns:
+        A `rich.table.Table`.
+    """
+    import rich.box
+    import rich.table
+    from rich.text import Text
+
+    rows = [[row[0], *(cell or MISSING for cell in row[1:])] for row in table.rows]
+    widths = _widths([table.columns, *rows], width)
+    if sum(widths) > width:
+        rows = [[row[0], *(cell.replace(" ± ", "\n±") for cell in row[1:])] for row in rows]
+        widths = _widths([table.columns, *rows], width)
+    result = rich.table.Table(
+        title=Text(table.title),
+        caption=Text(table.note) if table.note else None,
+        box=rich.box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for i, (column, space) in enumerate(zip(table.columns, widths, strict=True)):
+        justify = "right" if i else "left"
+        result.add_column(Text(column), justify=justify, overflow="fold", width=space - _GAP)
+    for row in rows:
+        result.add_row(*map(Text, row))
+    return result
+
+
+def print_tables(tables: Iterable[Table], console: "rich.console.Console") -> None:
+    """Print tables, a blank line after each; none is wider than the console."""
+    for table in tables:
+        console.print(terminal_table(table, console.width), "")
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table as GitHub Markdown, its note in a paragraph below; the title is left out.
+
+    Args:
+        table: Any table; `|` in a cell is escaped.
+
+    Returns:
+        Text that ends with a newline.
+    """
+    cells = [table.columns, *table.rows]
+    lines = [
+        "| " + " | ".join(_markdown(cell, first=i == 0) for i, cell in enumerate(row)) + " |"
+        for row in cells
+    ]
+    rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
+    note = ["", table.note] if table.note else []
+    return "\n".join([lines[0], rule, *lines[1:], *note]) + "\n"
+
+
+_SELECTED = {"best": "best validation", "last": "last"}
+# What rich puts between two columns.
+_GAP = 2
+
+
+def _widths(lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the widths of all columns with their gaps; labels take what the numbers leave.
+
+    No word is broken, so the sum may be more than `width`.
+    """
+    labels, *columns = zip(*lines, strict=True)
+    # A heading wraps between words, a number only where it holds a line break.
+    numbers = [
+        max([_longest(column[0].split()), *(_longest(cell.split("\n")) for cell in column[1:])])
+        for column in columns
+    ]
+    rest = width - sum(numbers) - _GAP * len(lines[0])
+    words = _longest(word for label in labels for word in label.split())
+    return [space + _GAP for space in (min(_longest(labels), max(words, rest)), *numbers)]
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=1)
+
+
+def _markdown(cell: str, first: bool) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ") or ("" if first else MISSING)
+
+
+def _run_row(record: Record) -> dict[str, str]:
+    best, last, figures = record.best, record.last, record.figures
+    return {
+        "run": record.name,
+        "row": record.row,
+        "seed": str(record.seed),
+        "status": record.status,
+        "best epoch": _number(best.get("epoch"), 0),
+        "validation, best": _percent(best.get("validation_accuracy")),
+        "test, best": _percent(best.get("test_accuracy")),
+        "test, last": _percent(last.get("test_accuracy")),
+        "NLL": _number(figures.get("test_nll"), 4),
+        "ECE": _number(figures.get("test_ece"), 4),
+        "agreement": _percent(figures.get("test_agreement")),
+        "KL": _number(figures.get("test_teacher_kl"), 4),
+        "parameters": _amount(record.parameters),
+        "FLOPs": _amount(record.flops),
+        "time": _duration(record.seconds),
+    }
+
+
+def _figures(
+    records: Sequence[Record],
+    published: Mapping[str, float] | None,
+    own: Sequence[tuple[str, str, str]],
+) -> list[dict]:
+    # Matplotlib takes half a second to import; tables in the terminal need not wait for it.
+
+    grids = _grid_figures(records, published)
+    drawn = [*own, *grids, *_row_figures(_few_rows(records), published)]
+    return [
+        {"title": title, "svg": svg, "caption": caption, "wide": svg.is_wide(svg)}
+        for title, svg, caption in drawn
+        if svg
+    ]
+
+
+def _grid_figures(
+    records: Sequence[Record], published: Mapping[str, float] | None
+) -> list[tuple[str, str, str]]:
+    from tfdistill.reporting import grid_figures
+
+    return [
+        (
+            "Accuracy by alpha and temperature",
+            grid_figures.alpha_temperature(records, published),
+            "Mean test accuracy in percent. Blue: above the student alone, orange: below. Framed "
+            "and bold: significant at a familywise error of 5 % (Dunnett's test).",
+        ),
+        (
+            "Accuracy by epoch, for each cell",
+            grid_figures.curves_per_cell(records),
+            "Validation accuracy, mean over seeds. The rise of the first epochs lies below the "
+            "panels.",
+        ),
+    ]
+
+
+def _row_figures(
+    records: Sequence[Record], published: Mapping[str, float] | None
+) -> list[tuple[str, str, str]]:
+    from tfdistill.reporting import figures
+
+    return [
+        (
+            "Test accuracy",
+            figures.accuracy_by_row(records, published),
+            "A point for each run; bar and line: mean and standard deviation over seeds."
+            + (" Hollow diamond: published." if published else ""),
+        ),
+        (
+            "Accuracy by epoch",
+            figures.accuracy_by_epoch(records),
+            "Validation accuracy; bold: mean over seeds, thin: single runs (not with many rows).",
+        ),
+        (
+            "Student against teacher",
+            figures.student_against_teacher(records),
+            "Test accuracy. Above the line, the student is better than what taught it.",
+        ),
+        (
+            "Calibration",
+            figures.calibration(records),
+            "Accuracy by confidence on the test set, seeds taken together. Hatched: the gap "
+            "between accuracy and confidence; bars under the line: over-confident.",
+        ),
+    ]
+
+
+def _few_rows(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records whose rows the figures by row can hold: of a grid only the best cells."""
+    from tfdistill.reporting import grids
+
+    if _row_count(records) <= MANY_ROWS:
+        return records
+    cells, best = set(), set()
+    for grid in grids.find(records):
+        cells |= {run.row for runs in grid.cells.values() for run in runs}
+        best |= {run.row for run in grid.cells.get(grid.best(), [])}
+    few = [record for record in records if record.row not in cells - best]
+    return few if _row_count(few) <= MANY_ROWS else []
+
+
+def _row_count(records: Iterable[Record]) -> int:
+    return len({record.row for record in records})
+
+
+def _figures_note(records: Sequence[Record]) -> str:
+    """Return what the reader should know where not every row is drawn."""
+    shown = _few_rows(records)
+    if len(shown) == len(records):
+        return ""
+    if not shown:
+        return f"There are no figures with a mark for each of the {_row_count(records)} rows."
+    return (
+        "Of each grid, figures with a mark for each row show only the cell with the best "
+        "validation accuracy."
+    )
+
+
+def _facts(records: Sequence[Record]) -> str:
+    finished = sum(record.status == FINISHED for record in records)
+    total = _duration(sum(record.seconds for record in records))
+    return f"{finished} of {len(records)} runs finished · {total} of training and evaluation"
+
+
+def _configuration(folder: Path) -> str:
+    path = folder / CONFIG_FILE
+    return storage.unmarked(path).strip() if path.exists() else ""
+
+
+def _versions(records: Sequence[Record]) -> dict[str, str]:
+    """Return every version and device that occurs; more than one if the records differ."""
+    seen: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in {**record.versions, "device": record.device}.items():
+            if value:
+                seen.setdefault(name, set()).add(str(value))
+    return {name: ", ".join(sorted(values)) for name, values in seen.items()}
+
+
+def _percent(value: float | None) -> str:
+    return _number(value if value is None else 100 * value, 2)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def _amount(value: float) -> str:
+    """Return a count to three digits, e.g. `11.2 M`."""
+    if not value:
+        return MISSING
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # 999.5 and above would round to four digits of the smaller unit.
+        if value >= 0.9995 * size:
+            digits = 2 if value < 9.995 * size else 1 if value < 99.95 * size else 0
+            return f"{value / size:.{digits}f} {unit}"
+    return f"{value:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 599.5:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours == 0:
+        return f"{minutes} min"
+    return f"{hours} h {minutes:02d} min"

@@ -1,0 +1,274 @@
+"""Where do single networks, their ensemble and its student look in an image?
+
+Source: Allen-Zhu & Li, "Towards Understanding Ensemble, Knowledge Distillation and Self-
+Distillation in Deep Learning" (arXiv 2012.09816): a network finds only some of the features
+("views") by which a class can be told, other initial weights lead to other features, the ensemble
+has them all, and a student has to learn them to imitate it. Its heat maps of F_1 ... F_10 and of
+the ensemble show that on CIFAR-10. How they were made is not verified here; these are Grad-CAM
+(Selvaraju et al., arXiv 1610.02391), and the figures of coverage are our own. Expected: single
+networks cover each other's view less than they cover the ensemble's, and a distilled network covers
+most of it; a self-distilled one is between. Cost: for N seeds 2 N + 1 trainings. Command:
+tfdistill run configs/saliency/{small,full}.yaml.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tfdistill.config import RunConfig, StudyConfig, settings_of, to_dict
+from tfdistill.records import FINISHED, Record, Spread, Table, by_row, spread
+from tfdistill.reporting.cells import percent
+from tfdistill.utils import checks
+
+SINGLE = "single network"
+ENSEMBLE = "ensemble of the single networks"
+DISTILLED = "distilled from the ensemble"
+SELF_DISTILLED = "self-distilled"
+HEAT_MAPS = "heat maps"
+
+TITLE = "Where networks look"
+QUESTION = "Where do single networks, their ensemble and its student look in an image?"
+SOURCE = (
+    "Allen-Zhu & Li (arXiv 2012.09816), heat maps of ten networks on CIFAR-10; Grad-CAM: Selvaraju "
+    "et al. (arXiv 1610.02391)"
+)
+COMMANDS = {
+    "tfdistill run configs/saliency/small.yaml": "six minutes on two cores",
+    "tfdistill run configs/saliency/full.yaml": "about half a day of one GPU, an estimate",
+}
+# ResNet-34 on CIFAR-10, means of ten networks.
+PUBLISHED = {SINGLE: 0.9365, ENSEMBLE: 0.9497, DISTILLED: 0.9437}
+
+# More networks in one row of a picture would make its tiles too small.
+MOST_COLUMNS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is looked at.
+
+    Args:
+        images: Number of images to show. Of those that the ensemble has right, the ones in which
+            the single networks' views differ most are taken, from each class in turn.
+        image_ids: Ids of the test images to show instead.
+        test_images: Number of test images, a stratified part, over which coverage is averaged;
+            null means all.
+        layer: The layer whose maps are shown, such as `stage2`; null means the last feature map.
+        students: Number of networks distilled from the ensemble; null means one for each seed.
+        self_distilled: Number of networks distilled from one single network, each from another.
+    """
+
+    images: int = 8
+    image_ids: list[int] = field(default_factory=list)
+    test_images: int | None = 2000
+    layer: str | None = None
+    students: int | None = None
+    self_distilled: int = 1
+
+    def __post_init__(self):
+        checks.count("settings.images", self.images)
+        for number in self.image_ids:
+            checks.count("settings.image_ids", number, minimum=0)
+        if self.test_images is not None:
+            checks.count("settings.test_images", self.test_images)
+        if self.students is not None:
+            checks.count("settings.students", self.students)
+        checks.count("settings.self_distilled", self.self_distilled, minimum=0)
+
+
+def runs(config: StudyConfig) -> list[RunConfig]:
+    """Return the single networks, their ensemble, the students, and the look at all of them.
+
+    Students have seeds that no single network has: one that started like a member of the ensemble
+    could look where that member looks without having learned it.
+    """
+    checks.unused("teacher_data", config.teacher_data, "saliency")
+    settings = settings_of(Settings, config)
+    if len(config.seeds) < 2:
+        raise checks.UsageError(
+            f"The study saliency compares two or more single networks. Received: "
+            f"seeds={config.seeds!r}. Give a seed for each."
+        )
+    singles = [_network(config, SINGLE, f"single-{seed}", seed) for seed in config.seeds]
+    names = tuple(run.name for run in singles)
+    distilled = [
+        _student(config, f"distilled-{number}", 1000 + number, names)
+        for number in range(_count("students", settings.students, config.seeds))
+    ]
+    own = config.self_distillation or config.distillation
+    count = _count("self_distilled", settings.self_distilled, config.seeds)
+    selfs = [
+        dataclasses.replace(
+            _network(config, SELF_DISTILLED, f"self-distilled-{number}", 2000 + number),
+            teachers=(teacher,),
+            distillation=own,
+            cache=config.cache,
+        )
+        for number, teacher in enumerate(names[:count])
+    ]
+    ensemble = dataclasses.replace(
+        _network(config, ENSEMBLE, "ensemble", config.seeds[0]),
+        model=None,
+        members=names,
+        trained=False,
+        average=config.distillation.average,
+    )
+    return [
+        *singles,
+        ensemble,
+        *distilled,
+        *selfs,
+        _heat_maps(config, settings, names, [run.name for run in [*distilled, *selfs]]),
+    ]
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Return the tables: accuracy, and how much of the ensemble's view each kind covers."""
+    tables = [_accuracy_table(records)]
+    if (heat_maps := _heat_map_record(records)) is not None:
+        tables.append(_coverage_table(heat_maps))
+    return tables
+
+
+def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """Return the heat maps as (title, SVG text, caption); none before they are made."""
+    record = _heat_map_record(records)
+    if record is None or not record.extra["images"]:
+        return []
+    from tfdistill.studies.saliency import figures as pictures
+
+    singles, students = _headings(record)
+    ensemble = {"ensemble": "ensemble"}
+    if len(singles) + len(students) < MOST_COLUMNS:
+        parts = [("Where networks look", singles | ensemble | students)]
+    else:
+        parts = [
+            ("Where single networks look", singles | ensemble),
+            ("Where the ensemble and its students look", ensemble | students),
+        ]
+    return [(title, pictures.grid(record, shown), _caption(record)) for title, shown in parts]
+
+
+def _network(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
+    return RunConfig(
+        name=name,
+        row=row,
+        seed=seed,
+        data=config.data,
+        model=config.teacher,
+        training=config.training,
+    )
+
+
+def _student(config: StudyConfig, name: str, seed: int, teachers: tuple[str, ...]) -> RunConfig:
+    return dataclasses.replace(
+        _network(config, DISTILLED, name, seed),
+        model=config.student or config.teacher,
+        training=config.student_training or config.training,
+        teachers=teachers,
+        distillation=config.distillation,
+        cache=config.cache,
+    )
+
+
+def _heat_maps(config: StudyConfig, settings: Settings, singles, students) -> RunConfig:
+    return dataclasses.replace(
+        _network(config, HEAT_MAPS, "heat-maps", config.seeds[0]),
+        members=(*singles, *students),
+        trained=False,
+        average=config.distillation.average,
+        kind="saliency",
+        settings={
+            "singles": list(singles),
+            "images": settings.images,
+            "image_ids": settings.image_ids,
+            "test_images": settings.test_images,
+            "layer": settings.layer,
+            "student": to_dict(config.student) if config.student else None,
+        },
+    )
+
+
+def _count(name: str, count: int | None, seeds: list[int]) -> int:
+    if count is not None and count > len(seeds):
+        raise checks.UsageError(
+            f"settings.{name} must be at most {len(seeds)}, the number of seeds. "
+            f"Received: settings.{name}={count}."
+        )
+    return len(seeds) if count is None else count
+
+
+def _heat_map_record(records: Sequence[Record]) -> Record | None:
+    found = [record for record in records if record.extra and record.status == FINISHED]
+    return found[0] if found else None
+
+
+def _headings(record: Record) -> tuple[dict[str, str], dict[str, str]]:
+    """Return names of single networks and of students, each with the heading of its column."""
+    singles, students = {}, {}
+    for network in record.extra["networks"]:
+        if network["row"] == SINGLE:
+            singles[network["name"]] = f"F{len(singles) + 1}"
+        else:
+            kind, _, number = network["name"].rpartition("-")
+            students[network["name"]] = f"{kind} {int(number) + 1}"
+    return singles, students
+
+
+def _caption(record: Record) -> str:
+    layer = record.extra["layer"] or "the last feature map"
+    chosen = (
+        "Images were asked for by number."
+        if record.config["settings"]["image_ids"]
+        else "Not typical: of the test images that the ensemble has right, those in which the "
+        "single networks' views differ most, at most one of each class before a second."
+    )
+    return (
+        f"Grad-CAM of the true class at {layer}, bright where the class is found; every map has "
+        "its own scale. The ensemble's is the mean of the single networks'. Under each map what "
+        f"the network says; ✗ and bold: wrong. {chosen}"
+    )
+
+
+def _accuracy_table(records: Sequence[Record]) -> Table:
+    rows = {row: found for row, found in by_row(records).items() if row != HEAT_MAPS}
+    baseline = spread(rows.get(SINGLE, []), "test_accuracy")
+    lines = []
+    for row, found in rows.items():
+        best, last = (spread(found, "test_accuracy", part) for part in ("best", "last"))
+        selected = spread(found, "test_accuracy")
+        gain = f"{100 * (selected.mean - baseline.mean):+.2f}" if selected and baseline else "–"
+        published = f"{100 * PUBLISHED[row]:.2f}" if row in PUBLISHED else "–"
+        lines.append((row, str(len(found)), percent(best), percent(last), gain, published))
+    columns = ("", "runs", "best epoch", "last epoch", "gain", "published")
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over networks. Gain: against the "
+        "single networks, in points. Published: ResNet-34 on CIFAR-10, ten networks."
+    )
+    return Table("Test accuracy", columns, tuple(lines), note)
+
+
+def _coverage_table(record: Record) -> Table:
+    extra, rows = record.extra, {}
+    for network in extra["networks"]:
+        rows.setdefault(network["row"], []).append(network)
+    lines = []
+    for row, networks in rows.items():
+        spreads = [
+            Spread.of(network[what]["mean"] for network in networks)
+            for what in ("ensemble", "chance", "one")
+        ]
+        spreads.append(Spread.of(network["blank"] for network in networks))
+        lines.append((row, str(len(networks)), *map(percent, spreads)))
+    columns = ("", "networks", "the ensemble's", "by chance", "one network's", "no map")
+    note = (
+        "How much of another view a network's view covers, in percent, mean ± standard deviation "
+        "over networks: the part that two maps of the true class, divided by their sums, have in "
+        "common (the sum of the smaller values; 100 for equal maps), in the mean over "
+        f"{extra['tested']} test images. The ensemble's: of the view of single networks other than "
+        "the one compared, so that none covers its own share. By chance: of the same view by the "
+        "network's map of another image of the class. One network's: of the view of one other "
+        "single network. No map: share of images in which the network finds nothing of the class, "
+        "and so covers nothing."
+    )
+    return Table("How much of other views a network covers", columns, tuple(lines), note)

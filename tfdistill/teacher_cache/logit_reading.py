@@ -1,0 +1,203 @@
+"""From stored rows to averaged logits, and the numpy that packs and unpacks them.
+
+With `top_k` the averaged teacher is stored: its k largest log-probabilities log p_c, their classes
+and, for each temperature T, the rest r_T = log sum_{left out} p_c^(1/T). A reader gives every
+left-out class the logit T (r_T - log(C - k)). Then sum_c exp(z_c / T) is what it is over all
+classes, so softmax(z / T) has the exact probability of every kept class and of the others
+together; only their shares are even.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfdistill.config import CacheConfig
+from tfdistill.utils import checks
+
+NARROW = 60.0  # logits this far apart have exponentials that float32 holds in full precision
+
+
+class Reader:
+    """Averaged teacher logits by view and example id; safe to share between threads.
+
+    `shape` is `(views, largest id + 1, classes)`, and `reader[view, ids]` gives `[b, classes]`
+    float32, as `training_batches` asks of `teacher_logits`. An id without a row raises KeyError.
+
+    Args:
+        lookup: From a view and rows `[b]` to their logits, which `MemberRows` or `TopRows` gives.
+        ids: `[rows]` example ids, in the order of the rows.
+        views: Number of stored views.
+        classes: Number of classes.
+    """
+
+    def __init__(self, lookup: Callable, ids: np.ndarray, views: int, classes: int):
+        self._lookup = lookup
+        self._row_of = np.full(ids.max() + 1, -1)
+        self._row_of[ids] = np.arange(len(ids))
+        self.shape = (views, len(self._row_of), classes)
+
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> np.ndarray:
+        view, ids = int(key[0]), np.asarray(key[1])
+        if not 0 <= view < self.shape[0]:
+            raise IndexError(f"There are {self.shape[0]} stored views. Received: view {view}.")
+        known = (ids >= 0) & (ids < len(self._row_of))
+        rows = self._row_of[np.where(known, ids, 0)]
+        if not known.all() or rows.min(initial=0) < 0:
+            strange = ids[~known | (rows < 0)]
+            raise KeyError(f"No teacher logits of the example with id {strange[0]} are stored.")
+        return self._lookup(view, rows)
+
+
+@dataclass(frozen=True)
+class MemberRows:
+    """Looks up the average of some members.
+
+    Args:
+        stored: `[views, members, examples, classes]` logits.
+        members: Places of the members to average.
+        average: `probabilities` or `logits`.
+    """
+
+    stored: np.ndarray
+    members: list[int]
+    average: str
+
+    def __call__(self, view: int, rows: np.ndarray) -> np.ndarray:
+        found = np.stack([self.stored[view, member].take(rows, axis=0) for member in self.members])
+        return averaged(found.astype("float32", copy=False), self.average)
+
+
+@dataclass(frozen=True)
+class TopRows:
+    """Looks up the largest classes, and gives the others even shares.
+
+    Args:
+        values: `[views, 1, examples, k]` log-probabilities.
+        numbers: Their classes.
+        rest: `[views, 1, examples]`, r_T of one temperature.
+        temperature: T.
+        classes: C, the number of classes.
+    """
+
+    values: np.ndarray
+    numbers: np.ndarray
+    rest: np.ndarray
+    temperature: float
+    classes: int
+
+    def __call__(self, view: int, rows: np.ndarray) -> np.ndarray:
+        left_out = self.classes - self.values.shape[-1]
+        share = self.temperature * (self.rest[view, 0].take(rows) - math.log(left_out))
+        dense = np.repeat(share[:, None].astype("float32"), self.classes, axis=1)
+        numbers = self.numbers[view, 0].take(rows, axis=0).astype(np.int64)
+        kept = self.values[view, 0].take(rows, axis=0).astype("float32")
+        np.put_along_axis(dense, numbers, kept, -1)
+        return dense
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far stored logits are from those that the teachers give again.
+
+    Args:
+        rows: Number of compared (view, example) pairs.
+        largest_difference: Largest absolute difference of a member's logits; with `top_k` of a
+            kept log-probability.
+        agreement: Share of the pairs, in 0..1, whose largest averaged logit has the same class.
+    """
+
+    rows: int
+    largest_difference: float
+    agreement: float
+
+
+def averaged(member_logits: np.ndarray, average: str) -> np.ndarray:
+    """Return `ensembles.average_logits` of an array, without TensorFlow in the reading threads."""
+    if len(member_logits) == 1:
+        return member_logits[0]
+    if average == "logits":
+        return member_logits.mean(axis=0)
+    members, largest = len(member_logits), member_logits.max()
+    if largest - member_logits.min() > NARROW:
+        sums = _logsumexp(_log_softmax(member_logits), axis=0)
+        return sums - sums.dtype.type(math.log(members))
+    # Without the logarithms of each member: less than half the time.
+    likelihood = np.exp(member_logits - largest)
+    weight = 1 / (members * np.einsum("mbc->mb", likelihood))
+    return np.log(np.einsum("mbc,mb->bc", likelihood, weight))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    return logits - _logsumexp(logits)[..., None]
+
+
+def check(logits: np.ndarray, names: list[str], classes: int, view: int) -> None:
+    """Raise if teachers gave other than finite `[members, rows, classes]`."""
+    if logits.shape[2:] != (classes,):
+        raise checks.UsageError(
+            f"Teacher {', '.join(names)} must give {classes} logits for each image. Received: "
+            f"outputs of shape {list(logits.shape[1:])}. Give a teacher of these classes."
+        )
+    for name, of_teacher in zip(names, logits, strict=True):
+        wrong = int((~np.isfinite(of_teacher)).any(-1).sum())
+        if wrong:
+            raise checks.UsageError(
+                f"Teacher {name} gives NaN or infinite logits for {wrong} of {len(of_teacher)} "
+                f"images of view {view}. Train it again, or leave it out."
+            )
+
+
+def packed(logits: np.ndarray, cache: CacheConfig, average: str) -> list[np.ndarray]:
+    """Return what is stored of `[members, rows, classes]` logits, `[rows, n]` for each file.
+
+    Raises:
+        UsageError: A logit is too large for `cache.dtype`.
+    """
+    if cache.top_k is None:
+        return [_fitting(logits[0], cache.dtype)]
+    values = _log_softmax(averaged(logits.astype("float64"), average))
+    numbers = np.argsort(-values, axis=-1, kind="stable")[:, : cache.top_k]
+    kept = np.take_along_axis(values, numbers, -1)
+    np.put_along_axis(values, numbers, -np.inf, -1)
+    rest = [_logsumexp(values / temperature) for temperature in cache.temperatures]
+    return [_fitting(kept, cache.dtype), numbers, np.stack(rest, -1)]
+
+
+def compared(stored: list[list[np.ndarray]], live: list[np.ndarray], average: str) -> Verification:
+    """Return how far stored rows are from live ones.
+
+    Args:
+        stored: For each view the rows of each file, `[members, rows, n]`.
+        live: For each view `[members, rows, classes]`, what the teachers give now.
+        average: How the members are averaged.
+    """
+    largest, agreeing = 0.0, 0
+    for parts, now in zip(stored, live, strict=True):
+        again = averaged(now, average)
+        if len(parts) == 1:
+            before = parts[0].astype("float32")
+            top = averaged(before, average).argmax(-1)
+        else:
+            before, top = parts[0], parts[1][0, :, 0]
+            now = np.take_along_axis(_log_softmax(again)[None], parts[1].astype(np.int64), -1)
+        largest = max(largest, float(np.abs(now - before).max()))
+        agreeing += int(np.sum(again.argmax(-1) == top))
+    rows = sum(each.shape[1] for each in live)
+    return Verification(rows, largest, agreeing / rows)
+
+
+def _logsumexp(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    largest = values.max(axis=axis, keepdims=True)
+    return np.log(np.exp(values - largest).sum(axis=axis)) + largest.squeeze(axis)
+
+
+def _fitting(values: np.ndarray, dtype: str) -> np.ndarray:
+    largest, limit = float(np.abs(values).max()), float(np.finfo(dtype).max)
+    if largest > limit:
+        raise checks.UsageError(
+            f"cache.dtype={dtype} holds numbers up to {limit:.0f}. Received: a logit "
+            f"of size {largest:.6g}. Set cache.dtype to float32."
+        )
+    return values

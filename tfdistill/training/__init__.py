@@ -1,0 +1,1 @@
+"""Runs: trained, evaluated, resumed, recorded; and studies of many runs."""

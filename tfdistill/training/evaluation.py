@@ -1,0 +1,169 @@
+"""Networks of finished runs, and what is measured of them: figures and logits."""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfdistill import data, models, records
+from tfdistill.config import ModelConfig
+from tfdistill.data import pipeline
+from tfdistill.distillation.ensembles import average_logits
+from tfdistill.models import cnn  # noqa: F401, a saved network may have its layer
+from tfdistill.models.fingerprint import weights_hash
+from tfdistill.models.flops import flops
+from tfdistill.training import metrics
+from tfdistill.utils import checks, machine, storage
+
+
+def load_network(
+    study_folder: Path, name: str, images: data.Dataset, part: str | None = None
+) -> keras.Model:
+    """Return the network of a finished run.
+
+    Args:
+        study_folder: Folder of the study.
+        name: Name of the run.
+        images: The run's images.
+        part: `best` or `last` weights; None means what the run's configuration selects.
+
+    Raises:
+        DamagedError: The network's file is missing, damaged or not that of the record.
+    """
+    folder = records.run_folder(study_folder, name)
+    record = known_record(study_folder, name)
+    part = part or record.select
+    if not record.config["trained"]:
+        # The user's own file stays where it is; a SavedModel could not be written as .keras.
+        network = build(ModelConfig(**record.config["model"]), images)
+        _check_weights(network, record, part, Path(record.config["model"]["path"] or folder))
+        return network
+    path = folder / f"{part}.keras"
+    if path.name in record.files:
+        storage.check_file(path, record.files[path.name])
+    try:
+        network = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zipfile, h5py and unknown layers each raise their own kinds
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"cannot be loaded ({line})") from error
+    _check_weights(network, record, part, path)
+    return network
+
+
+def known_record(study_folder: Path, name: str) -> records.Record:
+    """Return the record of a run that should be finished.
+
+    Raises:
+        DamagedError: It is missing or damaged.
+    """
+    folder = records.run_folder(study_folder, name)
+    record = records.read(folder)
+    if record is None:
+        raise storage.DamagedError(folder / records.RECORD_FILE, "is missing")
+    return record
+
+
+def _check_weights(network: keras.Model, record: records.Record, part: str, path: Path) -> None:
+    expected = record.weights.get(part)
+    if expected is not None and weights_hash(network) != expected:
+        raise storage.DamagedError(path, "holds other weights than those that were measured")
+
+
+def build(config: ModelConfig, images: data.Dataset) -> keras.Model:
+    """Return a new network that fits the images."""
+    shape, classes = images.input_shape, images.num_classes
+    return models.build(config, shape, classes, images.mean, images.std)
+
+
+def start_from(network: keras.Model, study_folder: Path, name: str, images: data.Dataset) -> None:
+    """Give a network the weights of a finished run.
+
+    Raises:
+        UsageError: The run's network has weights of other shapes.
+    """
+    other = load_network(study_folder, name, images)
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (network, other)]
+    if shapes[0] != shapes[1]:
+        raise checks.UsageError(
+            f"A network can only start from the weights of its own kind. Received: {network.name} "
+            f"from the run {name}, a {other.name} of other shapes. Start it from another run."
+        )
+    network.set_weights(other.get_weights())
+
+
+@functools.cache
+def flops_of(config: ModelConfig, input_shape: tuple[int, int, int], num_classes: int) -> int:
+    """Return the operations of a network's forward pass of one image."""
+    return flops(models.build(config, input_shape, num_classes), input_shape)
+
+
+def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:
+    """Return a network's logits on unchanged examples in their order, `[n, classes]` float32."""
+    batches = pipeline.evaluation_batches(examples, settings.batch_size, settings.input_size)
+    return network.predict(batches.map(lambda x, y: x), verbose=0)
+
+
+def figures(
+    network, images: data.Dataset, settings: pipeline.BatchSettings, taught: np.ndarray | None
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return a network's figures on validation and test images, and its reliability diagram.
+
+    Args:
+        network: A Keras model whose `predict` gives logits.
+        images: Validation and test images.
+        settings: Batch and input size.
+        taught: Its teachers' logits on the test images, `[n, classes]`; None without teachers.
+    """
+    labels = images.test.labels
+    on_validation = predict(network, images.validation, settings)
+    on_test = predict(network, images.test, settings)
+    found = {"validation_accuracy": metrics.accuracy(on_validation, images.validation.labels)}
+    summary = metrics.summary(on_test, labels, taught)
+    found |= {f"test_{name}": value for name, value in summary.items()}
+    return found, metrics.reliability(on_test, labels)
+
+
+# Teachers whose logits on the test images are remembered.
+REMEMBERED = 32
+
+
+class TeacherLogits:
+    """The logits of finished runs on the test images, remembered because many students ask.
+
+    Args:
+        study_folder: Folder of the study.
+        images: The images.
+        settings: Batch and input size.
+        jit: Whether to compile with XLA: `auto`, `on` or `off`.
+    """
+
+    _known: dict[str, np.ndarray] = {}
+
+    def __init__(
+        self,
+        study_folder: Path,
+        images: data.Dataset,
+        settings: pipeline.BatchSettings,
+        jit: str,
+    ):
+        self.study_folder = study_folder
+        self.images = images
+        self.settings = settings
+        self.jit = jit
+
+    def on_test(self, names: tuple[str, ...], average: str) -> np.ndarray:
+        """Return averaged logits on the test images in their order, `[n, classes]`."""
+        members = np.stack([self._of(name) for name in names])
+        return keras.ops.convert_to_numpy(average_logits(members, average))
+
+    def _of(self, name: str) -> np.ndarray:
+        record = known_record(self.study_folder, name)
+        key = f"{record.key} {record.weights[record.select]}"
+        if key not in self._known:
+            network = load_network(self.study_folder, name, self.images)
+            network.compile(jit_compile=machine.uses_xla(self.jit))
+            self._known[key] = predict(network, self.images.test, self.settings)
+            while len(self._known) > REMEMBERED:
+                del self._known[next(iter(self._known))]
+        return self._known[key]

@@ -1,0 +1,29 @@
+"""Kinds of runs that a module of their own does, beside training and evaluating networks.
+
+Such a module has `run(config, study_folder, progress)`, which leaves a record and returns it,
+`cost(config)`, in operations, `check(config)`, which raises before anything is written, and
+`one_batch(config)`, the same run made as small as it can be.
+"""
+
+import importlib
+from types import ModuleType
+
+from tfdistill.config import RunConfig
+from tfdistill.utils import checks
+
+NETWORK = "network"
+MODULES = {
+    "multi_view": "tfdistill.studies.multi_view.run",
+    "saliency": "tfdistill.studies.saliency.run",
+}
+
+
+def module(config: RunConfig) -> ModuleType | None:
+    """Return the module that does a run; None where it is one network.
+
+    Raises:
+        UsageError: An unknown kind.
+    """
+    if config.kind == NETWORK:
+        return None
+    return importlib.import_module(MODULES[checks.one_of("kind", config.kind, MODULES)])

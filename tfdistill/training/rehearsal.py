@@ -1,0 +1,133 @@
+"""A rehearsal: one batch of every kind of run of a study, to see beforehand that a long one works.
+
+Runs that differ only in seed, alpha, temperature or part are one kind. Networks, losses and image
+sizes are the real ones, so memory is too; only images and epochs are few. Nothing is kept.
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from tfdistill import data
+from tfdistill.config import DataConfig, RunConfig, StudyConfig, TrainingConfig, to_dict
+from tfdistill.records import FINISHED, Record, Table
+from tfdistill.training import kinds, runner
+from tfdistill.utils import tensorflow
+from tfdistill.utils.progress import Silent
+from tfdistill.utils.storage import digest
+
+MOST_VIEWS = 2
+
+
+def rehearse(config: StudyConfig, progress: Silent | None = None) -> tuple[Table, bool]:
+    """Do one run of every kind on one batch, in a temporary folder.
+
+    Args:
+        config: The study.
+        progress: Where to show progress; None shows nothing.
+
+    Returns:
+        A table of what was done, and whether every kind of run finished.
+
+    Raises:
+        UsageError: What `run_study` would raise.
+    """
+    tensorflow.start()
+    progress = progress or Silent()
+    planned = runner.plan(config)
+    runs = [one_batch(run) for run in kinds_of(planned)]
+    runner.preflight(config, runs)
+    with tempfile.TemporaryDirectory() as folder:
+        runner.do_runs(dataclasses.replace(config, tensorboard=False), runs, Path(folder), progress)
+        found = [runner.record_of(run, Path(folder)) for run in runs]
+    done = [record for record in found if record and record.status == FINISHED]
+    return _table(found, len(planned)), len(done) == len(runs)
+
+
+def kinds_of(runs: list[RunConfig]) -> list[RunConfig]:
+    """Return the first run of each kind, needing the first runs of the kinds that it needed."""
+    first: dict[str, RunConfig] = {}
+    stands_for: dict[str, str] = {}
+    for run in runs:
+        run = _renamed(run, stands_for)
+        kept = first.setdefault(_kind(run), run)
+        stands_for[run.name] = kept.name
+    return list(first.values())
+
+
+def one_batch(run: RunConfig) -> RunConfig:
+    """Return a run of one epoch on about as many images as a batch has."""
+    if module := kinds.module(run):
+        run = module.one_batch(run)
+    if not run.trained and run.model is None and not run.members:
+        return run
+    cache = run.cache and dataclasses.replace(run.cache, folder=None)
+    size = run.training.batch_size
+    return dataclasses.replace(
+        run, data=_few(run.data, size), training=_short(run.training), cache=cache
+    )
+
+
+def _renamed(run: RunConfig, names: dict[str, str]) -> RunConfig:
+    def each(several: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names[name] for name in several))
+
+    split = run.split and dataclasses.replace(run.split, base=names[run.split.base])
+    start = run.start and names[run.start]
+    return dataclasses.replace(
+        run, teachers=each(run.teachers), members=each(run.members), start=start, split=split
+    )
+
+
+def _kind(run: RunConfig) -> str:
+    """Return what is the same for all runs of a kind."""
+    values = to_dict(run)
+    for name in ("name", "row", "seed"):
+        del values[name]
+    if run.distillation:
+        neutral = dataclasses.replace(run.distillation, alpha=0.5, temperature=1.0)
+        values["distillation"] = to_dict(neutral)
+    if run.split:
+        values["split"] |= {"part": 0}
+    values["training"] = to_dict(_short(run.training))
+    return digest(values)
+
+
+def _few(images: DataConfig, batch_size: int) -> DataConfig:
+    whole = data.load(images)
+    # At least one image of every class.
+    count = min(max(batch_size, 2 * whole.num_classes), len(whole.train))
+    augment = images.augment
+    if augment.views:
+        augment = dataclasses.replace(augment, views=min(augment.views, MOST_VIEWS))
+    return dataclasses.replace(
+        images,
+        train_examples=count,
+        validation=min(count, len(whole.validation)),
+        test_examples=min(count, len(whole.test)),
+        augment=augment,
+    )
+
+
+def _short(training: TrainingConfig) -> TrainingConfig:
+    return dataclasses.replace(training, epochs=1, milestones=[], warmup_epochs=0.0)
+
+
+def _table(found: list[Record | None], planned: int) -> Table:
+    rows = [
+        (
+            record.name,
+            record.row,
+            f"{record.parameters / 1e6:.2f}",
+            f"{record.seconds:.1f}" if record.status == FINISHED else record.status,
+        )
+        for record in found
+        if record
+    ]
+    note = (
+        f"One batch of each of the {len(rows)} kinds among the study's {planned} runs, with the "
+        "real networks and image sizes. M: millions of weights; s: seconds, compiling included. "
+        "Nothing was kept."
+    )
+    columns = ("run", "row", "M", "s")
+    return Table("Rehearsal", columns, tuple(rows), note)

@@ -1,0 +1,174 @@
+"""The teacher caches of a study: where each lies, what it is made of, how well it agrees."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from tfdistill import data, teacher_cache
+from tfdistill.config import AugmentConfig, RunConfig, to_dict
+from tfdistill.data import pipeline
+from tfdistill.records import Table
+from tfdistill.training import evaluation
+from tfdistill.utils import checks
+from tfdistill.utils.progress import Silent
+from tfdistill.utils.storage import digest
+
+# Stored logits may be this far from those that the teachers give again; float16 has 11 bits.
+TOLERANCE = {"float32": 1e-3, "float16": 3e-2}
+
+
+def usable(config: RunConfig) -> bool:
+    """Return whether a run's teachers can be asked beforehand."""
+    return bool(
+        config.teachers
+        and config.cache
+        and as_teachers_see(config).data.augment.num_views
+        and not config.distillation.features
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Raise if a run's teachers shall see other views than it, and their logits cannot be stored.
+
+    Raises:
+        UsageError: There is no cache, there are too few views, or mixed images, whose other views
+            are mixed with other images.
+    """
+    wanted = config.distillation.teacher_view if config.distillation else "same"
+    if wanted != "same" and config.data.augment.mixup:
+        raise checks.UsageError(
+            f"distillation.teacher_view={wanted!r} needs images that are not mixed. Received: "
+            f"data.augment.mixup={config.data.augment.mixup!r}. Set one of them otherwise."
+        )
+    views = config.data.augment.num_views
+    if wanted == "same" or usable(config) and (wanted == "fixed" or views > 1):
+        return
+    needed = "a cache" if wanted == "fixed" else "a cache and data.augment.views of 2 or more"
+    raise checks.UsageError(
+        f"distillation.teacher_view={wanted!r} needs {needed}. "
+        f"Received: cache={config.cache!r}, views={views!r}. Set them, or teacher_view: same."
+    )
+
+
+def as_teachers_see(config: RunConfig) -> RunConfig:
+    """Return a run over the images that its teachers see: unchanged ones, where they are fixed."""
+    if not config.distillation or config.distillation.teacher_view != "fixed":
+        return config
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, augment=AugmentConfig())
+    )
+
+
+def of_run(
+    config: RunConfig, images: data.Dataset, study_folder: Path, progress: Silent | None = None
+) -> teacher_cache.TeacherCache:
+    """Return the cache of a run's teachers, built where it is missing.
+
+    Args:
+        config: A `usable` run.
+        images: Its images.
+        study_folder: Folder of the study, where its teachers are finished.
+        progress: Where to show progress; None shows nothing.
+    """
+    config = as_teachers_see(config)
+    return teacher_cache.build(
+        folder_of(config, study_folder),
+        _teachers(config, images, study_folder),
+        images,
+        batch_settings(config, images),
+        config.cache,
+        config.distillation.average,
+        progress,
+        config.training.jit,
+    )
+
+
+def folder_of(config: RunConfig, study_folder: Path) -> Path:
+    """Return where the logits of a run's teachers are stored."""
+    names = config.teachers
+    label = names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}x{len(names)}"
+    if config.cache.folder:
+        return Path(config.cache.folder) / label
+    kept = dataclasses.replace(config.cache, folder=None)
+    average = config.distillation.average if kept.top_k else None
+    seen = to_dict(as_teachers_see(config).data)
+    about = digest(seen, to_dict(kept), names, average)
+    return Path(study_folder) / "cache" / f"{label}-{about[:8]}"
+
+
+def batch_settings(config: RunConfig, images: data.Dataset) -> pipeline.BatchSettings:
+    """Return how a run's images become batches."""
+    return pipeline.BatchSettings(
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        augment=config.data.augment,
+        num_classes=images.num_classes,
+        input_size=images.input_size,
+        one_hot=config.training.label_smoothing > 0,
+    )
+
+
+def of_study(runs: list[RunConfig], study_folder: Path) -> list[RunConfig]:
+    """Return one run for each cache of a study."""
+    kinds = {folder_of(run, study_folder): run for run in reversed(runs) if usable(run)}
+    return list(reversed(kinds.values()))
+
+
+def table(runs: list[RunConfig], study_folder: Path, progress: Silent) -> Table:
+    """Build the caches of a study and return what they hold."""
+    rows = []
+    for run in of_study(runs, study_folder):
+        cache = of_run(run, data.load(run.data), study_folder, progress)
+        views, members, examples, classes = cache.shape
+        size = sum(path.stat().st_size for path in cache.folder.iterdir()) / 1e6
+        speed = f"{cache.images_per_second:,.0f}" if cache.images_per_second else "built before"
+        shape = f"{views} x {members} x {examples} x {classes}"
+        rows.append((cache.folder.name, shape, f"{size:.1f}", speed))
+    columns = ("cache", "views x members x images x classes", "MB", "images/s")
+    return Table("Teacher logits", columns, tuple(rows), f"In {Path(study_folder) / 'cache'}.")
+
+
+def verification(runs: list[RunConfig], study_folder: Path, rows: int) -> tuple[Table, bool]:
+    """Run the teachers again on some rows of every cache.
+
+    Args:
+        runs: The study's runs.
+        study_folder: Its folder.
+        rows: Number of random (view, image) pairs of each cache.
+
+    Returns:
+        A table of differences and agreement, and whether all are within `TOLERANCE`.
+    """
+    lines, good = [], True
+    for run in of_study(runs, study_folder):
+        images = data.load(run.data)
+        cache = teacher_cache.open_cache(folder_of(run, study_folder))
+        teachers = _teachers(run, images, study_folder)
+        settings = batch_settings(as_teachers_see(run), images)
+        found = cache.verify(teachers, images, settings, rows)
+        well = found.largest_difference <= TOLERANCE[run.cache.dtype]
+        good = good and well
+        cells = (f"{found.largest_difference:.2g}", f"{100 * found.agreement:.2f}")
+        lines.append((cache.folder.name, str(found.rows), *cells, "good" if well else "WRONG"))
+    columns = ("cache", "rows", "largest difference", "agreement %", "")
+    note = (
+        "Stored logits against those of the teachers run again. Agreement: share of rows with the "
+        "same largest class."
+    )
+    return Table("Teacher logits, verified", columns, tuple(lines), note), good
+
+
+def _teachers(config: RunConfig, images: data.Dataset, study_folder: Path) -> list:
+    return [_teacher(study_folder, name, images) for name in config.teachers]
+
+
+def _teacher(study_folder: Path, name: str, images: data.Dataset) -> teacher_cache.Teacher:
+    """Return a finished run as a teacher whose network is only loaded where it must be run."""
+    record = evaluation.known_record(study_folder, name)
+    model = record.config["model"] or record.config["members"]
+    return teacher_cache.Teacher(
+        name,
+        record.weights[record.select],
+        digest(model, record.config["width"], record.config["average"]),
+        lambda: evaluation.load_network(study_folder, name, images),
+    )

@@ -1,0 +1,382 @@
+"""Runs of a study: trained alone, or several together in one step, and recorded.
+
+A run killed at any moment goes on at its last finished epoch and ends with the same weights, bit
+for bit on a CPU: images follow from (seed, epoch), and `resume` keeps all that an epoch depends on.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from tfdistill import data, records
+from tfdistill.config import RunConfig, to_dict
+from tfdistill.data import pipeline
+from tfdistill.distillation import population
+from tfdistill.distillation.ensembles import Ensemble
+from tfdistill.models.channel_split import split_upper
+from tfdistill.models.fingerprint import weights_hash
+from tfdistill.models.flops import flops
+from tfdistill.records import Record
+from tfdistill.training import assembly, evaluation, kinds, teacher_logits
+from tfdistill.training.resume import EpochEnd, TrainingState
+from tfdistill.training.tensorboard_logs import TensorBoardLogs
+from tfdistill.utils import checks, machine, storage
+from tfdistill.utils.progress import Silent
+from tfdistill.utils.storage import digest
+
+_bench = assembly.Workbench()
+
+
+def run(
+    config: RunConfig,
+    study_folder: Path,
+    progress: Silent | None = None,
+    tensorboard: bool = False,
+) -> Record:
+    """Train one network, or evaluate what needs no training, and return its record.
+
+    Leaves `record.json`, `best.keras` and `last.keras` in the run's folder; goes on from the last
+    finished epoch if an earlier call was interrupted.
+
+    Args:
+        config: What to run.
+        study_folder: Folder of the study, where the runs that it needs are finished.
+        progress: Where to show progress; None shows nothing.
+        tensorboard: Also write TensorBoard logs into the run's folder.
+
+    Raises:
+        UsageError: Data, network or settings that do not fit together, before anything is written.
+    """
+    return run_together([config], study_folder, progress, tensorboard)[0]
+
+
+def run_together(
+    configs: Sequence[RunConfig],
+    study_folder: Path,
+    progress: Silent | None = None,
+    tensorboard: bool = False,
+) -> list[Record]:
+    """Train several networks in one step over the same batches, and return their records.
+
+    Args:
+        configs: Runs whose `together_key` is the same.
+        study_folder: As for `run`.
+        progress: As for `run`.
+        tensorboard: As for `run`.
+    """
+    machine.make_repeatable()
+    machine.collect_garbage()
+    progress = progress or Silent()
+    if module := kinds.module(configs[0]):
+        return [module.run(config, Path(study_folder), progress) for config in configs]
+    for config in configs:
+        teacher_logits.check(config)
+    images = data.load(configs[0].data)
+    jobs = [_Job(config, images, Path(study_folder)) for config in configs]
+    with machine.precision(configs[0].training.precision):
+        if not configs[0].trained:
+            return [_evaluate(job) for job in jobs]
+        return _train(jobs, progress, tensorboard)
+
+
+def together_key(config: RunConfig) -> str:
+    """Return what runs must have in common to be trained in one step; empty: it must be alone."""
+    if not config.trained or config.width > 1 or config.stop_epoch or kinds.module(config):
+        return ""
+    settings = config.distillation
+    if settings and settings.features:
+        return ""
+    values = to_dict(config)
+    shared = [values[name] for name in ("seed", "data", "training", "teachers", "cache")]
+    if settings:
+        shared += [settings.average, settings.teacher_view]
+    if settings and config.cache and config.cache.top_k:
+        shared.append(settings.temperature)  # the classes left out depend on it
+    return digest(shared)
+
+
+def fitting(configs: Sequence[RunConfig], memory: float) -> int:
+    """Return how many of the runs fit into `memory` GB when they are trained in one step."""
+    images = data.load(configs[0].data)
+    models = {digest(to_dict(config.model)): config.model for config in configs}
+    networks = [evaluation.build(model, images) for model in models.values()]
+    size = configs[0].training.batch_size
+    return min(population.fitting(network, size, int(memory * 1e9)) for network in networks)
+
+
+def cost(config: RunConfig) -> float:
+    """Return about how long a run takes, in some unit: operations of all its forward passes."""
+    if module := kinds.module(config):
+        return module.cost(config)
+    if not config.trained:
+        return 1.0
+    images = data.load(config.data)
+    operations = evaluation.flops_of(config.model, images.input_shape, images.num_classes)
+    return float(config.training.epochs * len(images.train) * config.width * max(operations, 1))
+
+
+def check(config: RunConfig) -> None:
+    """Raise what `run` would raise about images and network, without writing anything."""
+    if module := kinds.module(config):
+        return module.check(config)
+    images = data.load(config.data)
+    checks.enough_examples(len(images.train), config.training.batch_size)
+    built = evaluation.build(config.model, images)
+    if config.split:
+        split_upper(built, config.split.layer, config.split.parts, config.split.part)
+    teacher_logits.check(config)
+
+
+def check_features(config: RunConfig, teacher: RunConfig) -> None:
+    """Raise if a run and its teacher have not the inner layers that its losses compare.
+
+    Raises:
+        UsageError: A layer that there is not, or shapes that a loss cannot compare.
+    """
+    images = data.load(config.data)
+    if teacher.model:
+        networks = [evaluation.build(run.model, images) for run in (config, teacher)]
+        assembly.distiller(config.distillation, *networks)
+
+
+def check_tensorboard() -> None:
+    """Raise if TensorBoard logs cannot be written; Keras would notice after the first epoch."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise checks.UsageError(
+            "TensorBoard logs need the package tensorboard. Received: tensorboard=True and no such "
+            "package. Install tfdistill[tensorboard], or set tensorboard: false."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A run with all that its configuration refers to."""
+
+    config: RunConfig
+    images: data.Dataset
+    study_folder: Path
+
+    @property
+    def folder(self) -> Path:
+        return records.run_folder(self.study_folder, self.config.name)
+
+    @property
+    def needed(self) -> list[Record]:
+        return [
+            records.read(records.run_folder(self.study_folder, name)) for name in self.config.needs
+        ]
+
+    @property
+    def key(self) -> str:
+        return records.run_key(to_dict(self.config), self.needed)
+
+    @property
+    def training_key(self) -> str:
+        """The key without where the training stops for now."""
+        whole = dataclasses.replace(self.config, stop_epoch=None)
+        return records.run_key(to_dict(whole), self.needed)
+
+    @property
+    def settings(self) -> pipeline.BatchSettings:
+        return teacher_logits.batch_settings(self.config, self.images)
+
+    def load(self, name: str, part: str | None = None) -> keras.Model:
+        return evaluation.load_network(self.study_folder, name, self.images, part)
+
+    def finish(self, **values) -> Record:
+        """Write and return the run's record, the last file of a run."""
+        config = self.config
+        record = Record(
+            name=config.name,
+            row=config.row,
+            seed=config.seed,
+            key=self.key,
+            config=to_dict(config),
+            versions=machine.versions(),
+            device=machine.device(),
+            images=self.images.hashes,
+            environment=machine.environment(),
+            needed=records.to_repeat(self.needed),
+            **values,
+        )
+        records.write(self.folder, record)
+        return record
+
+
+def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record]:
+    job, config = jobs[0], jobs[0].config
+    logits = _known_logits(job, progress)
+    live = config.teachers and logits is None
+    assembled = _bench.assemble(
+        [job.config for job in jobs],
+        job.images,
+        job.settings,
+        job.study_folder,
+        (lambda: _teacher(job)) if live else None,
+        digest([record.weights for record in job.needed]) if live else "",
+    )
+    state = TrainingState(
+        _state_folder(jobs),
+        digest([[job.training_key, job.images.hashes] for job in jobs]),
+        assembled.learners,
+        assembled.networks,
+    )
+    until = config.stop_epoch or config.training.epochs
+    if state.restore(until):
+        progress.resume(state.epochs_done, config.training.epochs)
+    elif state.problem:
+        progress.say(state.problem)
+    if state.epochs_done < until and not state.failed:
+        _fit(jobs, assembled, state, logits, until, progress, tensorboard)
+    trained = state.seconds / len(jobs)
+    found = [
+        _diverged(job, state, place, trained)
+        if state.failures[place]
+        else _measured(job, state, place, trained)
+        for place, job in enumerate(jobs)
+    ]
+    if until == config.training.epochs:
+        state.clear()
+    return found
+
+
+def _fit(jobs: list[_Job], assembled, state, logits, until: int, progress, tensorboard) -> None:
+    job = jobs[0]
+    training, settings = job.config.training, job.settings
+    steps = pipeline.steps_per_epoch(len(job.images.train), training.batch_size)
+    batches = pipeline.training_batches(
+        job.images.train,
+        settings,
+        epochs=until,
+        first_epoch=state.epochs_done,
+        teacher_logits=logits,
+        teacher_view=job.config.distillation.teacher_view if logits is not None else "same",
+    )
+    split = assembled.fitted.member_logs if len(assembled.learners) > 1 else None
+    callbacks = [EpochEnd(state, progress, training.epochs, steps, split)]
+    if tensorboard:
+        callbacks.append(
+            TensorBoardLogs([job.folder for job in jobs], [job.config for job in jobs], split)
+        )
+    assembled.fitted.fit(
+        batches,
+        epochs=until,
+        initial_epoch=state.epochs_done,
+        steps_per_epoch=steps,
+        validation_data=assembly.validation_batches(job.images, settings),
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+    )
+
+
+def _state_folder(jobs: list[_Job]) -> Path:
+    if len(jobs) == 1:
+        return jobs[0].folder
+    return jobs[0].study_folder / "together" / digest([job.config.name for job in jobs])
+
+
+def _known_logits(job: _Job, progress: Silent):
+    """Return the stored logits of a run's teachers; None where the teachers must be run."""
+    config = job.config
+    if not teacher_logits.usable(config):
+        return None
+    cache = teacher_logits.of_run(config, job.images, job.study_folder, progress)
+    temperature = config.distillation.temperature if config.cache.top_k else None
+    return cache.logits(config.distillation.average, temperature=temperature)
+
+
+def _teacher(job: _Job):
+    networks = [job.load(name) for name in job.config.teachers]
+    one = len(networks) == 1
+    return networks[0] if one else Ensemble(networks, job.config.distillation.average)
+
+
+def _evaluate(job: _Job) -> Record:
+    """Measure what needs no training: an ensemble of finished runs, or a saved network."""
+    began = time.monotonic()
+    machine.clear_session()
+    found, calibration, weights = {}, {}, {}
+    for part in ("best", "last"):
+        network = _untrained(job, part)
+        network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
+        found[part], calibration[part] = evaluation.figures(network, job.images, job.settings, None)
+        weights[part] = weights_hash(network)
+    if not math.isfinite(found["best"]["test_nll"] + found["last"]["test_nll"]):
+        return job.finish(
+            status=records.DIVERGED,
+            message=f"{_named(job.config)} gives NaN or infinite logits; give another network",
+            seconds=time.monotonic() - began,
+            weights=weights,
+        )
+    return job.finish(
+        **found,
+        calibration=calibration[job.config.training.select],
+        parameters=network.count_params(),
+        flops=flops(network, job.images.input_shape),
+        seconds=time.monotonic() - began,
+        weights=weights,
+    )
+
+
+def _named(config: RunConfig) -> str:
+    return str(config.model.path) if config.model else f"the ensemble of {len(config.members)}"
+
+
+def _untrained(job: _Job, part: str):
+    if job.config.model:
+        return assembly.network(job.config, job.images, job.study_folder)
+    return Ensemble([job.load(name, part) for name in job.config.members], job.config.average)
+
+
+def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Record:
+    """Measure and save the last and the best weights of a training that took `trained` seconds."""
+    began = time.monotonic()
+    config, network, learner = job.config, state.networks[place], state.learners[place]
+    found, calibration, weights, files = {}, {}, {}, {}
+    epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
+    taught = None
+    if config.teachers:
+        teachers = evaluation.TeacherLogits(
+            job.study_folder, job.images, job.settings, config.training.jit
+        )
+        taught = teachers.on_test(config.teachers, config.distillation.average)
+    for part in ("last", "best"):  # the last epoch's weights are those in memory
+        if part == "last" or epochs["best"] != epochs["last"]:
+            if part == "best":
+                state.load_best(place)
+            measured = evaluation.figures(learner, job.images, job.settings, taught)
+        figures, calibration[part] = measured
+        if not math.isfinite(figures["test_nll"]):
+            # The loss is of the weights before a step, so it does not tell of the last step's.
+            state.fail(place, "the logits became NaN or infinite; lower the learning rate")
+            return _diverged(job, state, place, trained)
+        found[part] = {"epoch": epochs[part], **figures}
+        weights[part] = weights_hash(network)
+        with storage.appearing(job.folder / f"{part}.keras") as path:
+            network.save(path)
+            files[f"{part}.keras"] = storage.sha256(path)
+    return job.finish(
+        **found,
+        history=state.histories[place],
+        calibration=calibration[config.training.select],
+        parameters=network.count_params(),
+        flops=flops(network, job.images.input_shape),
+        seconds=trained + time.monotonic() - began,
+        weights=weights,
+        files=files,
+    )
+
+
+def _diverged(job: _Job, state: TrainingState, place: int, trained: float) -> Record:
+    return job.finish(
+        status=records.DIVERGED,
+        message=state.failures[place],
+        history=state.histories[place],
+        seconds=trained,
+    )

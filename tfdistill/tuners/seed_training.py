@@ -1,0 +1,153 @@
+"""How a search trains one seed of a trial, or of several trials together."""
+
+import gc
+import logging
+import shutil
+from pathlib import Path
+
+import keras
+import keras_tuner as kt
+from keras_tuner.engine.trial import Trial
+from keras_tuner.src.engine import tuner_utils
+
+from tfdistill.training.resume import STATE, EpochEnd
+from tfdistill.tuners.hypermodels import Bench, ObjectiveState, network_of
+from tfdistill.utils import storage
+from tfdistill.utils.storage import digest
+
+
+class SeedTraining:
+    """Trains seeds for a tuner, each exactly resumed, and keeps the last compiled models.
+
+    Args:
+        tuner: The `DistillationTuner`.
+        results: Its `SeedResults`.
+    """
+
+    def __init__(self, tuner, results):
+        self._tuner = tuner
+        self._results = results
+        self._bench: Bench | None = None
+
+    @property
+    def _own_fit(self) -> bool:
+        return type(self._tuner.hypermodel).fit is not kt.HyperModel.fit
+
+    def groups(self, trials) -> list[list[Trial]]:
+        """Return the trials in groups that can be trained in one step."""
+        hyperband = any("tuner/epochs" in trial.hyperparameters.values for trial in trials)
+        alone = self._own_fit or hyperband
+        return [[trial] for trial in trials] if alone else [list(trials)]
+
+    def train(self, group, seed, x=None, *fit_args, **fit_kwargs) -> None:
+        """Train trials of one group with one seed, and write what they brought."""
+        failed = [t for t in group if any(r["failure"] for r in self._results.done(t).values())]
+        group = [t for t in group if t not in failed and not self._results.file(t, seed).exists()]
+        if not group:
+            return
+        values = group[0].hyperparameters.values
+        if "tuner/epochs" in values:
+            fit_kwargs["epochs"] = values["tuner/epochs"]
+        bench = self._set_up(group, seed, x)
+        state = self._state(group, seed, bench)
+        results = None
+        if self._own_fit or not state.failed and state.epochs_done < fit_kwargs.get("epochs", 1):
+            keras.utils.set_random_seed(seed)
+            data = x(state.epochs_done) if callable(x) else x
+            fit_args = fit_args if data is None else (data, *fit_args)
+            results = self._fit(bench, group[0], state, *fit_args, **fit_kwargs)
+        for place, trial in enumerate(group):
+            self._keep(trial, seed, state, place, results)
+        if "tuner/epochs" not in values:  # Hyperband may go on from here
+            state.clear()
+
+    def _set_up(self, group, seed, x) -> Bench:
+        hps = [trial.hyperparameters for trial in group]
+        if self._bench is None or not self._bench.restart(hps, seed):
+            self._bench = None
+            keras.backend.clear_session()
+            gc.collect()
+            sample = None if self._own_fit else _sample(x)
+            self._bench = Bench(self._tuner.hypermodel, self._tuner._try_build, hps, seed, sample)
+        return self._bench
+
+    def _state(self, group, seed, bench) -> ObjectiveState:
+        folder = self._results.file(group[0], seed).with_suffix("")
+        searched = [
+            {n: v for n, v in trial.hyperparameters.values.items() if not n.startswith("tuner/")}
+            for trial in group
+        ]
+        past = group[0].hyperparameters.values.get("tuner/trial_id")
+        if past and not (folder / STATE).exists():
+            _copy(Path(self._tuner.get_trial_dir(past)) / folder.name, folder)
+        state = ObjectiveState(folder, digest(searched, seed), bench, self._tuner.oracle.objective)
+        if not self._own_fit and not state.restore() and state.problem:
+            logging.getLogger(__name__).warning(state.problem)
+        return state
+
+    def _fit(self, bench, trial, state, *fit_args, callbacks=(), **fit_kwargs):
+        callbacks = self._tuner._deepcopy_callbacks(list(callbacks))
+        if any(isinstance(callback, keras.callbacks.TensorBoard) for callback in callbacks):
+            self._tuner._configure_tensorboard_dir(callbacks, trial, state.folder.name)
+        epochs = fit_kwargs.get("epochs", 1)
+        callbacks.append(tuner_utils.TunerCallback(self._tuner, trial))
+        callbacks.append(EpochEnd(state, self._tuner.progress, epochs, split=bench.split))
+        fit_kwargs["callbacks"] = callbacks
+        if not self._own_fit:
+            fit_kwargs["initial_epoch"] = state.epochs_done
+        if len(bench.learners) > 1:
+            return bench.learner.fit(*fit_args, **fit_kwargs)
+        return self._tuner.hypermodel.fit(
+            trial.hyperparameters, bench.learner, *fit_args, **fit_kwargs
+        )
+
+    def _keep(self, trial, seed, state, place, results) -> None:
+        """Write a seed's figures and, if they are the trial's best so far, its weights."""
+        objective, figures, epoch = self._tuner.oracle.objective, {}, None
+        if not state.failures[place]:
+            if state.epochs_done:
+                epoch = state.best_epoch(place)
+                state.load_best(place)
+                figures = {name: values[epoch] for name, values in state.histories[place].items()}
+            if self._own_fit:
+                tuner_utils.validate_trial_results(results, objective, "HyperModel.fit()")
+                figures = tuner_utils.convert_to_metrics_dict(results, objective)
+            figures = {name: float(value) for name, value in figures.items()}
+            figures.setdefault(objective.name, float(objective.get_value(figures)))
+            self._keep_weights(trial, figures[objective.name], state.learners[place])
+        self._results.write(
+            trial, seed, epoch, figures, state.histories[place], state.failures[place]
+        )
+
+    def _keep_weights(self, trial, score: float, learner) -> None:
+        objective = self._tuner.oracle.objective
+        if any(not objective.better_than(score, other) for other in self._results.scores(trial)):
+            return
+        target = Path(self._tuner._get_checkpoint_fname(trial.trial_id))
+        with storage.appearing(target) as temporary:
+            network_of(learner).save_weights(temporary)
+        kept = {"build_config": learner.get_build_config(), "sha256": storage.sha256(target)}
+        storage.write_checked(Path(self._tuner._get_build_config_fname(trial.trial_id)), kept)
+
+    def outcome(self, trial):
+        """Return a trial's figures, one dict for each seed, or why there are none."""
+        done = self._results.done(trial).values()
+        failures = [result["failure"] for result in done if result["failure"]]
+        if failures:
+            return kt.errors.FailedTrialError(failures[0])
+        return [result["figures"] for result in done]
+
+
+def _sample(x):
+    """Return one example of the training data, `[1, ...]`."""
+    data = x(0) if callable(x) else x
+    batch = data if hasattr(data, "shape") else next(iter(data))
+    return (batch[0] if isinstance(batch, (tuple, list)) else batch)[:1]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files of a training's state, the state itself last: without it there is none."""
+    files = sorted(source.glob("*.npz"), key=lambda file: file.name == STATE)
+    for file in files:
+        with storage.appearing(target / file.name) as temporary:
+            shutil.copyfile(file, temporary)

@@ -1,0 +1,1 @@
+"""What the whole package uses: checks, files, the machine, signals, progress."""

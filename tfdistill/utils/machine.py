@@ -1,0 +1,139 @@
+"""What networks are trained on here: devices, XLA, precision, repeatability, versions."""
+
+import contextlib
+import functools
+import gc
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+COLLECT_EVERY = 10.0  # seconds; looking through all objects takes about 0.25
+
+_collected = 0.0
+
+
+def accelerators() -> list:
+    """Return the GPUs and TPUs that TensorFlow sees."""
+    return tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+
+
+def device() -> str:
+    """Return what networks are trained on, e.g. `CPU, 2 cores`."""
+    found = accelerators()
+    if not found:
+        return f"CPU, {len(os.sched_getaffinity(0))} cores"
+    details = tf.config.experimental.get_device_details(found[0])
+    return f"{len(found)} x {details.get('device_name', found[0].device_type)}"
+
+
+def uses_xla(jit: str) -> bool:
+    """Return whether `auto`, `on` or `off` compiles with XLA here: `auto` does on a GPU or TPU.
+
+    Keras would decide the same, but a saved model carries its decision to the next machine.
+    """
+    return jit == "on" or (jit == "auto" and bool(accelerators()))
+
+
+def make_repeatable() -> None:
+    """Let the same run give the same weights; on a CPU only, where it costs nothing."""
+    if not accelerators():
+        tf.config.experimental.enable_op_determinism()
+
+
+def clear_session() -> None:
+    """Forget what Keras remembers of earlier networks, but not the dtype policy, as it would."""
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+
+
+def collect_garbage() -> None:
+    """Free the networks and graphs that earlier runs left, unless that was done lately.
+
+    They hold references to themselves, so reference counts do not free them, nor their weights.
+    Python's own collection of everything comes by the number of objects, whatever their size.
+    """
+    global _collected
+    if time.monotonic() - _collected >= COLLECT_EVERY:
+        gc.collect()
+        _collected = time.monotonic()
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Build layers under a Keras dtype policy, and restore the one before."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def threads() -> int:
+    """Return the threads that one operation is spread over; on a CPU, bits may depend on it."""
+    set_to = tf.config.threading.get_intra_op_parallelism_threads()
+    return set_to or len(os.sched_getaffinity(0))
+
+
+def use_threads(count: int) -> None:
+    """Spread operations over `count` threads, unless TensorFlow has begun to compute."""
+    if count != threads():
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def environment() -> dict[str, str | int | bool]:
+    """Return what the bits of a result follow from beside configuration, images and versions.
+
+    Returns:
+        `python`, `platform`, `threads`, `code` (SHA-256 of this package's source files) and, where
+        the package lies in a Git checkout, `revision` and whether its files were `changed` since.
+    """
+    about = {"python": platform.python_version(), "platform": platform.platform()}
+    return {**about, "threads": threads(), **_code()}
+
+
+@functools.cache
+def _code() -> dict[str, str | bool]:
+    package = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return {"code": found.hexdigest(), **_revision(package)}
+
+
+def _revision(package: Path) -> dict[str, str | bool]:
+    if not (package.parent / ".git").exists():
+        return {}
+    git = ["git", "-C", str(package)]
+    try:
+        revision, changes = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):  # no Git here, or it trusts not this folder
+        return {}
+    return {"revision": revision.strip(), "changed": bool(changes.strip())}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of what its figures depend on."""
+    names = ("tfdistill", "tensorflow", "keras", "numpy")
+    return {name: version(name) for name in names}
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package, or `not installed`."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
