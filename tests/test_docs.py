@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 import tfdistill
-from tfdistill import models, studies
+from tfdistill import models
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
@@ -17,6 +17,7 @@ from tfdistill.config import (
     ModelConfig,
     StudyConfig,
     TrainingConfig,
+    registry,
 )
 from tfdistill.training import runner
 
@@ -65,7 +66,7 @@ def test_the_example_is_a_study_that_runs(tmp_path, monkeypatch):
     module = types.ModuleType("student_width")
     monkeypatch.setitem(__import__("sys").modules, "student_width", module)
     exec(block("python"), vars(module))
-    monkeypatch.setitem(studies.STUDIES, "student_width", module)
+    monkeypatch.setitem(registry.STUDIES, "student_width", module)
     values = yaml.safe_load(block("yaml"))
     config = StudyConfig(
         study=values["study"],

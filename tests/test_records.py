@@ -64,3 +64,11 @@ def test_the_frame_tells_alpha_and_temperature_of_the_taught():
     frame = records.frame([alone, student])
     assert frame["alpha"].isna()[0] and frame["temperature"][1] == 2.5
     assert not frame["scale_by_t2"][1]
+
+
+def test_a_run_in_one_line():
+    measured = record(best={"test_accuracy": 0.5}, seconds=61.0)
+    assert records.outcome(measured) == "test accuracy 50.00 % (best), 1 min 01 s"
+    assert records.outcome(record(seconds=3.0)) == "done, 3 s"
+    diverged = record(status=records.DIVERGED, message="the loss became nan")
+    assert records.outcome(diverged) == "the loss became nan"

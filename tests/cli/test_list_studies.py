@@ -8,7 +8,7 @@ import pytest
 import tfdistill
 from tfdistill.cli import list_studies
 from tfdistill.config import read_yaml
-from tfdistill.studies import STUDIES
+from tfdistill.config.registry import STUDIES
 from tfdistill.utils.checks import UsageError
 
 ROOT = Path(tfdistill.__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 
 import tfdistill
 from tfdistill.cli import options
-from tfdistill.studies import STUDIES
+from tfdistill.config.registry import STUDIES
 from tfdistill.training import runner
 
 ROOT = Path(tfdistill.__file__).parents[1]

@@ -27,7 +27,7 @@ from tfdistill.config import (
     StudyConfig,
     read_yaml,
 )
-from tfdistill.studies import STUDIES
+from tfdistill.config.registry import STUDIES
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))
 WITH_SETTINGS = [values for values in map(read_yaml, CONFIGS) if "settings" in values]

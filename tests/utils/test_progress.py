@@ -5,10 +5,7 @@ import re
 
 from rich.console import Console
 
-from tfdistill.records import DIVERGED, Record
 from tfdistill.utils import progress
-
-CONFIG = {"training": {"select": "best"}}
 
 
 def lines_of(show):
@@ -18,16 +15,12 @@ def lines_of(show):
     return text.getvalue().splitlines()
 
 
-def finished(name):
-    return Record(name, "row", 0, "", CONFIG, best={"test_accuracy": 0.5}, seconds=61.0)
-
-
 def test_lines_tell_run_epoch_accuracy_and_time_left():
     def show(lines):
         lines.start("2 runs in here", {"a": 10.0, "b": 10.0})
         lines.begin(["a"])
         lines.epoch(0, 10, {"accuracy": 0.25, "val_accuracy": 0.5})
-        lines.end(finished("a"))
+        lines.end("a", "test accuracy 50.00 % (best)")
         lines.skip("b", "finished before")
 
     title, epoch, end, skipped = lines_of(show)
@@ -35,7 +28,7 @@ def test_lines_tell_run_epoch_accuracy_and_time_left():
     assert re.fullmatch(
         r"\[1/2\] a: epoch 1/10, accuracy 25.0 %, validation 50.0 %, about \d+ s left", epoch
     )
-    assert end == "[1/2] a: test accuracy 50.00 % (best), 1 min 01 s"
+    assert end == "[1/2] a: test accuracy 50.00 % (best)"
     assert skipped == "[2/2] b: finished before"
 
 
@@ -58,7 +51,7 @@ def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
     live.begin(["a"])
     live.step(0, 4, 0.5)
     live.epoch(0, 4, {"accuracy": 0.25, "val_accuracy": 0.5})
-    live.end(finished("a"))
+    live.end("a", "test accuracy 50.00 % (best)")
     live.stop()
     shown = text.getvalue()
     assert "run 1/1" in shown and "epoch 1/4" in shown and "[1/1] a: test accuracy 50.00 %" in shown
@@ -66,11 +59,6 @@ def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
 
 def test_without_a_terminal_there_are_plain_lines():
     assert type(progress.display(Console(file=io.StringIO()))) is progress.Lines
-
-
-def test_a_diverged_run_tells_why():
-    record = Record("a", "row", 0, "", CONFIG, status=DIVERGED, message="the loss became nan")
-    assert progress.outcome(record) == "the loss became nan"
 
 
 def test_durations():

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import yaml
 
-from tfdistill.studies import STUDIES
+from tfdistill.config.registry import STUDIES
 from tfdistill.utils import checks
 
 WIDTH = 80

@@ -195,10 +195,10 @@ def _cache_verify(arguments: list[str]) -> int:
 
 
 def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
+    from tfdistill.config.registry import STUDIES
     from tfdistill.export import study_exports
     from tfdistill.records import FINISHED
     from tfdistill.reporting import reports
-    from tfdistill.studies import STUDIES
     from tfdistill.training import runner
 
     notes = [config.note] if config.note else []

@@ -8,8 +8,8 @@ from pathlib import Path
 from tfdistill.cli import help_pages
 from tfdistill.cli.commands import COMMANDS, HELP, UNSAFE, Command
 from tfdistill.config import DataConfig, StudyConfig, build, check_keys, read_yaml, with_option
+from tfdistill.config.registry import STUDIES
 from tfdistill.models import saved_model_safety
-from tfdistill.studies import STUDIES
 from tfdistill.utils import checks, storage
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfdistill.utils import checks, storage
+from tfdistill.utils.progress import duration
 from tfdistill.utils.storage import digest
 
 RECORD_FILE = "record.json"
@@ -144,3 +145,13 @@ def read_all(study_folder: Path) -> list[Record]:
     """Return all records of a study, in the order of their names."""
     folders = sorted((Path(study_folder) / "runs").glob("*/"))
     return [record for folder in folders if (record := read(folder)) is not None]
+
+
+def outcome(record: Record) -> str:
+    """Return one line about a finished run."""
+    if record.status != FINISHED:
+        return record.message
+    accuracy = record.figures.get("test_accuracy")
+    if accuracy is None:
+        return f"done, {duration(record.seconds)}"
+    return f"test accuracy {100 * accuracy:.2f} % ({record.select}), {duration(record.seconds)}"

@@ -5,17 +5,13 @@ Such a module has `run(config, study_folder, progress)`, which leaves a record a
 `one_batch(config)`, the same run made as small as it can be.
 """
 
-import importlib
 from types import ModuleType
 
 from tfdistill.config import RunConfig
+from tfdistill.config.registry import RUN_KINDS
 from tfdistill.utils import checks
 
 NETWORK = "network"
-MODULES = {
-    "multi_view": "tfdistill.studies.multi_view.run",
-    "saliency": "tfdistill.studies.saliency.run",
-}
 
 
 def module(config: RunConfig) -> ModuleType | None:
@@ -26,4 +22,4 @@ def module(config: RunConfig) -> ModuleType | None:
     """
     if config.kind == NETWORK:
         return None
-    return importlib.import_module(MODULES[checks.one_of("kind", config.kind, MODULES)])
+    return RUN_KINDS[checks.one_of("kind", config.kind, RUN_KINDS)]

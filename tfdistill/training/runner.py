@@ -16,8 +16,8 @@ import yaml
 
 from tfdistill import records
 from tfdistill.config import RunConfig, StudyConfig, to_dict
+from tfdistill.config.registry import STUDIES
 from tfdistill.records import FINISHED, Record, Table
-from tfdistill.studies import STUDIES
 from tfdistill.training import kinds
 from tfdistill.utils import checks, storage, tensorflow
 from tfdistill.utils.progress import Silent
@@ -189,7 +189,7 @@ def do_group(
     progress.begin([run.name for run in group])
     found = train.run_together(group, folder, progress, tensorboard)
     for record in found:
-        progress.end(record)
+        progress.end(record.name, records.outcome(record))
     return found
 
 

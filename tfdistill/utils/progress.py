@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tfdistill.records import FINISHED, Record
-
 
 class _Console(Console):
     """A console that does not end the process in silence where nobody reads its output."""
@@ -39,8 +37,8 @@ class Silent:
     def epoch(self, epoch: int, epochs: int, logs: dict[str, float]) -> None:
         """Tell the figures of a finished epoch (0, 1, ...)."""
 
-    def end(self, record: Record) -> None:
-        """End one run with its record."""
+    def end(self, name: str, outcome: str) -> None:
+        """End one run, with one line about it."""
 
     def say(self, text: str) -> None:
         """Tell something beside the progress."""
@@ -127,9 +125,9 @@ class Lines(Silent):
                 f"{_accuracies(logs)}, about {left} left"
             )
 
-    def end(self, record):
-        self.clock.done(record.name)
-        self.say(f"{self._place(record.name)} {record.name}: {outcome(record)}")
+    def end(self, name, outcome):
+        self.clock.done(name)
+        self.say(f"{self._place(name)} {name}: {outcome}")
 
     def say(self, text):
         self.spoken = time.monotonic()
@@ -185,16 +183,6 @@ def display(console: Console | None = None) -> Silent:
     """Return the live display on a terminal, else plain lines."""
     console = console or _Console(highlight=False, soft_wrap=True)
     return Live(console) if console.is_terminal else Lines(console)
-
-
-def outcome(record: Record) -> str:
-    """Return one line about a finished run."""
-    if record.status != FINISHED:
-        return record.message
-    accuracy = record.figures.get("test_accuracy")
-    if accuracy is None:
-        return f"done, {duration(record.seconds)}"
-    return f"test accuracy {100 * accuracy:.2f} % ({record.select}), {duration(record.seconds)}"
 
 
 def duration(seconds: float) -> str:
