@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tfdistill import records
+from tfdistill.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, formats, to_dict
 from tfdistill.records import Record, Spread
 from tfdistill.utils import storage
 
@@ -19,6 +20,50 @@ def test_a_record_comes_back_equal(tmp_path):
     records.write(tmp_path / "run", written)
     assert records.read(tmp_path / "run") == written
     assert records.read(tmp_path / "elsewhere") is None
+
+
+def test_a_record_without_a_number_is_of_the_first_format_and_gets_the_defaults_of_new_keys(
+    tmp_path,
+):
+    run = to_dict(RunConfig("a", "row", 0, DataConfig(), ModelConfig(), TrainingConfig()))
+    written = Record("a", "row", 0, "key", run)
+    records.write(tmp_path / "a", written)
+    path = tmp_path / "a" / "record.json"
+    values = storage.read_checked(path)
+    assert values.pop("format") == formats.FORMAT
+    del values["config"]["stop_epoch"], values["config"]["training"]["nesterov"]
+    storage.write_checked(path, values)
+    assert records.read(tmp_path / "a") == written
+
+
+@pytest.mark.parametrize("change", [{"format": 99}, {"energy": 3.5}])
+def test_a_record_of_a_later_version_is_named_as_such(tmp_path, change):
+    records.write(tmp_path, record())
+    values = storage.read_checked(tmp_path / "record.json")
+    storage.write_checked(tmp_path / "record.json", values | change)
+    with pytest.raises(storage.LaterError, match="record.json was written by a later version"):
+        records.read(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["2", 0, -1, True, None, 1.5])
+def test_a_number_that_is_none_of_a_format_is_damage(tmp_path, number):
+    records.write(tmp_path, record())
+    values = storage.read_checked(tmp_path / "record.json")
+    storage.write_checked(tmp_path / "record.json", values | {"format": number})
+    with pytest.raises(storage.DamagedError, match="its format is"):
+        records.read(tmp_path)
+
+
+def test_a_record_is_of_a_run_while_its_configuration_and_its_teachers_weights_are_the_same():
+    def named(name, best):
+        return Record(name, "", 0, "", {"name": name}, weights={"best": best})
+
+    teacher = named("teacher", "1")
+    taught = record(needed=records.to_repeat([teacher]))
+    assert records.is_of(taught, taught.config, [teacher])
+    assert not records.is_of(taught, {**taught.config, "seed": 1}, [teacher])
+    assert not records.is_of(taught, taught.config, [named("teacher", "2")])
+    assert not records.is_of(taught, taught.config, [teacher, named("another", "3")])
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):

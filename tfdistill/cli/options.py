@@ -7,7 +7,15 @@ from pathlib import Path
 
 from tfdistill.cli import help_pages
 from tfdistill.cli.commands import COMMANDS, HELP, UNSAFE, Command
-from tfdistill.config import DataConfig, StudyConfig, build, check_keys, read_yaml, with_option
+from tfdistill.config import (
+    DataConfig,
+    StudyConfig,
+    build,
+    check_keys,
+    formats,
+    read_yaml,
+    with_option,
+)
 from tfdistill.config.registry import STUDIES
 from tfdistill.models import saved_model_safety
 from tfdistill.utils import checks, storage
@@ -206,6 +214,8 @@ def study_file(model: Path) -> Path | None:
 
 def _checked(path: str) -> dict:
     values = read_yaml(path)
+    if isinstance(values, dict):  # the configuration that a study has written has a format
+        values = formats.current(values, formats.number(Path(path), values))
     check_keys(StudyConfig, values, path)
     return values
 

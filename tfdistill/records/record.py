@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tfdistill.config import formats
 from tfdistill.utils import checks, storage
 from tfdistill.utils.progress import duration
 from tfdistill.utils.storage import digest
@@ -96,6 +97,13 @@ def run_key(config: dict, needed: Iterable[Record]) -> str:
     return digest(config, [[record.name, record.weights, record.key] for record in needed])
 
 
+def is_of(record: Record, config: dict, needed: Iterable[Record]) -> bool:
+    """Return whether a record is of a run's configuration and of its teachers' present weights."""
+    taught_by = {each["config"]["name"]: each["weights"] for each in record.needed}
+    same = all(taught_by.get(teacher.name) == teacher.weights for teacher in needed)
+    return same and record.config == config
+
+
 def to_repeat(needed: Iterable[Record]) -> list[dict]:
     """Return configuration and weights of runs, each after those that it needed itself."""
     found: dict[str, dict] = {}
@@ -108,22 +116,33 @@ def to_repeat(needed: Iterable[Record]) -> list[dict]:
 
 def write(folder: Path, record: Record) -> None:
     """Write a run's record into its folder."""
-    storage.write_checked(Path(folder) / RECORD_FILE, dataclasses.asdict(record))
+    values = {formats.KEY: formats.FORMAT, **dataclasses.asdict(record)}
+    storage.write_checked(Path(folder) / RECORD_FILE, values)
 
 
 def read(folder: Path) -> Record | None:
     """Return the record in a run's folder, None where there is none.
 
+    Of a record of an earlier format the configurations are brought to the present one.
+
     Raises:
         DamagedError: It is not as it was written.
+        LaterError: A later version of this package wrote it.
     """
     path = Path(folder) / RECORD_FILE
     if not path.exists():
         return None
     values = storage.read_checked(path)
+    written = formats.number(path, values)
+    unknown = [name for name in values if name not in Record.__dataclass_fields__]
+    if unknown:
+        raise storage.LaterError(path, f"it holds {', '.join(unknown)}")
     try:
+        values["config"] = formats.current_run(values["config"], written)
+        for each in values.get("needed", ()):
+            each["config"] = formats.current_run(each["config"], written)
         return Record(**values)
-    except TypeError as error:
+    except (TypeError, KeyError, AttributeError) as error:
         line = checks.first_line(error).rstrip(".")
         raise storage.DamagedError(path, f"is damaged ({line})") from None
 

@@ -15,7 +15,7 @@ import filelock
 import yaml
 
 from tfdistill import records
-from tfdistill.config import RunConfig, StudyConfig, to_dict
+from tfdistill.config import RunConfig, StudyConfig, formats, to_dict
 from tfdistill.config.registry import STUDIES
 from tfdistill.records import FINISHED, Record, Table
 from tfdistill.training import kinds
@@ -251,7 +251,7 @@ def finished(run: RunConfig, folder: Path) -> Record | None:
     try:
         record = record_of(run, folder)
         needed = [records.read(records.run_folder(folder, name)) for name in run.needs]
-        if None in (record, *needed) or record.key != records.run_key(to_dict(run), needed):
+        if None in (record, *needed) or not records.is_of(record, to_dict(run), needed):
             return None
         records.check_files(records.run_folder(folder, run.name), record)
     except storage.DamagedError:
@@ -298,7 +298,8 @@ def alone(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
 def write_config(config: StudyConfig, folder: Path) -> None:
     """Write the configuration into the study's folder."""
     with storage.appearing(folder / CONFIG_FILE) as path:
-        text = yaml.safe_dump(_comparable(config), sort_keys=False)
+        values = {formats.KEY: formats.FORMAT, **_comparable(config)}
+        text = yaml.safe_dump(values, sort_keys=False)
         path.write_text(storage.marked(text), encoding="utf-8")
 
 
@@ -309,7 +310,7 @@ def _written_config(path: Path) -> dict:
         raise storage.DamagedError(path, f"is damaged ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise storage.DamagedError(path, "is damaged (it holds no keys and values)")
-    return values
+    return formats.current(values, formats.number(path, values))
 
 
 def _comparable(config: StudyConfig) -> dict:

@@ -54,6 +54,21 @@ class DamagedError(checks.UsageError):
         super().__init__(f"{self.problem}. {remedy}")
 
 
+class LaterError(checks.UsageError):
+    """A file of a later version of this package: it is neither damaged nor written over.
+
+    Args:
+        path: The file.
+        reason: What tells that it is.
+    """
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(
+            f"{path} was written by a later version of tfdistill ({reason}). Update tfdistill, or "
+            "choose another folder."
+        )
+
+
 @contextlib.contextmanager
 def explained(
     place: Path,

@@ -1,0 +1,53 @@
+"""The format of what a study writes: its number, and how files of earlier formats are read.
+
+A study's `config.yaml` and its records carry the number. A file without one is of format 1. Where
+a key is renamed, moved or removed, `FORMAT` is raised and `_STEPS` gets the function that brings a
+configuration of the format before to it; a new key with a default needs neither.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tfdistill.config.building import build
+from tfdistill.config.plain import to_dict
+from tfdistill.config.study import RunConfig
+from tfdistill.utils import checks, storage
+
+KEY = "format"
+FORMAT = 1
+# From each format to the next; of a study's configuration as of a run's.
+_STEPS: dict[int, Callable[[dict], dict]] = {}
+
+
+def number(path: Path, values: dict) -> int:
+    """Return the format of a file's values and take its key out of them.
+
+    Raises:
+        LaterError: A later version of this package wrote it.
+        DamagedError: It is no number of a format.
+    """
+    found = values.pop(KEY, 1)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise storage.DamagedError(path, f"is damaged (its {KEY} is {checks.shown(found)})")
+    if found > FORMAT:
+        raise storage.LaterError(path, f"{KEY} {found}, and this version reads up to {FORMAT}")
+    return found
+
+
+def current(config: dict, written: int) -> dict:
+    """Return a configuration that was written in the format `written` as this version has it."""
+    for step in range(written, FORMAT):
+        config = _STEPS[step](config)
+    return config
+
+
+def current_run(config: dict, written: int) -> dict:
+    """Return a run's configuration as this version writes it, with the defaults of newer keys.
+
+    One that cannot be understood is returned as far as it could be brought.
+    """
+    config = current(config, written)
+    try:
+        return to_dict(build(RunConfig, config))
+    except checks.UsageError:
+        return config
