@@ -34,7 +34,7 @@ from tfdistill.config import AugmentConfig, DataConfig, GridConfig, ModelConfig
 from tfdistill.data import BatchSettings, Dataset, from_arrays, steps_per_epoch, training_batches
 from tfdistill.distillation.population import Population
 from tfdistill.teacher_cache import Teacher, build
-from tfdistill.training.reuse import Reusable
+from tfdistill.training.learners import Learners
 from tfdistill.utils import machine
 
 BATCH, CLASSES, EPOCHS = 128, 10, 10
@@ -227,19 +227,21 @@ def our_grid(images: Dataset, teacher: keras.Model, options) -> dict[str, float]
     built = time.perf_counter()
     size, cells = options.together, list(itertools.product(GRID.alphas, GRID.temperatures))
     students = [new_student(images, options) for _ in range(size)]
-    reusables = [Reusable(ours(student), student) for student in students]
-    learners = [reusable.learner for reusable in reusables]
-    fitted = learners[0]
-    if size > 1:
-        fitted = Population(learners)
-        fitted.compile(jit_compile=JIT)
+    each = [ours(student) for student in students]
+
+    def together() -> Population:
+        population = Population(each)
+        population.compile(jit_compile=JIT)
+        return population
+
+    learners = Learners(each, together if size > 1 else None)
     steps = steps_per_epoch(len(images.train), BATCH)
     for first in range(0, len(cells), size):
-        for reusable, cell in zip(reusables, cells[first : first + size], strict=True):
-            reusable.restart(new_student(images, options))
-            reusable.learner.alpha, reusable.learner.temperature = cell
+        learners.restart([new_student(images, options) for _ in each])
+        for learner, cell in zip(learners.each, cells[first : first + size], strict=True):
+            learner.alpha, learner.temperature = cell
         batches = training_batches(images.train, how, epochs=EPOCHS, teacher_logits=logits)
-        fit(fitted)(batches, EPOCHS, steps)
+        fit(learners.fitted)(batches, EPOCHS, steps)
     end = time.perf_counter()
     return {"cache": built - start, "cells": end - built, "whole": end - start}
 

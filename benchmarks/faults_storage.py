@@ -150,7 +150,6 @@ class Base:
     def environment(self):
         """Let decoded images lie beside the study."""
         os.environ["TFDISTILL_CACHE"] = str(self.live / "decoded")
-        forget()
         yield
 
     def restore(self) -> None:
@@ -181,15 +180,6 @@ def logging_to(stream) -> "callable":
     logger, handler = logging.getLogger("tfdistill"), logging.StreamHandler(stream)
     logger.addHandler(handler)
     return lambda: logger.removeHandler(handler)
-
-
-def forget() -> None:
-    """Drop what this process remembers, so that a command reads its files as a new process does."""
-    from tfdistill.data import loading
-    from tfdistill.training import evaluation
-
-    loading._loaded.clear()
-    evaluation.TeacherLogits._known.clear()
 
 
 def write_images(folder: Path) -> None:

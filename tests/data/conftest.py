@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdistill.data import Examples, loading
+from tfdistill.data import Examples
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Keep decoded arrays of a test to itself, on disk and in memory."""
+    """Keep decoded arrays of a test to itself, on disk."""
     monkeypatch.setenv("TFDISTILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(loading, "_loaded", {})
     return tmp_path / "cache"
 
 

@@ -173,29 +173,26 @@ def test_second_load_does_not_decode_again(image_folder, monkeypatch):
     stat = file.stat()
     file.write_bytes(b"x" * stat.st_size)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    monkeypatch.setattr("tfdistill.data.loading._loaded", {})
     again = folder(image_folder)
     assert again is not first
     assert np.array_equal(again.train.images, first.train.images)
 
 
-def test_changed_image_is_read_again(image_folder, write_image, monkeypatch):
+def test_changed_image_is_read_again(image_folder, write_image):
     before = folder(image_folder)
     for number in range(9):
         write_image(image_folder / "a" / f"{number}.png", 7)
-    monkeypatch.setattr("tfdistill.data.loading._loaded", {})
     after = folder(image_folder)
     assert (before.train.images == 7).sum() == 0
     assert (after.train.images == 7).sum() > 0
 
 
 @pytest.mark.parametrize("keep", [0, 200])
-def test_truncated_cache_is_rebuilt(image_folder, own_cache, monkeypatch, keep):
+def test_truncated_cache_is_rebuilt(image_folder, own_cache, keep):
     first = folder(image_folder)
     (stored,) = own_cache.glob("*/images.npy")
     size = stored.stat().st_size
     os.truncate(stored, keep)
-    monkeypatch.setattr("tfdistill.data.loading._loaded", {})
     assert np.array_equal(folder(image_folder).train.images, first.train.images)
     assert stored.stat().st_size == size
 

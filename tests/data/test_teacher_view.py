@@ -18,6 +18,7 @@ from tfdistill.config import (
 )
 from tfdistill.data import BatchSettings, training_batches, view_batches
 from tfdistill.training import evaluation, teacher_logits, train
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
 VIEWS = 4
@@ -151,7 +152,7 @@ def test_other_views_without_stored_logits_are_refused(teacher_view, changes, ne
     if "augment" in changes:
         changes = {"data": dataclasses.replace(DIGITS, augment=changes["augment"])}
     with pytest.raises(UsageError, match=needed):
-        train.check(run("refused", teacher_view, **changes))
+        train.check(run("refused", teacher_view, **changes), Session())
 
 
 def test_a_run_without_the_check_before_is_refused_too(study):
@@ -161,7 +162,7 @@ def test_a_run_without_the_check_before_is_refused_too(study):
 
 def test_a_fixed_teacher_needs_no_number_of_views():
     endless = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=2))
-    train.check(run("endless", "fixed", data=endless))
+    train.check(run("endless", "fixed", data=endless), Session())
 
 
 def test_feature_losses_run_the_teacher_on_the_students_view():

@@ -90,7 +90,6 @@ def test_data_dir_can_come_from_the_environment(data_dir, monkeypatch):
 
 def test_prepared_set_is_cached(data_dir, own_cache, monkeypatch):
     first = tiny(data_dir)
-    monkeypatch.setattr("tfdistill.data.loading._loaded", {})
 
     def fail(*_):
         raise RuntimeError("read again")

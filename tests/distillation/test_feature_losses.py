@@ -11,6 +11,7 @@ from tfdistill import Distiller, FeatureLoss, SoftTargets
 from tfdistill.config import DistillationConfig, FeatureConfig, ModelConfig
 from tfdistill.losses import FEATURE_LOSSES, Decoupled, Hints, SimilarityPreserving, decoupled
 from tfdistill.training import train
+from tfdistill.training.session import Session
 
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -251,8 +252,9 @@ def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study):
 
 
 def test_a_second_run_in_the_process_gives_the_same_bits(study, whole):
-    train.run(renamed(HINTED, "between", seed=9), study)
-    again = train.run(renamed(HINTED, "again"), study)
+    session = Session()
+    train.run(renamed(HINTED, "between", seed=9), study, session)
+    again = train.run(renamed(HINTED, "again"), study, session)
     assert again.weights == whole.weights
     assert again.history == whole.history
 
@@ -268,7 +270,7 @@ def test_the_same_run_in_another_folder_gives_the_same_bits(study, whole, tmp_pa
 def test_an_interrupted_run_with_regressors_ends_with_the_same_weights(study, whole, where):
     parted = renamed(HINTED, f"parted-{where[0]}")
     with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, StopAfter(*where))
+        train.run(parted, study, Session(StopAfter(*where)))
     record = train.run(parted, study)
     assert record.weights == whole.weights
     assert record.history == whole.history

@@ -9,8 +9,8 @@ import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
-from tfdistill.training import train
-from tfdistill.utils import machine
+from tfdistill.training import learners, train
+from tfdistill.training.session import Session
 
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=50)
 SHORT = TrainingConfig(epochs=1, batch_size=32)
@@ -37,8 +37,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(machine, "time", clock)
-    monkeypatch.setattr(machine, "_collected", clock.now)
+    monkeypatch.setattr(learners, "time", clock)
     return clock
 
 
@@ -63,23 +62,26 @@ def networks_and_graphs():
 def test_runs_that_share_a_compiled_step_leave_as_much_as_one(
     kind, uncollected, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(machine, "COLLECT_EVERY", 0.0)
-    train.run(ALONE, tmp_path)
+    monkeypatch.setattr(learners, "COLLECT_EVERY", 0.0)
+    session = Session()
+    train.run(ALONE, tmp_path, session)
     found = []
     for seed in range(1, 6):
-        train.run(dataclasses.replace(kind, name=f"run-{seed}", seed=seed), tmp_path)
+        train.run(dataclasses.replace(kind, name=f"run-{seed}", seed=seed), tmp_path, session)
         found.append(networks_and_graphs())
     assert found[1] == found[2] == found[3] == found[4]
 
 
 def test_all_objects_are_looked_through_only_now_and_then(uncollected, clock):
+    bench = learners.Workbench()
+    bench.collect_garbage()
     left = loop()
-    clock.now += 0.9 * machine.COLLECT_EVERY
-    machine.collect_garbage()
+    clock.now += 0.9 * learners.COLLECT_EVERY
+    bench.collect_garbage()
     assert left() is not None
-    clock.now += 0.2 * machine.COLLECT_EVERY
-    machine.collect_garbage()
+    clock.now += 0.2 * learners.COLLECT_EVERY
+    bench.collect_garbage()
     assert left() is None
     again = loop()
-    machine.collect_garbage()
+    bench.collect_garbage()
     assert again() is not None

@@ -327,7 +327,6 @@ class TestImagesThatChange:
         shutil.rmtree(tmp_path / "out" / "runs" / "distilled-0")
         before = results(tmp_path / "out")
         self.draw(tmp_path / "photos/a/0.png", np.random.default_rng(1))
-        monkeypatch.setattr("tfdistill.data.loading._loaded", {})  # as in a new process
         assert run(photos, tmp_path / "out") == 2
         (error,) = errors_of(capsys)
         assert "have changed since alone-0 was done" in error and "another --output" in error
@@ -350,6 +349,5 @@ class TestImagesThatChange:
         assert (tmp_path / "out/runs/teacher/state.npz").exists()
         for number in range(30):  # whichever are the training images
             self.draw(tmp_path / f"photos/a/{number}.png", np.random.default_rng(number + 1))
-        monkeypatch.setattr("tfdistill.data.loading._loaded", {})
         runner.run_study(config, tmp_path / "out", Stopping())
         assert Stopping.epochs[:3] == [0, 0, 1]

@@ -12,7 +12,7 @@ import yaml
 from tfdistill.cli.main import main
 from tfdistill.config import StudyConfig, build
 from tfdistill.export import versions
-from tfdistill.training import runner
+from tfdistill.training import study_folder
 from tfdistill.utils import storage
 from tfdistill.utils.checks import UsageError
 
@@ -28,7 +28,7 @@ HOLD_STUDY = """
 import sys, time
 from pathlib import Path
 from tfdistill import runner
-with runner.alone(Path(sys.argv[1])):
+with study_folder.alone(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(1000)
 """
@@ -78,7 +78,9 @@ def ended_process():
 
 
 def files(folder):
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != runner.LOCK]
+    paths = [
+        path for path in folder.rglob("*") if path.is_file() and path.name != study_folder.LOCK
+    ]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
@@ -86,7 +88,7 @@ def files(folder):
 def test_a_second_process_says_so_and_changes_nothing(command, study, holder, capsys):
     path, folder = study
     folder.mkdir()
-    runner.write_config(build(StudyConfig, CONFIG), folder)
+    study_folder.write_config(build(StudyConfig, CONFIG), folder)
     holder(HOLD_STUDY, folder)
     before = files(folder)
     assert main([*command.split(), str(folder if command == "export" else path)]) == 2
@@ -101,7 +103,7 @@ def test_what_a_killed_process_held_is_free(study, holder):
     process = holder(HOLD_STUDY, study[1])
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with runner.alone(study[1]):
+    with study_folder.alone(study[1]):
         pass
 
 

@@ -24,7 +24,7 @@ from tfdistill.studies.multi_view.settings import (
     NetworkSettings,
     PlantedData,
 )
-from tfdistill.training import train
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
 
@@ -63,11 +63,15 @@ STUDENT = run_of("student", teachers=("single",), distillation=TAUGHT)
 LOGITS = run_of("logits", members=("single",), average="logits", trained=False)
 
 
+def do(run, folder, session=None):
+    return multi_view_run.run(run, folder, session or Session())
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study folder with a finished group of three single networks."""
     folder = tmp_path_factory.mktemp("study")
-    train.run(SINGLE, folder)
+    do(SINGLE, folder)
     return folder
 
 
@@ -118,7 +122,7 @@ def test_networks_learn_the_multi_view_examples(study):
 
 
 def test_the_same_run_twice_gives_the_same_bits(study):
-    again = train.run(dataclasses.replace(SINGLE, name="again"), study)
+    again = do(dataclasses.replace(SINGLE, name="again"), study)
     first = records.read(records.run_folder(study, "single"))
     assert again.weights == first.weights
     assert again.extra == first.extra
@@ -126,15 +130,15 @@ def test_the_same_run_twice_gives_the_same_bits(study):
 
 def test_going_on_from_a_finished_run_is_training_in_one_go(study):
     rest = dataclasses.replace(GROUP, steps=15)
-    parted = train.run(run_of("control", rest, start="single"), study)
-    whole = train.run(run_of("whole", dataclasses.replace(GROUP, steps=415)), study)
+    parted = do(run_of("control", rest, start="single"), study)
+    whole = do(run_of("whole", dataclasses.replace(GROUP, steps=415)), study)
     assert parted.weights == whole.weights
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_an_ensemble_averages_its_members(study, average):
     run = dataclasses.replace(LOGITS, name=f"ensemble-{average}", average=average)
-    record = train.run(run, study)
+    record = do(run, study)
     (figures,) = record.extra["networks"]
     examples = task(DATA, 5).test
     logits = networks(study, "single").outputs(examples.patches)
@@ -147,7 +151,7 @@ def test_an_ensemble_averages_its_members(study, average):
 
 def test_an_ensemble_answers_to_a_view_as_its_members_in_the_mean(study):
     members = records.read(records.run_folder(study, "single")).extra["networks"]
-    (ensemble,) = train.run(LOGITS, study).extra["networks"]
+    (ensemble,) = do(LOGITS, study).extra["networks"]
     mean = np.mean([figures["responses"] for figures in members], axis=0)
     np.testing.assert_allclose(ensemble["responses"], mean, atol=1e-3)
 
@@ -175,7 +179,7 @@ def next_of(logits):
 def test_students_come_near_their_own_teacher(study, taught_by, teacher):
     settings = dataclasses.replace(GROUP, taught_by=taught_by, steps=400)
     run = run_of(f"of-{taught_by}", settings, teachers=("single",), distillation=TAUGHT)
-    train.run(run, study)
+    do(run, study)
     other = next_of if taught_by == "ensemble" else ensemble_of
     assert (gap(study, run.name, teacher) < gap(study, run.name, other)).all()
 
@@ -188,7 +192,7 @@ def test_a_teacher_that_only_knows_the_labels_is_the_same_for_a_whole_class(stud
     usual = logits.mean(axis=1)[np.arange(len(labels)), labels].mean()
     np.testing.assert_allclose(taught[labels == 1], [[[0, usual, 0]] * 3] * (labels == 1).sum())
     run = run_of("of-labels", settings, teachers=("single",), distillation=TAUGHT)
-    assert train.run(run, study).status == records.FINISHED
+    assert do(run, study).status == records.FINISHED
 
 
 def test_the_papers_update_trains_other_students_than_soft_targets(study):
@@ -197,7 +201,7 @@ def test_the_papers_update_trains_other_students_than_soft_targets(study):
         run_of(name, each, teachers=("single",), distillation=TAUGHT)
         for name, each in (("raised", settings), ("soft", dataclasses.replace(GROUP, steps=50)))
     ]
-    raised, soft = (train.run(run, study) for run in runs)
+    raised, soft = (do(run, study) for run in runs)
     assert raised.weights != soft.weights
     patches = task(DATA, 5).train.patches
     assert (
@@ -210,7 +214,7 @@ def test_students_start_from_the_weights_of_their_controls(study):
     one_step = dataclasses.replace(GROUP, steps=1, descent=DescentSettings(rate=1e-12))
     starts = []
     for name, more in (("a", {}), ("b", {"teachers": ("single",), "distillation": TAUGHT})):
-        train.run(run_of(name, one_step, **more), study)
+        do(run_of(name, one_step, **more), study)
         starts.append(saved(study, name)[0])
     np.testing.assert_allclose(*starts, atol=1e-8)
 
@@ -225,11 +229,11 @@ def test_planted_labels_are_learned_by_linear_networks(tmp_path):
         networks=2,
         steps=60,
     )
-    record = train.run(run_of("planted", linear), tmp_path)
+    record = do(run_of("planted", linear), tmp_path)
     assert set(record.extra["networks"][0]) == {"training_error", "test_error"}
     assert record.figures["test_accuracy"] > 0.5
     ensemble = run_of("both", linear, members=("planted",), average="logits", trained=False)
-    (figures,) = train.run(ensemble, tmp_path).extra["networks"]
+    (figures,) = do(ensemble, tmp_path).extra["networks"]
     # Training is convex: two networks are nearly one.
     assert figures["test_error"] == pytest.approx(1 - record.figures["test_accuracy"], abs=0.02)
 
@@ -243,7 +247,7 @@ def test_a_run_is_done_again_only_if_something_it_follows_from_changed(study):
 
 def test_weights_that_are_no_numbers_are_recorded_as_diverged(tmp_path):
     settings = dataclasses.replace(GROUP, descent=DescentSettings(rate=3e38), steps=5)
-    record = train.run(run_of("fast", settings), tmp_path)
+    record = do(run_of("fast", settings), tmp_path)
     assert record.status == records.DIVERGED and "lower settings.descent.rate" in record.message
 
 
@@ -275,17 +279,17 @@ def test_weights_that_are_no_numbers_are_recorded_as_diverged(tmp_path):
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(run, message, tmp_path):
     with pytest.raises(UsageError, match=message):
-        multi_view_run.check(run)
+        multi_view_run.check(run, Session())
     with pytest.raises(UsageError, match=message):
-        train.run(run, tmp_path)
+        do(run, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_batch_is_one_step(tmp_path):
     run = multi_view_run.one_batch(SINGLE)
-    record = multi_view_run.run(run, tmp_path, Silent())
+    record = do(run, tmp_path)
     assert record.figures["epoch"] == 1
-    assert multi_view_run.cost(run) < multi_view_run.cost(SINGLE)
+    assert multi_view_run.cost(run, Session()) < multi_view_run.cost(SINGLE, Session())
 
 
 class Steps(Silent):
@@ -299,7 +303,7 @@ class Steps(Silent):
 def test_progress_is_told_of_every_step(tmp_path):
     progress = Steps()
     short = dataclasses.replace(GROUP, steps=3)
-    train.run(run_of("short", short), tmp_path, progress)
+    do(run_of("short", short), tmp_path, Session(progress))
     assert [seen[:2] for seen in progress.seen] == [(0, 3), (1, 3), (2, 3)]
     assert all(0 <= seen[2] <= 1 for seen in progress.seen)
 

@@ -16,6 +16,7 @@ from tfdistill.config import (
 from tfdistill.records import DIVERGED, Record
 from tfdistill.studies.patient_teacher import study as study
 from tfdistill.training import train
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
 CROPS = DataConfig(augment=AugmentConfig(pad_crop=1, views=4))
@@ -112,7 +113,7 @@ def test_independent_crops_need_a_number_of_views():
     runs = study.runs(config(data=endless))
     (run,) = (run for run in runs if run.name == "independent-crops-3-0")
     with pytest.raises(UsageError, match="data.augment.views of 2 or more"):
-        train.check(run)
+        train.check(run, Session())
 
 
 # Test accuracy of the seeds 0 and 1 by variant, after 3 and after 40 epochs.

@@ -14,9 +14,9 @@ from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunCon
 from tfdistill.records import Record
 from tfdistill.studies.saliency import run as saliency_run
 from tfdistill.studies.saliency.grad_cam import grad_cam
-from tfdistill.training import evaluation, runner, train
+from tfdistill.training import evaluation, study_folder, train
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
-from tfdistill.utils.progress import Silent
 
 DIGITS = DataConfig(train_examples=96, validation=100)
 SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)
@@ -68,7 +68,7 @@ def by_hand(tmp_path_factory):
 
 
 def extra_of(study, *arguments, **settings):
-    return saliency_run.run(look(*arguments, **settings), study, Silent()).extra
+    return saliency_run.run(look(*arguments, **settings), study, Session()).extra
 
 
 def test_coverage_by_hand(by_hand):
@@ -184,9 +184,9 @@ def test_a_network_is_covered_by_its_copy_and_not_by_another_image(study, tmp_pa
 
 def test_the_record_is_that_of_the_run_and_makes_it_finished(study):
     run = look(MEMBERS, ["a", "b"], test_images=50)
-    record = train.run(run, study)
-    assert runner.finished(run, study) == record
-    assert not runner.finished(look(MEMBERS, ["a", "b"], test_images=60), study)
+    record = saliency_run.run(run, study, Session())
+    assert study_folder.finished(run, study) == record
+    assert not study_folder.finished(look(MEMBERS, ["a", "b"], test_images=60), study)
     assert record.best == record.last == {} and record.row == "heat maps"
 
 
@@ -206,18 +206,19 @@ def test_errors_are_told_before_any_network_is_trained(tmp_path, settings, messa
     if "student" in settings:
         run = dataclasses.replace(run, model=ModelConfig("resnet8"))
     with pytest.raises(UsageError, match=message):
-        train.check(run)
+        saliency_run.check(run, Session())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_it_costs_more_to_look_at_more(study):
     few, many = (look(MEMBERS, ["a", "b"], test_images=count) for count in (50, 100))
-    assert train.cost(many) == 2 * train.cost(few) > 0
+    session = Session()
+    assert saliency_run.cost(many, session) == 2 * saliency_run.cost(few, session) > 0
 
 
 def test_one_batch_is_a_run_of_any_members(study):
     run = look(["a", "student"], ["a", "b"], image_ids=[700], test_images=700)
-    found = saliency_run.run(saliency_run.one_batch(run), study, Silent()).extra
+    found = saliency_run.run(saliency_run.one_batch(run), study, Session()).extra
     assert len(found["images"]) == 2 and len(found["networks"]) == 2
 
 

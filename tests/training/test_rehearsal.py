@@ -13,6 +13,7 @@ from tfdistill.config import (
     TrainingConfig,
 )
 from tfdistill.training import rehearsal, runner
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
 CONFIG = StudyConfig(
@@ -40,7 +41,7 @@ def test_every_kind_needs_only_kinds():
 
 
 def test_one_batch_has_few_images_and_one_epoch():
-    run = rehearsal.one_batch(runner.plan(CONFIG)[0])
+    run = rehearsal.one_batch(runner.plan(CONFIG)[0], Session())
     assert run.training.epochs == 1 and run.training.warmup_epochs == 0
     assert (run.data.train_examples, run.data.validation, run.data.test_examples) == (32, 32, 32)
     assert run.data.augment.views == 2 and run.model == CONFIG.teacher

@@ -13,7 +13,8 @@ from tfdistill.config import (
     StudyConfig,
     TrainingConfig,
 )
-from tfdistill.training import runner
+from tfdistill.training import runner, study_folder
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
 CONFIG = StudyConfig(
@@ -30,7 +31,10 @@ CONFIG = StudyConfig(
 
 
 def groups(config):
-    return [[run.name for run in group] for group in runner.groups(config, runner.plan(config))]
+    return [
+        [run.name for run in group]
+        for group in runner.groups(config, runner.plan(config), Session())
+    ]
 
 
 def test_every_run_is_in_one_group_after_what_it_needs():
@@ -66,22 +70,24 @@ def test_as_many_as_the_memory_holds_are_trained_together():
 
 
 def test_a_folder_of_another_configuration_is_refused_but_not_of_another_population(tmp_path):
-    runner.write_config(CONFIG, tmp_path)
-    runner.check_folder(dataclasses.replace(CONFIG, population=PopulationConfig(size=1)), tmp_path)
+    study_folder.write_config(CONFIG, tmp_path)
+    study_folder.check_folder(
+        dataclasses.replace(CONFIG, population=PopulationConfig(size=1)), tmp_path
+    )
     with pytest.raises(UsageError, match=r"training\.epochs is 1 there and 5 here"):
         other = dataclasses.replace(CONFIG.training, epochs=5)
-        runner.check_folder(dataclasses.replace(CONFIG, training=other), tmp_path)
+        study_folder.check_folder(dataclasses.replace(CONFIG, training=other), tmp_path)
 
 
 def test_keys_that_an_older_version_did_not_write_had_their_defaults(tmp_path):
-    runner.write_config(CONFIG, tmp_path)
-    path = tmp_path / runner.CONFIG_FILE
+    study_folder.write_config(CONFIG, tmp_path)
+    path = tmp_path / study_folder.CONFIG_FILE
     values = yaml.safe_load(path.read_text())
     del values["sweep"], values["cache"]
     path.write_text(yaml.safe_dump(values))
-    runner.check_folder(CONFIG, tmp_path)
+    study_folder.check_folder(CONFIG, tmp_path)
     with pytest.raises(UsageError, match="cache"):
-        runner.check_folder(dataclasses.replace(CONFIG, cache=None), tmp_path)
+        study_folder.check_folder(dataclasses.replace(CONFIG, cache=None), tmp_path)
 
 
 def test_layers_that_losses_cannot_compare_are_refused_before_anything_is_trained(tmp_path):

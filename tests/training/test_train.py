@@ -24,6 +24,7 @@ from tfdistill.config import (
     TrainingConfig,
 )
 from tfdistill.training import evaluation, train
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
 
@@ -174,7 +175,7 @@ def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_p
     settings = dataclasses.replace(SHORT, batch_size=512)
     run = renamed(TEACHER, "large", training=settings)
     with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
-        train.check(run)
+        train.check(run, Session())
     with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
         train.run(run, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -201,7 +202,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
     whole = records.read(records.run_folder(study, run.name)) or train.run(run, study)
     parted = renamed(run, f"{kind}-parted-{where[0]}")
     with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, StopAfter(*where))
+        train.run(parted, study, Session(StopAfter(*where)))
     record = train.run(parted, study)
     assert record.weights == whole.weights
     assert record.history == whole.history
@@ -250,7 +251,7 @@ def test_tensorboard_shows_figures_and_settings_of_every_student(study):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     runs = cells("logged")
-    found = train.run_together(runs, study, tensorboard=True)
+    found = train.run_together(runs, study, Session(tensorboard=True))
     for run, record in zip(runs, found, strict=True):
         logs = EventAccumulator(str(records.run_folder(study, run.name) / "tensorboard")).Reload()
         events = logs.Tensors("val_accuracy")
@@ -315,7 +316,7 @@ def test_students_trained_together_go_on_after_an_interruption(study, where):
     whole = train.run_together(cells("whole"), study)
     parted = cells(f"parted-{where[0]}")
     with pytest.raises(KeyboardInterrupt):
-        train.run_together(parted, study, StopAfter(*where))
+        train.run_together(parted, study, Session(StopAfter(*where)))
     for one, other in zip(train.run_together(parted, study), whole, strict=True):
         assert one.weights == other.weights
         assert one.history == other.history
@@ -337,10 +338,13 @@ def test_a_reused_learner_gives_what_a_new_one_gives(study):
     """The dropout network's random state must start anew too."""
     model = ModelConfig("cnn4", width=0.25, dropout=0.3)
     runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=model) for seed in (3, 4, 3)]
+    session = Session()
     first, _, third = [
-        train.run(renamed(run, f"{run.name}-{place}"), study) for place, run in enumerate(runs)
+        train.run(renamed(run, f"{run.name}-{place}"), study, session)
+        for place, run in enumerate(runs)
     ]
-    assert first.weights == third.weights
+    alone = train.run(renamed(runs[0], "reuse-alone"), study)
+    assert first.weights == third.weights == alone.weights
 
 
 def test_runs_that_share_batches_may_be_trained_together():

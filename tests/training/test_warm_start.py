@@ -8,8 +8,9 @@ import pytest
 
 from tfdistill import data, records
 from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
-from tfdistill.training import assembly, evaluation, train
+from tfdistill.training import evaluation, learners, train
 from tfdistill.training.runner import finished
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
 
@@ -39,7 +40,7 @@ def equal(one, other):
 
 def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
     before = weights(study, "first", "last")
-    start = assembly.network(WARM, data.load(DIGITS), study).get_weights()
+    start = learners.network(WARM, data.load(DIGITS), study).get_weights()
     assert equal(start, before)
     record = train.run(WARM, study)
     assert not equal(weights(study, "warm", "last"), before)
@@ -57,7 +58,7 @@ def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path, setting
     record = train.run(first, tmp_path)
     if record.best["epoch"] == record.last["epoch"]:
         pytest.skip("the best weights are the last ones")
-    start = assembly.network(WARM, data.load(DIGITS), tmp_path).get_weights()
+    start = learners.network(WARM, data.load(DIGITS), tmp_path).get_weights()
     assert equal(start, weights(tmp_path, "first", settings.select))
 
 
@@ -85,10 +86,9 @@ def test_a_taught_student_starts_warm_too(study):
 
 
 def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
-    train.run(dataclasses.replace(WARM, name="cold-before", start=None), study)
-    reused = train.run(dataclasses.replace(WARM, name="reused"), study)
-    other = ModelConfig("cnn2", width=0.125)
-    train.run(dataclasses.replace(FIRST, name="between", model=other), study)
+    session = Session()
+    train.run(dataclasses.replace(WARM, name="cold-before", start=None), study, session)
+    reused = train.run(dataclasses.replace(WARM, name="reused"), study, session)
     new = train.run(dataclasses.replace(WARM, name="new"), study)
     assert reused.weights == new.weights
 
@@ -105,7 +105,7 @@ def test_interrupted_it_goes_on_and_does_not_start_again(study):
     whole = train.run(dataclasses.replace(WARM, name="whole"), study)
     parted = dataclasses.replace(WARM, name="parted")
     with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, StopAfter())
+        train.run(parted, study, Session(StopAfter()))
     record = train.run(parted, study)
     assert record.weights == whole.weights and record.history == whole.history
 
@@ -125,6 +125,6 @@ def test_weights_in_a_file_start_every_student(study, tmp_path):
     from_file = dataclasses.replace(
         WARM, name="from-file", model=dataclasses.replace(NETWORK, weights=str(path)), start=None
     )
-    built = assembly.network(from_file, data.load(DIGITS), study)
+    built = learners.network(from_file, data.load(DIGITS), study)
     assert equal(built.get_weights(), network.get_weights())
     keras.backend.clear_session()

@@ -100,12 +100,12 @@ def _train(arguments: list[str]) -> int:
 
 
 def _study(options: StudyOptions) -> int:
-    from tfdistill.training import runner
+    from tfdistill.training import runner, study_folder
 
     config, folder = options.config, options.folder
     runs = runner.plan(config)
     _check_names(runs)
-    runner.check_folder(config, folder)
+    study_folder.check_folder(config, folder)
     if options.dry_run:
         _print_tables([runner.plan_table(config, folder)])
         return 0
@@ -138,13 +138,13 @@ def _studies(arguments: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     options = study_options("sweep", arguments, suffix="-sweep")
-    from tfdistill.training import runner
+    from tfdistill.training import runner, study_folder
     from tfdistill.tuners import sweeps
 
     config, folder = options.config, options.folder
     _check_names(runner.plan(config))
     plan = sweeps.plan_table(config, folder)
-    runner.check_folder(config, folder)
+    study_folder.check_folder(config, folder)
     if options.dry_run:
         _print_tables([plan])
         return 0
@@ -170,13 +170,13 @@ def _cache(arguments: list[str]) -> int:
 
 def _cache_build(arguments: list[str]) -> int:
     options = study_options("cache build", arguments)
-    from tfdistill.training import runner
+    from tfdistill.training import runner, study_folder
     from tfdistill.utils.progress import display
 
     config, folder = options.config, options.folder
     runs = runner.plan(config)
     _check_names(runs)
-    runner.check_folder(config, folder)
+    study_folder.check_folder(config, folder)
     _print_tables([runner.build_caches(config, runs, folder, display())])
     return 0
 
@@ -188,8 +188,9 @@ def _cache_verify(arguments: list[str]) -> int:
     config = study_of(folder)
     tensorflow.start()
     from tfdistill.training import runner, teacher_logits
+    from tfdistill.training.session import Session
 
-    table, good = teacher_logits.verification(runner.plan(config), folder, rows)
+    table, good = teacher_logits.verification(runner.plan(config), folder, rows, Session())
     _print_tables([table])
     return 0 if good else 1
 

@@ -20,6 +20,7 @@ from tfdistill.config.distillation import (
 from tfdistill.config.export import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig, export_name
 from tfdistill.config.plain import settings_of, to_dict
 from tfdistill.config.study import (
+    NETWORK,
     TUNERS,
     ChannelSplitConfig,
     PopulationConfig,
@@ -38,6 +39,7 @@ __all__ = [
     "FORMATS",
     "LITERT",
     "LOGIT_LOSSES",
+    "NETWORK",
     "NORMALIZATIONS",
     "ONNX",
     "OPTIMIZERS",

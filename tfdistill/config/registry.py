@@ -24,9 +24,10 @@ STUDIES = Registry(
     }
 )
 
-# What does a run that is not one network to train or to evaluate: `kind` of a run.
+# What does a run: `kind` of a run.
 RUN_KINDS = Registry(
     {
+        "network": "tfdistill.training.train",
         "multi_view": "tfdistill.studies.multi_view.run",
         "saliency": "tfdistill.studies.saliency.run",
     }

@@ -8,6 +8,8 @@ from tfdistill.config.export import ExportConfig
 from tfdistill.config.training import ModelConfig, TrainingConfig
 from tfdistill.utils import checks
 
+# The kind of a run that trains or evaluates one network.
+NETWORK = "network"
 TUNERS = ("grid", "random", "bayesian", "hyperband")
 
 
@@ -168,7 +170,7 @@ class RunConfig:
         stop_epoch: Stop after so many of the `epochs` for now; null trains them all.
         start: Name of the run whose weights it starts from; null means new ones.
         split: The trained network on whose channels it stands; null means that it is whole.
-        kind: What does the run: `network`, or a module of its own (`tfdistill.kinds`).
+        kind: What does the run, as `config/registry.py` names it.
         settings: Settings of that module.
     """
 
@@ -188,7 +190,7 @@ class RunConfig:
     stop_epoch: int | None = None
     start: str | None = None
     split: ChannelSplitConfig | None = None
-    kind: str = "network"
+    kind: str = NETWORK
     settings: dict = field(default_factory=dict)
 
     def __post_init__(self):

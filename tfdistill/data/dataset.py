@@ -9,8 +9,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """Examples as TensorFlow's tensors on the host, and how many and which numbers there are."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    ids: tf.Tensor
+    count: int
+    num_ids: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +54,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """The examples as tensors, shared by all pipelines over them."""
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            parts = map(tf.constant, (self.images, self.labels, self.ids))
+        return Tensors(*parts, len(self), int(self.ids.max()) + 1)
 
     def take(self, indices: np.ndarray) -> Examples:
         """Return the examples at `indices` (`[m]` int), which keep their ids."""

@@ -4,21 +4,15 @@ A reader takes the configuration and what follows the colon of `data.source`, an
 `Source`. To add one, write it beside the others and name it in `SOURCES`.
 """
 
-import os
-
 import numpy as np
 
-from tfdistill.config import DataConfig, to_dict
+from tfdistill.config import DataConfig
 from tfdistill.data import decode, splits
 from tfdistill.data.dataset import Dataset, Examples, Source
 from tfdistill.data.sources import digits, folder, tfds_prepared
 from tfdistill.utils import checks
-from tfdistill.utils.storage import digest
 
 __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load"]
-
-KEPT_DATASETS = 4
-_loaded: dict[str, Dataset] = {}
 
 
 def _read_imagewoof(config: DataConfig, name: str) -> Source:
@@ -58,16 +52,9 @@ def load(config: DataConfig) -> Dataset:
         >>> len(data.train), data.input_shape, data.num_classes
         (900, (8, 8, 1), 10)
     """
-    settings = to_dict(config) | {"augment": None, "data_dir": tfds_prepared.data_dir(config)}
-    key = digest(settings, os.getcwd())
-    if key not in _loaded:
-        kind, _, name = config.source.partition(":")
-        checks.one_of("data.source", kind, SOURCES)
-        dataset = _assembled(SOURCES[kind](config, name), config)
-        while len(_loaded) >= KEPT_DATASETS:
-            _loaded.pop(next(iter(_loaded)))
-        _loaded[key] = dataset
-    return _loaded[key]
+    kind, _, name = config.source.partition(":")
+    checks.one_of("data.source", kind, SOURCES)
+    return _assembled(SOURCES[kind](config, name), config)
 
 
 def from_arrays(

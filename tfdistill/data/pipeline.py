@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
 from tfdistill.data import augment, views
-from tfdistill.data.dataset import Examples
+from tfdistill.data.dataset import Examples, Tensors
 from tfdistill.utils import checks
 
 PARALLEL = 2
@@ -89,7 +89,7 @@ def training_batches(
         >>> model.fit(batches, epochs=10, steps_per_epoch=steps, shuffle=False)
     """
     checks.count("epochs", epochs, minimum=first_epoch)
-    store = _store(examples)
+    store = examples.tensors
     num_views = settings.augment.num_views
     if teacher_logits is not None:
         needed = 1 if teacher_view == "fixed" else num_views
@@ -128,7 +128,7 @@ def view_batches(
         view: View number, >= 0.
         places: `[m]` places of the examples to show; None means all.
     """
-    store = _store(examples)
+    store = examples.tensors
     wanted = np.arange(store.count) if places is None else np.asarray(places)
     # On the host also where there is a GPU, as the functions of a pipeline are.
     with tf.device("CPU"):
@@ -141,7 +141,7 @@ def evaluation_batches(
     examples: Examples, batch_size: int, input_size: int | None = None
 ) -> tf.data.Dataset:
     """Return unchanged (images `[b, h, w, c]` uint8, labels `[b]` int32), in their order."""
-    store = _store(examples)
+    store = examples.tensors
     render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
     with tf.device("CPU"):
         places = tf.range(store.count, dtype=tf.int64)
@@ -158,31 +158,7 @@ def steps_per_epoch(examples_count: int, batch_size: int) -> int:
     return -(-examples_count // batch_size)
 
 
-@dataclass(frozen=True, eq=False)
-class _Store:
-    """Examples as tensors."""
-
-    images: tf.Tensor
-    labels: tf.Tensor
-    ids: tf.Tensor
-    count: int
-    num_ids: int
-
-
-_stores: weakref.WeakKeyDictionary[Examples, _Store] = weakref.WeakKeyDictionary()
-
-
-def _store(examples: Examples) -> _Store:
-    """Return the examples as tensors on the host, shared by all pipelines over them."""
-    if examples not in _stores:
-        with tf.device("CPU"):
-            parts = (examples.images, examples.labels, examples.ids)
-            tensors = tuple(map(tf.constant, parts))
-        _stores[examples] = _Store(*tensors, len(examples), int(examples.ids.max()) + 1)
-    return _stores[examples]
-
-
-def _renderer(store: _Store, settings: BatchSettings, view: tf.Tensor):
+def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     """Return the function that makes a batch of `view` from the places of its examples."""
     change = settings.augment
     seed = settings.seed if change.views is None else change.view_seed

@@ -12,7 +12,7 @@ from tfdistill.config import SAVED_MODEL, ExportConfig, export_name, to_dict
 from tfdistill.export import benchmark, versions
 from tfdistill.export.model_card import FORMAT_NAMES
 from tfdistill.records import Table
-from tfdistill.training import runner
+from tfdistill.training import study_folder
 from tfdistill.utils import storage, tensorflow
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
@@ -45,7 +45,7 @@ def export_study(folder: Path, config: ExportConfig, progress: Silent | None = N
     for place in damaged:
         progress.say(f"{place} is missing, damaged or changed; a new version is exported")
     config.check_packages()
-    with runner.alone(folder):
+    with study_folder.alone(folder):
         _export(folder, config, key, progress)
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import keras
 
 from tfdistill import data, records
+from tfdistill.config import NETWORK as NETWORK_RUN
 from tfdistill.config import DataConfig, ModelConfig, build, export_name
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.export import versions
 from tfdistill.records import FINISHED, Record
-from tfdistill.training import evaluation, kinds
+from tfdistill.training import evaluation
 from tfdistill.utils import checks
 from tfdistill.utils.storage import digest
 
@@ -212,7 +213,7 @@ def _record_in(folder: Path) -> Record | None:
 
 
 def _has_network(record: Record) -> bool:
-    return record.config.get("kind", kinds.NETWORK) == kinds.NETWORK
+    return record.config.get("kind", NETWORK_RUN) == NETWORK_RUN
 
 
 def _validation_accuracy(record: Record) -> float:

@@ -9,12 +9,11 @@ import numpy as np
 from tfdistill import data, models, records
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
-from tfdistill.distillation.ensembles import average_logits
 from tfdistill.models import cnn  # noqa: F401, a saved network may have its layer
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.training import metrics
-from tfdistill.utils import checks, machine, storage
+from tfdistill.utils import checks, storage
 
 
 def load_network(
@@ -122,48 +121,3 @@ def figures(
     summary = metrics.summary(on_test, labels, taught)
     found |= {f"test_{name}": value for name, value in summary.items()}
     return found, metrics.reliability(on_test, labels)
-
-
-# Teachers whose logits on the test images are remembered.
-REMEMBERED = 32
-
-
-class TeacherLogits:
-    """The logits of finished runs on the test images, remembered because many students ask.
-
-    Args:
-        study_folder: Folder of the study.
-        images: The images.
-        settings: Batch and input size.
-        jit: Whether to compile with XLA: `auto`, `on` or `off`.
-    """
-
-    _known: dict[str, np.ndarray] = {}
-
-    def __init__(
-        self,
-        study_folder: Path,
-        images: data.Dataset,
-        settings: pipeline.BatchSettings,
-        jit: str,
-    ):
-        self.study_folder = study_folder
-        self.images = images
-        self.settings = settings
-        self.jit = jit
-
-    def on_test(self, names: tuple[str, ...], average: str) -> np.ndarray:
-        """Return averaged logits on the test images in their order, `[n, classes]`."""
-        members = np.stack([self._of(name) for name in names])
-        return keras.ops.convert_to_numpy(average_logits(members, average))
-
-    def _of(self, name: str) -> np.ndarray:
-        record = known_record(self.study_folder, name)
-        key = f"{record.key} {record.weights[record.select]}"
-        if key not in self._known:
-            network = load_network(self.study_folder, name, self.images)
-            network.compile(jit_compile=machine.uses_xla(self.jit))
-            self._known[key] = predict(network, self.images.test, self.settings)
-            while len(self._known) > REMEMBERED:
-                del self._known[next(iter(self._known))]
-        return self._known[key]

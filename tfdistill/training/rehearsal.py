@@ -7,14 +7,17 @@ sizes are the real ones, so memory is too; only images and epochs are few. Nothi
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfdistill import data
 from tfdistill.config import DataConfig, RunConfig, StudyConfig, TrainingConfig, to_dict
+from tfdistill.config.registry import RUN_KINDS
 from tfdistill.records import FINISHED, Record, Table
-from tfdistill.training import kinds, runner
-from tfdistill.utils import tensorflow
+from tfdistill.training import runner, study_folder
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
+
+if TYPE_CHECKING:
+    from tfdistill.training.session import Session
 
 MOST_VIEWS = 2
 
@@ -32,14 +35,13 @@ def rehearse(config: StudyConfig, progress: Silent | None = None) -> tuple[Table
     Raises:
         UsageError: What `run_study` would raise.
     """
-    tensorflow.start()
-    progress = progress or Silent()
+    session = runner.start(progress or Silent())
     planned = runner.plan(config)
-    runs = [one_batch(run) for run in kinds_of(planned)]
-    runner.preflight(config, runs)
+    runs = [one_batch(run, session) for run in kinds_of(planned)]
+    runner.preflight(config, runs, session)
     with tempfile.TemporaryDirectory() as folder:
-        runner.do_runs(dataclasses.replace(config, tensorboard=False), runs, Path(folder), progress)
-        found = [runner.record_of(run, Path(folder)) for run in runs]
+        runner.do_runs(config, runs, Path(folder), session)
+        found = [study_folder.record_of(run, Path(folder)) for run in runs]
     done = [record for record in found if record and record.status == FINISHED]
     return _table(found, len(planned)), len(done) == len(runs)
 
@@ -55,16 +57,15 @@ def kinds_of(runs: list[RunConfig]) -> list[RunConfig]:
     return list(first.values())
 
 
-def one_batch(run: RunConfig) -> RunConfig:
+def one_batch(run: RunConfig, session: "Session") -> RunConfig:
     """Return a run of one epoch on about as many images as a batch has."""
-    if module := kinds.module(run):
-        run = module.one_batch(run)
+    run = RUN_KINDS[run.kind].one_batch(run)
     if not run.trained and run.model is None and not run.members:
         return run
     cache = run.cache and dataclasses.replace(run.cache, folder=None)
     size = run.training.batch_size
     return dataclasses.replace(
-        run, data=_few(run.data, size), training=_short(run.training), cache=cache
+        run, data=_few(run.data, size, session), training=_short(run.training), cache=cache
     )
 
 
@@ -93,8 +94,8 @@ def _kind(run: RunConfig) -> str:
     return digest(values)
 
 
-def _few(images: DataConfig, batch_size: int) -> DataConfig:
-    whole = data.load(images)
+def _few(images: DataConfig, batch_size: int, session: "Session") -> DataConfig:
+    whole = session.images(images)
     # At least one image of every class.
     count = min(max(batch_size, 2 * whole.num_classes), len(whole.train))
     augment = images.augment

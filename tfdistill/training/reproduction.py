@@ -9,7 +9,8 @@ from tfdistill import __version__, records
 from tfdistill.config import RunConfig, StudyConfig, build
 from tfdistill.records import RECORD_FILE, Record, Table
 from tfdistill.training import runner
-from tfdistill.utils import checks, tensorflow
+from tfdistill.training.study_folder import alone
+from tfdistill.utils import checks
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
 
@@ -77,16 +78,14 @@ def reproduce(
         )
     needed = _needed(before, here)
     runs = [_run(each["config"], before) for each in (*needed, {"config": before.config})]
-    progress = progress or Silent()
-    progress.say("Starting TensorFlow and reading the images")
     from tfdistill.utils import machine
 
     machine.use_threads(before.environment.get("threads", machine.threads()))
-    tensorflow.start()
+    session = runner.start(progress or Silent())
     study = StudyConfig()  # one run after the other
-    runner.preflight(study, runs)
-    with runner.alone(folder):
-        runner.do_runs(study, runs, folder, progress)
+    runner.preflight(study, runs, session)
+    with alone(folder):
+        runner.do_runs(study, runs, folder, session)
     found = {record.name: record for record in records.read_all(folder)}
     return _compared(before, found.get(before.name), needed, found)
 

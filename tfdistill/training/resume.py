@@ -162,6 +162,27 @@ class TrainingState:
         return arrays
 
 
+def train_to(
+    epochs: int, state: TrainingState, progress: Silent, fit: Callable[[], object]
+) -> object:
+    """Take up a training where it stood and go on, unless it is there or has failed.
+
+    Args:
+        epochs: Where it is to stop.
+        state: Of the training.
+        progress: Where to tell that it goes on, or why it cannot.
+        fit: Trains from `state.epochs_done` on.
+
+    Returns:
+        What `fit` returns; None where nothing was left to do.
+    """
+    if state.restore(epochs):
+        progress.resume(state.epochs_done, epochs)
+    elif state.problem:
+        progress.say(state.problem)
+    return fit() if state.epochs_done < epochs and not state.failed else None
+
+
 class EpochEnd(keras.callbacks.Callback):
     """Saves the state after every epoch, shows progress, stops at a loss that is no number.
 

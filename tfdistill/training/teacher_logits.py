@@ -9,6 +9,7 @@ from tfdistill.config import AugmentConfig, RunConfig, to_dict
 from tfdistill.data import pipeline
 from tfdistill.records import Table
 from tfdistill.training import evaluation
+from tfdistill.training.session import Session
 from tfdistill.utils import checks
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
@@ -114,11 +115,11 @@ def of_study(runs: list[RunConfig], study_folder: Path) -> list[RunConfig]:
     return list(reversed(kinds.values()))
 
 
-def table(runs: list[RunConfig], study_folder: Path, progress: Silent) -> Table:
+def table(runs: list[RunConfig], study_folder: Path, session: Session) -> Table:
     """Build the caches of a study and return what they hold."""
     rows = []
     for run in of_study(runs, study_folder):
-        cache = of_run(run, data.load(run.data), study_folder, progress)
+        cache = of_run(run, session.images(run.data), study_folder, session.progress)
         views, members, examples, classes = cache.shape
         size = sum(path.stat().st_size for path in cache.folder.iterdir()) / 1e6
         speed = f"{cache.images_per_second:,.0f}" if cache.images_per_second else "built before"
@@ -128,20 +129,23 @@ def table(runs: list[RunConfig], study_folder: Path, progress: Silent) -> Table:
     return Table("Teacher logits", columns, tuple(rows), f"In {Path(study_folder) / 'cache'}.")
 
 
-def verification(runs: list[RunConfig], study_folder: Path, rows: int) -> tuple[Table, bool]:
+def verification(
+    runs: list[RunConfig], study_folder: Path, rows: int, session: Session
+) -> tuple[Table, bool]:
     """Run the teachers again on some rows of every cache.
 
     Args:
         runs: The study's runs.
         study_folder: Its folder.
         rows: Number of random (view, image) pairs of each cache.
+        session: Has the images.
 
     Returns:
         A table of differences and agreement, and whether all are within `TOLERANCE`.
     """
     lines, good = [], True
     for run in of_study(runs, study_folder):
-        images = data.load(run.data)
+        images = session.images(run.data)
         cache = teacher_cache.open_cache(folder_of(run, study_folder))
         teachers = _teachers(run, images, study_folder)
         settings = batch_settings(as_teachers_see(run), images)

@@ -12,32 +12,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tfdistill import data, records
-from tfdistill.config import RunConfig, to_dict
+from tfdistill.config import NETWORK, RunConfig, to_dict
 from tfdistill.data import pipeline
 from tfdistill.distillation import population
-from tfdistill.distillation.ensembles import Ensemble
+from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.records import Record
-from tfdistill.training import assembly, evaluation, kinds, teacher_logits
-from tfdistill.training.resume import EpochEnd, TrainingState
+from tfdistill.training import evaluation, learners, teacher_logits
+from tfdistill.training.learners import Learners
+from tfdistill.training.resume import EpochEnd, TrainingState, train_to
+from tfdistill.training.session import Session
 from tfdistill.training.tensorboard_logs import TensorBoardLogs
 from tfdistill.utils import checks, machine, storage
-from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
 
-_bench = assembly.Workbench()
 
-
-def run(
-    config: RunConfig,
-    study_folder: Path,
-    progress: Silent | None = None,
-    tensorboard: bool = False,
-) -> Record:
+def run(config: RunConfig, study_folder: Path, session: Session | None = None) -> Record:
     """Train one network, or evaluate what needs no training, and return its record.
 
     Leaves `record.json`, `best.keras` and `last.keras` in the run's folder; goes on from the last
@@ -46,47 +41,40 @@ def run(
     Args:
         config: What to run.
         study_folder: Folder of the study, where the runs that it needs are finished.
-        progress: Where to show progress; None shows nothing.
-        tensorboard: Also write TensorBoard logs into the run's folder.
+        session: What it shares with other runs; None: nothing, and shows no progress.
 
     Raises:
         UsageError: Data, network or settings that do not fit together, before anything is written.
     """
-    return run_together([config], study_folder, progress, tensorboard)[0]
+    return run_together([config], study_folder, session)[0]
 
 
 def run_together(
-    configs: Sequence[RunConfig],
-    study_folder: Path,
-    progress: Silent | None = None,
-    tensorboard: bool = False,
+    configs: Sequence[RunConfig], study_folder: Path, session: Session | None = None
 ) -> list[Record]:
     """Train several networks in one step over the same batches, and return their records.
 
     Args:
         configs: Runs whose `together_key` is the same.
         study_folder: As for `run`.
-        progress: As for `run`.
-        tensorboard: As for `run`.
+        session: As for `run`.
     """
+    session = session or Session()
     machine.make_repeatable()
-    machine.collect_garbage()
-    progress = progress or Silent()
-    if module := kinds.module(configs[0]):
-        return [module.run(config, Path(study_folder), progress) for config in configs]
+    session.bench.collect_garbage()
     for config in configs:
         teacher_logits.check(config)
-    images = data.load(configs[0].data)
+    images = session.images(configs[0].data)
     jobs = [_Job(config, images, Path(study_folder)) for config in configs]
     with machine.precision(configs[0].training.precision):
         if not configs[0].trained:
             return [_evaluate(job) for job in jobs]
-        return _train(jobs, progress, tensorboard)
+        return _train(jobs, session)
 
 
 def together_key(config: RunConfig) -> str:
     """Return what runs must have in common to be trained in one step; empty: it must be alone."""
-    if not config.trained or config.width > 1 or config.stop_epoch or kinds.module(config):
+    if not config.trained or config.width > 1 or config.stop_epoch or config.kind != NETWORK:
         return ""
     settings = config.distillation
     if settings and settings.features:
@@ -100,31 +88,29 @@ def together_key(config: RunConfig) -> str:
     return digest(shared)
 
 
-def fitting(configs: Sequence[RunConfig], memory: float) -> int:
+def fitting(configs: Sequence[RunConfig], memory: float, session: Session) -> int:
     """Return how many of the runs fit into `memory` GB when they are trained in one step."""
-    images = data.load(configs[0].data)
+    images = session.images(configs[0].data)
     models = {digest(to_dict(config.model)): config.model for config in configs}
     networks = [evaluation.build(model, images) for model in models.values()]
     size = configs[0].training.batch_size
     return min(population.fitting(network, size, int(memory * 1e9)) for network in networks)
 
 
-def cost(config: RunConfig) -> float:
+def cost(config: RunConfig, session: Session) -> float:
     """Return about how long a run takes, in some unit: operations of all its forward passes."""
-    if module := kinds.module(config):
-        return module.cost(config)
     if not config.trained:
         return 1.0
-    images = data.load(config.data)
+    images = session.images(config.data)
     operations = evaluation.flops_of(config.model, images.input_shape, images.num_classes)
     return float(config.training.epochs * len(images.train) * config.width * max(operations, 1))
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, session: Session) -> None:
     """Raise what `run` would raise about images and network, without writing anything."""
-    if module := kinds.module(config):
-        return module.check(config)
-    images = data.load(config.data)
+    if config.model is None:
+        return
+    images = session.images(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
     built = evaluation.build(config.model, images)
     if config.split:
@@ -132,16 +118,21 @@ def check(config: RunConfig) -> None:
     teacher_logits.check(config)
 
 
-def check_features(config: RunConfig, teacher: RunConfig) -> None:
+def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> None:
     """Raise if a run and its teacher have not the inner layers that its losses compare.
 
     Raises:
         UsageError: A layer that there is not, or shapes that a loss cannot compare.
     """
-    images = data.load(config.data)
+    images = session.images(config.data)
     if teacher.model:
         networks = [evaluation.build(run.model, images) for run in (config, teacher)]
-        assembly.distiller(config.distillation, *networks)
+        learners.distiller(config.distillation, *networks)
+
+
+def one_batch(config: RunConfig) -> RunConfig:
+    """Return the run as it is: a rehearsal makes every run's images and epochs few."""
+    return config
 
 
 def check_tensorboard() -> None:
@@ -208,46 +199,36 @@ class _Job:
         return record
 
 
-def _train(jobs: list[_Job], progress: Silent, tensorboard: bool) -> list[Record]:
+def _train(jobs: list[_Job], session: Session) -> list[Record]:
     job, config = jobs[0], jobs[0].config
-    logits = _known_logits(job, progress)
-    live = config.teachers and logits is None
-    assembled = _bench.assemble(
-        [job.config for job in jobs],
-        job.images,
-        job.settings,
-        job.study_folder,
-        (lambda: _teacher(job)) if live else None,
-        digest([record.weights for record in job.needed]) if live else "",
+    logits = _known_logits(job, session)
+    teacher = None
+    if config.teachers and logits is None:
+        teacher = (lambda: _teacher(job)), digest([record.weights for record in job.needed])
+    configs = [job.config for job in jobs]
+    found = learners.compiled_for(
+        session.bench, configs, job.images, job.settings, job.study_folder, teacher
     )
-    state = TrainingState(
-        _state_folder(jobs),
-        digest([[job.training_key, job.images.hashes] for job in jobs]),
-        assembled.learners,
-        assembled.networks,
-    )
+    key = digest([[job.training_key, job.images.hashes] for job in jobs])
+    state = TrainingState(_state_folder(jobs), key, found.each, found.networks)
     until = config.stop_epoch or config.training.epochs
-    if state.restore(until):
-        progress.resume(state.epochs_done, config.training.epochs)
-    elif state.problem:
-        progress.say(state.problem)
-    if state.epochs_done < until and not state.failed:
-        _fit(jobs, assembled, state, logits, until, progress, tensorboard)
+    train_to(until, state, session.progress, lambda: _fit(jobs, found, state, logits, session))
     trained = state.seconds / len(jobs)
-    found = [
+    records_found = [
         _diverged(job, state, place, trained)
         if state.failures[place]
-        else _measured(job, state, place, trained)
+        else _measured(job, state, place, trained, session)
         for place, job in enumerate(jobs)
     ]
     if until == config.training.epochs:
         state.clear()
-    return found
+    return records_found
 
 
-def _fit(jobs: list[_Job], assembled, state, logits, until: int, progress, tensorboard) -> None:
+def _fit(jobs: list[_Job], found: Learners, state: TrainingState, logits, session: Session) -> None:
     job = jobs[0]
     training, settings = job.config.training, job.settings
+    until = job.config.stop_epoch or training.epochs
     steps = pipeline.steps_per_epoch(len(job.images.train), training.batch_size)
     batches = pipeline.training_batches(
         job.images.train,
@@ -257,18 +238,16 @@ def _fit(jobs: list[_Job], assembled, state, logits, until: int, progress, tenso
         teacher_logits=logits,
         teacher_view=job.config.distillation.teacher_view if logits is not None else "same",
     )
-    split = assembled.fitted.member_logs if len(assembled.learners) > 1 else None
-    callbacks = [EpochEnd(state, progress, training.epochs, steps, split)]
-    if tensorboard:
-        callbacks.append(
-            TensorBoardLogs([job.folder for job in jobs], [job.config for job in jobs], split)
-        )
-    assembled.fitted.fit(
+    callbacks = [EpochEnd(state, session.progress, training.epochs, steps, found.split)]
+    if session.tensorboard:
+        folders, configs = [job.folder for job in jobs], [job.config for job in jobs]
+        callbacks.append(TensorBoardLogs(folders, configs, found.split))
+    found.fitted.fit(
         batches,
         epochs=until,
         initial_epoch=state.epochs_done,
         steps_per_epoch=steps,
-        validation_data=assembly.validation_batches(job.images, settings),
+        validation_data=learners.validation_batches(job.images, settings),
         shuffle=False,
         verbose=0,
         callbacks=callbacks,
@@ -281,12 +260,12 @@ def _state_folder(jobs: list[_Job]) -> Path:
     return jobs[0].study_folder / "together" / digest([job.config.name for job in jobs])
 
 
-def _known_logits(job: _Job, progress: Silent):
+def _known_logits(job: _Job, session: Session):
     """Return the stored logits of a run's teachers; None where the teachers must be run."""
     config = job.config
     if not teacher_logits.usable(config):
         return None
-    cache = teacher_logits.of_run(config, job.images, job.study_folder, progress)
+    cache = teacher_logits.of_run(config, job.images, job.study_folder, session.progress)
     temperature = config.distillation.temperature if config.cache.top_k else None
     return cache.logits(config.distillation.average, temperature=temperature)
 
@@ -330,11 +309,13 @@ def _named(config: RunConfig) -> str:
 
 def _untrained(job: _Job, part: str):
     if job.config.model:
-        return assembly.network(job.config, job.images, job.study_folder)
+        return learners.network(job.config, job.images, job.study_folder)
     return Ensemble([job.load(name, part) for name in job.config.members], job.config.average)
 
 
-def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Record:
+def _measured(
+    job: _Job, state: TrainingState, place: int, trained: float, session: Session
+) -> Record:
     """Measure and save the last and the best weights of a training that took `trained` seconds."""
     began = time.monotonic()
     config, network, learner = job.config, state.networks[place], state.learners[place]
@@ -342,10 +323,9 @@ def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Re
     epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
     taught = None
     if config.teachers:
-        teachers = evaluation.TeacherLogits(
-            job.study_folder, job.images, job.settings, config.training.jit
-        )
-        taught = teachers.on_test(config.teachers, config.distillation.average)
+        average = config.distillation.average
+        members = np.stack([_on_test(job, name, session) for name in config.teachers])
+        taught = keras.ops.convert_to_numpy(average_logits(members, average))
     for part in ("last", "best"):  # the last epoch's weights are those in memory
         if part == "last" or epochs["best"] != epochs["last"]:
             if part == "best":
@@ -371,6 +351,18 @@ def _measured(job: _Job, state: TrainingState, place: int, trained: float) -> Re
         weights=weights,
         files=files,
     )
+
+
+def _on_test(job: _Job, name: str, session: Session) -> np.ndarray:
+    """Return the logits of a finished run on the test images, `[n, classes]`."""
+    record = evaluation.known_record(job.study_folder, name)
+
+    def compute() -> np.ndarray:
+        network = job.load(name)
+        network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
+        return evaluation.predict(network, job.images.test, job.settings)
+
+    return session.logits(f"{record.key} {record.weights[record.select]}", compute)
 
 
 def _diverged(job: _Job, state: TrainingState, place: int, trained: float) -> Record:

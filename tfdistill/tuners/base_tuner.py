@@ -15,8 +15,8 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine import tuner_utils
 
+from tfdistill.training.learners import network_of
 from tfdistill.tuners import oracles, seed_results
-from tfdistill.tuners.hypermodels import network_of
 from tfdistill.tuners.seed_training import SeedTraining
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
@@ -74,7 +74,6 @@ class DistillationTuner(kt.Tuner):
         self.population = checks.count("population", population)
         if kwargs.pop("executions_per_trial", 1) != 1:
             raise checks.UsageError("Give seeds=[0, 1, ...] instead of executions_per_trial.")
-        self.progress = progress
         self._ready, self._batch = False, []
         worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
         super().__init__(
@@ -87,7 +86,7 @@ class DistillationTuner(kt.Tuner):
         )
         self._ready = True
         self._results = seed_results.SeedResults(self)
-        self._training = SeedTraining(self, self._results)
+        self._training = SeedTraining(self, self._results, progress)
         self._client = self.oracle if worker else None
         self.oracle = oracle  # outside of `search` a worker reads what the chief has written
         if oracle.begun:
@@ -113,13 +112,12 @@ class DistillationTuner(kt.Tuner):
             return
         with self._chief():
             self.on_search_begin()
-            while trials := self._draw():
-                for trial in trials:
-                    self.on_trial_begin(trial)
-                results = self._trained(trials, *fit_args, **fit_kwargs)
-                for trial, result in zip(trials, results, strict=True):
-                    self._report(trial, result)
-                    self.on_trial_end(trial)
+            self._training.progress.start(f"Search in {self.project_dir}", {})
+            try:
+                while trials := self._draw():
+                    self._do(trials, *fit_args, **fit_kwargs)
+            finally:
+                self._training.progress.stop()
             self.on_search_end()
 
     def train(self, trials: list[Trial], *fit_args, **fit_kwargs) -> list:
@@ -239,6 +237,14 @@ class DistillationTuner(kt.Tuner):
             return self.population
         ongoing = [self.oracle.get_trial(n).status not in oracles.ENDED for n in self._batch]
         return min(sum(ongoing) or self.population, self.population)
+
+    def _do(self, trials, *fit_args, **fit_kwargs) -> None:
+        for trial in trials:
+            self.on_trial_begin(trial)
+        results = self._trained(trials, *fit_args, **fit_kwargs)
+        for trial, result in zip(trials, results, strict=True):
+            self._report(trial, result)
+            self.on_trial_end(trial)
 
     def _trained(self, trials, *fit_args, **fit_kwargs) -> list:
         try:

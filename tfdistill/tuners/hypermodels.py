@@ -9,9 +9,10 @@ from keras_tuner.src.engine.objective import DefaultObjective
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.population import Population
 from tfdistill.losses import SoftTargets, TemperedLoss
+from tfdistill.training.learners import Learners, Workbench
 from tfdistill.training.resume import TrainingState
-from tfdistill.training.reuse import Reusable
 from tfdistill.utils import checks
+from tfdistill.utils.storage import digest
 
 _DIALS = ("alpha", "temperature")  # what can be assigned in a compiled Distiller
 
@@ -92,10 +93,16 @@ class DistillationHyperModel(kt.HyperModel):
             distiller.temperature = _value(hp, "temperature", self.temperature)
 
 
-class Bench:
-    """The compiled models of trials that are trained together, and later of the next ones.
+def learners_for(
+    bench: Workbench, hypermodel, build: Callable, hps: Sequence, seed: int, sample=None
+) -> Learners:
+    """Return the compiled models of trials that are trained together, at their start.
+
+    Those of a `DistillationHyperModel` are compiled once for all trials that differ only in alpha,
+    temperature and seed.
 
     Args:
+        bench: Keeps them.
         hypermodel: What is searched.
         build: Returns a new compiled model for some `HyperParameters`.
         hps: The trials' `HyperParameters`; several are trained as one `Population`.
@@ -103,40 +110,31 @@ class Bench:
         sample: One example `[1, ...]`, to build models that do not know their input's shape; None
             if the hypermodel does so in its own `fit`.
     """
+    reusable = isinstance(hypermodel, DistillationHyperModel)
 
-    def __init__(self, hypermodel, build: Callable, hps: Sequence, seed: int, sample=None):
-        self.hypermodel = hypermodel
-        self.learners = [_seeded(build, hp, seed, sample) for hp in hps]
-        self.networks = [network_of(learner) for learner in self.learners]
-        self.learner, self.split = self.learners[0], None
-        self._kinds = [_kind(hp) for hp in hps]
-        self._sample = sample
-        self._reusables = []
-        if isinstance(hypermodel, DistillationHyperModel):
-            pairs = zip(self.learners, self.networks, strict=True)
-            self._reusables = [Reusable(learner, network) for learner, network in pairs]
-        if len(hps) > 1:
-            self.learner = self._together()
-            self.split = self.learner.member_logs
+    def new() -> Learners:
+        each = [_seeded(build, hp, seed, sample) for hp in hps]
 
-    def _together(self) -> Population:
-        if not isinstance(self.hypermodel, DistillationHyperModel):
-            population = Population(self.learners)
-        else:
-            for learner in self.learners:
-                learner.set_teacher(None)  # it runs once for all
-            population = Population(self.learners, self.hypermodel.teacher)
-        population.compile()
-        return population
+        def together() -> Population:
+            teacher = hypermodel.teacher if reusable else None
+            if reusable:
+                for learner in each:
+                    learner.set_teacher(None)  # it runs once for all
+            population = Population(each, teacher)
+            population.compile()
+            return population
 
-    def restart(self, hps: Sequence, seed: int) -> bool:
-        """Begin anew without tracing, for other trials or another seed; return whether it can."""
-        if not self._reusables or [_kind(hp) for hp in hps] != self._kinds:
-            return False
-        for reusable, hp in zip(self._reusables, hps, strict=True):
-            reusable.restart(_seeded(self.hypermodel.student, hp, seed, self._sample))
-            self.hypermodel.adjust(reusable.learner, hp)
-        return True
+        return Learners(each, together if len(each) > 1 else None, reusable)
+
+    def fresh() -> list[keras.Model]:
+        return [_seeded(hypermodel.student, hp, seed, sample) for hp in hps]
+
+    key = digest([_kind(hp) for hp in hps]) if reusable else ""
+    learners = bench.learners(key, new, fresh)
+    if reusable:
+        for learner, hp in zip(learners.each, hps, strict=True):
+            hypermodel.adjust(learner, hp)
+    return learners
 
 
 class ObjectiveState(TrainingState):
@@ -146,8 +144,8 @@ class ObjectiveState(TrainingState):
         UsageError: In `best_epoch`, an objective that is not among the figures of training.
     """
 
-    def __init__(self, folder, key: str, bench: Bench, objective):
-        super().__init__(folder, key, bench.learners, bench.networks)
+    def __init__(self, folder, key: str, learners: Learners, objective):
+        super().__init__(folder, key, learners.each, learners.networks)
         self.objective = objective
 
     def best_epoch(self, place: int) -> int:
@@ -165,11 +163,6 @@ class ObjectiveState(TrainingState):
         values = [self.objective.get_value(figures) for figures in epochs]
         best = max if self.objective.direction == "max" else min
         return values.index(best(values))
-
-
-def network_of(learner: keras.Model) -> keras.Model:
-    """Return the network whose weights count: a Distiller's student, or the model itself."""
-    return learner.student if isinstance(learner, Distiller) else learner
 
 
 def _seeded(build, hp, seed, sample):

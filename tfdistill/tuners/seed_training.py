@@ -1,6 +1,5 @@
 """How a search trains one seed of a trial, or of several trials together."""
 
-import gc
 import logging
 import shutil
 from pathlib import Path
@@ -10,10 +9,19 @@ import keras_tuner as kt
 from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine import tuner_utils
 
-from tfdistill.training.resume import STATE, EpochEnd
-from tfdistill.tuners.hypermodels import Bench, ObjectiveState, network_of
+from tfdistill.training.learners import Workbench, network_of
+from tfdistill.training.resume import STATE, EpochEnd, train_to
+from tfdistill.tuners.hypermodels import ObjectiveState, learners_for
 from tfdistill.utils import storage
+from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
+
+
+class _Logged(Silent):
+    """Shows nothing; what is to be told is logged as a warning."""
+
+    def say(self, text):
+        logging.getLogger(__name__).warning(text)
 
 
 class SeedTraining:
@@ -22,12 +30,14 @@ class SeedTraining:
     Args:
         tuner: The `DistillationTuner`.
         results: Its `SeedResults`.
+        progress: Where to show progress; None logs what is to be told.
     """
 
-    def __init__(self, tuner, results):
+    def __init__(self, tuner, results, progress: Silent | None = None):
         self._tuner = tuner
         self._results = results
-        self._bench: Bench | None = None
+        self._bench = Workbench()
+        self.progress = progress or _Logged()
 
     @property
     def _own_fit(self) -> bool:
@@ -45,33 +55,33 @@ class SeedTraining:
         group = [t for t in group if t not in failed and not self._results.file(t, seed).exists()]
         if not group:
             return
+        self.progress.begin([_title(trial, seed) for trial in group])
         values = group[0].hyperparameters.values
         if "tuner/epochs" in values:
             fit_kwargs["epochs"] = values["tuner/epochs"]
-        bench = self._set_up(group, seed, x)
-        state = self._state(group, seed, bench)
-        results = None
-        if self._own_fit or not state.failed and state.epochs_done < fit_kwargs.get("epochs", 1):
+        hps = [trial.hyperparameters for trial in group]
+        sample = None if self._own_fit else _sample(x)
+        learners = learners_for(
+            self._bench, self._tuner.hypermodel, self._tuner._try_build, hps, seed, sample
+        )
+        state = self._state(group, seed, learners)
+
+        def fit():
             keras.utils.set_random_seed(seed)
             data = x(state.epochs_done) if callable(x) else x
-            fit_args = fit_args if data is None else (data, *fit_args)
-            results = self._fit(bench, group[0], state, *fit_args, **fit_kwargs)
+            args = fit_args if data is None else (data, *fit_args)
+            return self._fit(learners, group[0], state, *args, **fit_kwargs)
+
+        if self._own_fit:
+            results = fit()
+        else:
+            results = train_to(fit_kwargs.get("epochs", 1), state, self.progress, fit)
         for place, trial in enumerate(group):
             self._keep(trial, seed, state, place, results)
         if "tuner/epochs" not in values:  # Hyperband may go on from here
             state.clear()
 
-    def _set_up(self, group, seed, x) -> Bench:
-        hps = [trial.hyperparameters for trial in group]
-        if self._bench is None or not self._bench.restart(hps, seed):
-            self._bench = None
-            keras.backend.clear_session()
-            gc.collect()
-            sample = None if self._own_fit else _sample(x)
-            self._bench = Bench(self._tuner.hypermodel, self._tuner._try_build, hps, seed, sample)
-        return self._bench
-
-    def _state(self, group, seed, bench) -> ObjectiveState:
+    def _state(self, group, seed, learners) -> ObjectiveState:
         folder = self._results.file(group[0], seed).with_suffix("")
         searched = [
             {n: v for n, v in trial.hyperparameters.values.items() if not n.startswith("tuner/")}
@@ -80,25 +90,23 @@ class SeedTraining:
         past = group[0].hyperparameters.values.get("tuner/trial_id")
         if past and not (folder / STATE).exists():
             _copy(Path(self._tuner.get_trial_dir(past)) / folder.name, folder)
-        state = ObjectiveState(folder, digest(searched, seed), bench, self._tuner.oracle.objective)
-        if not self._own_fit and not state.restore() and state.problem:
-            logging.getLogger(__name__).warning(state.problem)
-        return state
+        objective = self._tuner.oracle.objective
+        return ObjectiveState(folder, digest(searched, seed), learners, objective)
 
-    def _fit(self, bench, trial, state, *fit_args, callbacks=(), **fit_kwargs):
+    def _fit(self, learners, trial, state, *fit_args, callbacks=(), **fit_kwargs):
         callbacks = self._tuner._deepcopy_callbacks(list(callbacks))
         if any(isinstance(callback, keras.callbacks.TensorBoard) for callback in callbacks):
             self._tuner._configure_tensorboard_dir(callbacks, trial, state.folder.name)
         epochs = fit_kwargs.get("epochs", 1)
         callbacks.append(tuner_utils.TunerCallback(self._tuner, trial))
-        callbacks.append(EpochEnd(state, self._tuner.progress, epochs, split=bench.split))
+        callbacks.append(EpochEnd(state, self.progress, epochs, split=learners.split))
         fit_kwargs["callbacks"] = callbacks
         if not self._own_fit:
             fit_kwargs["initial_epoch"] = state.epochs_done
-        if len(bench.learners) > 1:
-            return bench.learner.fit(*fit_args, **fit_kwargs)
+        if learners.split:
+            return learners.fitted.fit(*fit_args, **fit_kwargs)
         return self._tuner.hypermodel.fit(
-            trial.hyperparameters, bench.learner, *fit_args, **fit_kwargs
+            trial.hyperparameters, learners.fitted, *fit_args, **fit_kwargs
         )
 
     def _keep(self, trial, seed, state, place, results) -> None:
@@ -115,9 +123,10 @@ class SeedTraining:
             figures = {name: float(value) for name, value in figures.items()}
             figures.setdefault(objective.name, float(objective.get_value(figures)))
             self._keep_weights(trial, figures[objective.name], state.learners[place])
-        self._results.write(
-            trial, seed, epoch, figures, state.histories[place], state.failures[place]
-        )
+        failure = state.failures[place]
+        self._results.write(trial, seed, epoch, figures, state.histories[place], failure)
+        score = f"{objective.name} {figures[objective.name]:.4g}" if figures else failure
+        self.progress.end(_title(trial, seed), score)
 
     def _keep_weights(self, trial, score: float, learner) -> None:
         objective = self._tuner.oracle.objective
@@ -136,6 +145,10 @@ class SeedTraining:
         if failures:
             return kt.errors.FailedTrialError(failures[0])
         return [result["figures"] for result in done]
+
+
+def _title(trial: Trial, seed: int) -> str:
+    return f"trial {trial.trial_id}, seed {seed}"
 
 
 def _sample(x):

@@ -9,9 +9,9 @@ import keras_tuner
 from tfdistill import records
 from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.records import FINISHED
-from tfdistill.training import runner, train
+from tfdistill.training import runner, study_folder, train
+from tfdistill.training.session import Session
 from tfdistill.tuners import DistillationTuner, oracles, search_spaces, trials
-from tfdistill.utils.progress import Silent
 
 ORACLES = {
     "grid": oracles.GridOracle,
@@ -27,18 +27,18 @@ class StudyTuner(DistillationTuner):
     Args:
         config: The study, with `sweep`.
         folder: Its folder, where its teachers are finished.
-        progress: Where to show progress.
+        session: What the trials share.
         project_name: Name of the folder in it for what Keras Tuner keeps.
     """
 
-    def __init__(self, config: StudyConfig, folder: Path, progress: Silent, project_name: str):
-        self.config, self.study_folder, self.shown = config, folder, progress
+    def __init__(self, config: StudyConfig, folder: Path, session: Session, project_name: str):
+        self.config, self.study_folder, self.session = config, folder, session
         size, memory = config.population.size, config.population.memory
         super().__init__(
             _oracle(config),
             hypermodel=None,
             seeds=config.seeds,
-            population=size or train.fitting([trials.first(config)], memory),
+            population=size or train.fitting([trials.first(config)], memory, session),
             directory=str(folder),
             project_name=project_name,
         )
@@ -47,7 +47,7 @@ class StudyTuner(DistillationTuner):
         runs = [[self._run(trial, seed) for seed in self.seeds] for trial in drawn]
         for each_seed in zip(*runs, strict=True):
             for group in _together(each_seed):
-                runner.do_group(group, self.study_folder, self.shown, self.config.tensorboard)
+                runner.do_group(group, self.study_folder, self.session)
         return [self._found(of_trial) for of_trial in runs]
 
     def mend(self) -> None:
@@ -58,8 +58,10 @@ class StudyTuner(DistillationTuner):
                 run = self._run(trial, seed)
                 newest[run.name] = run if trial.status in oracles.ENDED else None
         for run in filter(None, newest.values()):
-            if runner.damage(run, self.study_folder) or not runner.recorded(run, self.study_folder):
-                runner.do_group([run], self.study_folder, self.shown, self.config.tensorboard)
+            if study_folder.damage(run, self.study_folder) or not study_folder.recorded(
+                run, self.study_folder
+            ):
+                runner.do_group([run], self.study_folder, self.session)
 
     def _run(self, trial, seed: int) -> RunConfig:
         values = trial.hyperparameters.values

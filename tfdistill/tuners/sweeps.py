@@ -8,15 +8,18 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdistill import records
 from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.records import Record, Table, spread
 from tfdistill.reporting import significance
-from tfdistill.training import runner
+from tfdistill.training import runner, study_folder
 from tfdistill.tuners import trials
-from tfdistill.utils import tensorflow
 from tfdistill.utils.progress import Silent
+
+if TYPE_CHECKING:
+    from tfdistill.training.session import Session
 
 BEST, ALONE = "best trial, fresh seeds", "student alone, fresh seeds"
 TITLE = "Search"
@@ -69,23 +72,19 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
     """
     progress = progress or Silent()
     trials.check(config)
-    runner.check_folder(config, folder)
-    progress.say("Starting TensorFlow and reading the images")
-    tensorflow.start()
-    from tfdistill.training import continuing
-
+    study_folder.check_folder(config, folder)
+    session = runner.start(progress, config.tensorboard)
     seen = [*trials.teachers(config), trials.first(config)]
-    runner.preflight(config, seen)
-    continuing.check(seen, folder, progress)
+    runner.preflight(config, seen, session)
+    study_folder.check_records(seen, folder, session)
     worker = os.environ.get("KERASTUNER_TUNER_ID", "")
-    with runner.alone(folder, f".lock-{worker}" if worker else ".lock"):
+    with study_folder.alone(folder, f".lock-{worker}" if worker else ".lock"):
         if is_worker() or not worker:
-            _prepare(config, folder, progress, wait=is_worker())
-        from tfdistill.training import train
+            _prepare(config, folder, session, wait=is_worker())
         from tfdistill.tuners import study_tuner
 
-        tuner = study_tuner.StudyTuner(config, folder, progress, PROJECT)
-        costs = dict.fromkeys(trials.names(config), train.cost(trials.first(config)))
+        tuner = study_tuner.StudyTuner(config, folder, session, PROJECT)
+        costs = dict.fromkeys(trials.names(config), runner.cost(trials.first(config), session))
         progress.start(f"{len(costs)} runs in {folder}", costs)
         try:
             if not worker:
@@ -94,7 +93,7 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
         finally:
             progress.stop()
         if not is_worker():
-            _confirm(config, folder, tuner, progress)
+            _confirm(config, folder, tuner, session)
     return [*finished_teachers(config, folder), *trial_records(folder)]
 
 
@@ -120,16 +119,16 @@ def tables(found: Sequence[Record]) -> list[Table]:
     return [_confirmation_table(found), _trials_table(found)]
 
 
-def _prepare(config: StudyConfig, folder: Path, progress: Silent, wait: bool) -> None:
+def _prepare(config: StudyConfig, folder: Path, session: "Session", wait: bool) -> None:
     """Train the teachers, once, whichever process comes first."""
-    with runner.alone(folder, ".lock-teachers", wait=wait):
-        runner.write_config(config, folder)
-        unfinished = [run for run in trials.teachers(config) if not runner.finished(run, folder)]
-        if unfinished:
-            runner.do_runs(config, trials.teachers(config), folder, progress)
+    with study_folder.alone(folder, ".lock-teachers", wait=wait):
+        study_folder.write_config(config, folder)
+        teachers = trials.teachers(config)
+        if not all(study_folder.finished(run, folder) for run in teachers):
+            runner.do_runs(config, teachers, folder, session)
 
 
-def _confirm(config: StudyConfig, folder: Path, tuner, progress: Silent) -> None:
+def _confirm(config: StudyConfig, folder: Path, tuner, session: "Session") -> None:
     from tfdistill.tuners.study_tuner import searched
 
     values = searched(tuner.oracle.get_best_trials(1)[0].hyperparameters.values)
@@ -143,11 +142,11 @@ def _confirm(config: StudyConfig, folder: Path, tuner, progress: Silent) -> None
         )
         for run in chosen
     ]
-    runner.do_runs(config, [*alone, *chosen], folder, progress)
+    runner.do_runs(config, [*alone, *chosen], folder, session)
 
 
 def _state(run: RunConfig, folder: Path) -> str:
-    return "finished" if runner.finished(run, folder) else "to do"
+    return "finished" if study_folder.finished(run, folder) else "to do"
 
 
 # --- the tables -------------------------------------------------------------------------------

@@ -2,22 +2,16 @@
 
 import contextlib
 import functools
-import gc
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
-
-COLLECT_EVERY = 10.0  # seconds; looking through all objects takes about 0.25
-
-_collected = 0.0
 
 
 def accelerators() -> list:
@@ -53,18 +47,6 @@ def clear_session() -> None:
     policy = keras.config.dtype_policy()
     keras.utils.clear_session()
     keras.config.set_dtype_policy(policy)
-
-
-def collect_garbage() -> None:
-    """Free the networks and graphs that earlier runs left, unless that was done lately.
-
-    They hold references to themselves, so reference counts do not free them, nor their weights.
-    Python's own collection of everything comes by the number of objects, whatever their size.
-    """
-    global _collected
-    if time.monotonic() - _collected >= COLLECT_EVERY:
-        gc.collect()
-        _collected = time.monotonic()
 
 
 @contextlib.contextmanager

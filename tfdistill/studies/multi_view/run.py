@@ -21,6 +21,7 @@ from tfdistill.records import Record
 from tfdistill.studies.multi_view.data import Task, task
 from tfdistill.studies.multi_view.network import Networks, Soft, train
 from tfdistill.studies.multi_view.settings import GroupSettings, MultiViewData
+from tfdistill.training.session import Session
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
 
@@ -29,7 +30,7 @@ WEIGHTS_FILE = "weights.npz"
 LEARNED = 0.25
 
 
-def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
+def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
     """Train a group of networks, or evaluate an ensemble of finished ones, and return the record.
 
     Leaves `record.json` and, of trained networks, `weights.npz` in the run's folder. An interrupted
@@ -41,7 +42,7 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
             the runs `teachers` as `distillation` says; or it is the ensemble of the networks of the
             runs `members`.
         study_folder: Folder of the study, where the runs that it needs are finished.
-        progress: Where to show progress; an epoch is a step of gradient descent.
+        session: Where to show progress; an epoch is a step of gradient descent.
 
     Returns:
         A record whose accuracies are means over the group. Its `extra` has `networks`, a list with
@@ -57,7 +58,7 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
         UsageError: As `check`.
     """
     began = time.monotonic()
-    check(config)
+    check(config, session)
     settings = settings_of(GroupSettings, config)
     needed = [records.read(records.run_folder(study_folder, name)) for name in config.needs]
     examples = task(settings.examples, config.seed)
@@ -66,7 +67,7 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
         networks = _loaded(study_folder, config.members, settings)
         measured = _measured(_Ensemble(networks, config.average), examples, settings)
     else:
-        networks = _trained(config, settings, examples, study_folder, progress)
+        networks = _trained(config, settings, examples, study_folder, session.progress)
         measured = _measured(networks, examples, settings)
         with storage.appearing(folder / WEIGHTS_FILE) as path:
             np.savez(path, weights=networks.weights, velocity=networks.velocity)
@@ -100,7 +101,7 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
     return record
 
 
-def cost(config: RunConfig) -> float:
+def cost(config: RunConfig, session: Session) -> float:
     """Return about how many operations a run takes, those of its forward passes."""
     settings = settings_of(GroupSettings, config)
     data = settings.examples
@@ -109,7 +110,7 @@ def cost(config: RunConfig) -> float:
     return float(passes * settings.networks * _operations(settings))
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, session: Session) -> None:
     """Raise if the settings do not fit together, without writing anything."""
     settings = settings_of(GroupSettings, config)
     taught = config.distillation

@@ -28,6 +28,7 @@ from tfdistill.distillation.ensembles import average_logits
 from tfdistill.records import Record
 from tfdistill.studies.saliency import grad_cam
 from tfdistill.training import evaluation
+from tfdistill.training.session import Session
 from tfdistill.utils import checks, machine
 from tfdistill.utils.progress import Silent
 
@@ -61,13 +62,13 @@ class HeatMaps:
     student: ModelConfig | None = None
 
 
-def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
+def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
     """Look at the networks of `config.members` and return the record, which is written too.
 
     Args:
         config: Its `settings` are those of `HeatMaps`; its `model` is the singles' network.
         study_folder: Folder of the study, where the members are finished.
-        progress: Where to show progress.
+        session: Where to show progress, and the images.
 
     Returns:
         A record without accuracies. Its `extra` has
@@ -88,12 +89,12 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
     """
     began = time.monotonic()
     machine.clear_session()
-    settings, images = settings_of(HeatMaps, config), data.load(config.data)
+    settings, images = settings_of(HeatMaps, config), session.images(config.data)
     finished = [records.read(records.run_folder(study_folder, name)) for name in config.needs]
     tested = _tested(config, settings, images)
     asked = _asked(settings, images)
     examples = images.test.take(np.concatenate([tested, asked]))
-    whole = _look(config, settings, images, examples, study_folder, progress)
+    whole = _look(config, settings, images, examples, study_folder, session.progress)
     seen, shown = whole.take(slice(len(tested))), whole.take(slice(len(tested), None))
     if not settings.image_ids:
         shown = seen.take(_chosen(seen, settings))
@@ -120,16 +121,16 @@ def run(config: RunConfig, study_folder: Path, progress: Silent) -> Record:
     return record
 
 
-def cost(config: RunConfig) -> float:
+def cost(config: RunConfig, session: Session) -> float:
     """Return about how many operations a run takes, those of its forward passes."""
-    settings, images = settings_of(HeatMaps, config), data.load(config.data)
+    settings, images = settings_of(HeatMaps, config), session.images(config.data)
     operations = evaluation.flops_of(config.model, images.input_shape, images.num_classes)
     return float(2 * len(config.members) * len(_tested(config, settings, images)) * operations)
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, session: Session) -> None:
     """Raise what `run` would raise about settings, images and layer, without writing anything."""
-    settings, images = settings_of(HeatMaps, config), data.load(config.data)
+    settings, images = settings_of(HeatMaps, config), session.images(config.data)
     checks.count("settings.images", settings.images)
     _tested(config, settings, images)
     _asked(settings, images)

@@ -1,17 +1,25 @@
-"""Assembles what one run fits: network, loss, optimiser, Distiller; and keeps it for the next run.
+"""Compiled learners: what a run fits, alone or with others, and used again by the next run.
 
-Runs that differ in nothing but alpha, temperature and seed share one compiled learner, because
-tracing its step takes longer than training a small student on a few thousand images.
+Runs that differ in nothing but alpha, temperature and seed share their learners, because tracing a
+step takes longer than training a small student on a few thousand images.
 """
 
-import dataclasses
+import gc
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from tfdistill import data, losses
-from tfdistill.config import DistillationConfig, FeatureConfig, RunConfig, TrainingConfig, to_dict
+from tfdistill.config import (
+    DistillationConfig,
+    FeatureConfig,
+    RunConfig,
+    TrainingConfig,
+    to_dict,
+)
 from tfdistill.data import pipeline
 from tfdistill.distillation import schedules
 from tfdistill.distillation.distiller import Distiller, FeatureLoss
@@ -19,82 +27,153 @@ from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
 from tfdistill.training import evaluation
-from tfdistill.training.reuse import Reusable
 from tfdistill.utils import machine
 from tfdistill.utils.storage import digest
 
+COLLECT_EVERY = 10.0  # seconds; looking through all objects takes about 0.25
 
-@dataclasses.dataclass(frozen=True)
-class Assembled:
-    """Compiled learners, one for each run, and what `fit` is called on: one of them or all."""
 
-    reusables: list[Reusable]
-    fitted: keras.Model
+class Learners:
+    """Compiled models that are fitted in one step, which can be set back to a fresh start.
 
-    @property
-    def learners(self) -> list[keras.Model]:
-        """The compiled models."""
-        return [reusable.learner for reusable in self.reusables]
+    Trained again they give the weights that newly compiled ones would get, to the bit.
 
-    @property
-    def networks(self) -> list[keras.Model]:
-        """The networks in them."""
-        return [reusable.network for reusable in self.reusables]
+    Args:
+        each: The models: networks, or Distillers around them.
+        together: Makes one compiled model of several, after their optimizers are built; None where
+            there is only one.
+        reusable: Whether `restart` will be called, for which all must be built.
+
+    Example:
+        >>> learners = Learners([distiller])
+        >>> learners.fitted.fit(batches)
+        >>> keras.utils.set_random_seed(1)
+        >>> learners.restart([build_student()])
+        >>> learners.fitted.fit(batches)  # without tracing
+    """
+
+    def __init__(
+        self,
+        each: Sequence[keras.Model],
+        together: Callable[[], Population] | None = None,
+        reusable: bool = True,
+    ):
+        self.each = list(each)
+        self.networks = [network_of(learner) for learner in self.each]
+        self._starts = [_optimizer_state(learner) for learner in self.each] if reusable else []
+        population = together() if together else None
+        self.fitted = population or self.each[0]
+        self.split = population.member_logs if population else None
+
+    def restart(self, fresh: Sequence[keras.Model]) -> None:
+        """Begin with the weights of new networks of the same architectures."""
+        parts = zip(self.each, self.networks, fresh, self._starts, strict=True)
+        for learner, network, new, start in parts:
+            _assign(network.variables, new.variables)  # with states of random-number generators
+            _assign(learner.optimizer.variables, start)
+            learner.reset_metrics()
+            learner.stop_training = False
 
 
 class Workbench:
-    """Gives runs their compiled learners, and keeps the last ones.
+    """Keeps the last learners for the next runs, and frees what earlier ones left.
 
     Example:
         >>> bench = Workbench()
-        >>> assembled = bench.assemble([run], images, settings, folder, None, "")
+        >>> learners = bench.learners("key", lambda: Learners([distiller]), lambda: [student()])
     """
 
     def __init__(self):
         self._key = ""
-        self._kept: Assembled | None = None
+        self._kept: Learners | None = None
+        self._collected = 0.0
 
-    def assemble(
-        self,
-        configs: list[RunConfig],
-        images: data.Dataset,
-        settings: pipeline.BatchSettings,
-        study_folder: Path,
-        teacher,
-        teacher_key: str,
-    ) -> Assembled:
+    def learners(
+        self, key: str, new: Callable[[], Learners], fresh: Callable[[], Sequence[keras.Model]]
+    ) -> Learners:
         """Return learners at the start of their training, newly compiled only where they must be.
 
         Args:
-            configs: The runs, all on the same images with the same settings.
-            images: Their images.
-            settings: How they become batches.
-            study_folder: Folder of the study, where the runs that they need are finished.
-            teacher: A function that returns the live teacher; None where its logits are known.
-            teacher_key: Changes when the live teacher does.
+            key: The same for learners whose compiled step is the same; empty: they are new.
+            new: Returns new learners.
+            fresh: Returns new networks for the learners that are kept.
         """
-        key = digest([_shape(config) for config in configs], teacher_key)
-        if any(_has_features(config) for config in configs):
-            self._key = ""  # connectors start anew only when they are built anew
-        fresh = []
-        if key != self._key:
-            self._kept = None
-            machine.clear_session()
+        self.collect_garbage()
+        if key and key == self._key:
+            self._kept.restart(fresh())
+            return self._kept
+        self._key, self._kept = "", None
+        machine.clear_session()
+        self._kept = new()
+        self._key = key
+        return self._kept
+
+    def collect_garbage(self) -> None:
+        """Free the networks and graphs that earlier runs left, unless that was done lately.
+
+        They hold references to themselves, so reference counts do not free them, nor their weights.
+        Python's own collection of everything comes by the number of objects, whatever their size.
+        """
+        if time.monotonic() - self._collected >= COLLECT_EVERY:
+            gc.collect()
+            self._collected = time.monotonic()
+
+
+def network_of(learner: keras.Model) -> keras.Model:
+    """Return the network whose weights count: a Distiller's student, or the model itself."""
+    return learner.student if isinstance(learner, Distiller) else learner
+
+
+def _optimizer_state(learner: keras.Model) -> list:
+    if not learner.optimizer.built:
+        learner.optimizer.build(learner.trainable_variables)
+    return [variable.numpy() for variable in learner.optimizer.variables]
+
+
+def _assign(variables, values) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def compiled_for(
+    bench: Workbench,
+    configs: list[RunConfig],
+    images: data.Dataset,
+    settings: pipeline.BatchSettings,
+    study_folder: Path,
+    teacher: tuple[Callable[[], keras.Model], str] | None,
+) -> Learners:
+    """Return learners at the start of the training of runs.
+
+    Args:
+        bench: Keeps them.
+        configs: The runs, all on the same images with the same settings.
+        images: Their images.
+        settings: How they become batches.
+        study_folder: Folder of the study, where the runs that they need are finished.
+        teacher: A function that returns the live teacher, and what changes when the teacher does;
+            None where its logits are known.
+    """
+
+    def fresh() -> list[keras.Model]:
+        networks = []
         for config in configs:
             keras.utils.set_random_seed(config.seed)
-            fresh.append(network(config, images, study_folder))
-        if key == self._key:
-            for reusable, new in zip(self._kept.reusables, fresh, strict=True):
-                reusable.restart(new)
-        else:
-            live = teacher() if teacher else None
-            self._kept = _assembled(configs, fresh, images, settings, live)
-            self._key = key
-        for config, learner in zip(configs, self._kept.learners, strict=True):
-            if config.distillation:
-                learner.alpha = config.distillation.alpha
-                learner.temperature = config.distillation.temperature
-        return self._kept
+            networks.append(network(config, images, study_folder))
+        return networks
+
+    def new() -> Learners:
+        return _compiled(configs, fresh(), images, settings, teacher[0]() if teacher else None)
+
+    key = digest([_shape(config) for config in configs], teacher[1] if teacher else "")
+    if any(_has_features(config) for config in configs):
+        key = ""  # connectors start anew only when they are built anew
+    learners = bench.learners(key, new, fresh)
+    for config, learner in zip(configs, learners.each, strict=True):
+        if config.distillation:
+            learner.alpha = config.distillation.alpha
+            learner.temperature = config.distillation.temperature
+    return learners
 
 
 def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> keras.Model:
@@ -125,7 +204,8 @@ def _shape(config: RunConfig) -> dict:
     return values
 
 
-def _assembled(configs, networks, images, settings, teacher) -> Assembled:
+def _compiled(configs, networks, images, settings, teacher) -> Learners:
+    training = configs[0].training
     steps = pipeline.steps_per_epoch(len(images.train), settings.batch_size)
     # Feature losses need the teacher within each Distiller; else one pass of it serves all.
     apart = len(configs) == 1 or any(_has_features(config) for config in configs)
@@ -140,16 +220,16 @@ def _assembled(configs, networks, images, settings, teacher) -> Assembled:
             steps_per_execution=config.training.steps_per_execution,
         )
         learners.append(learner)
-    pairs = zip(learners, networks, strict=True)
-    reusables = [Reusable(learner, built) for learner, built in pairs]
-    if len(learners) == 1:
-        return Assembled(reusables, learners[0])
-    together = Population(learners, None if apart else teacher)
-    together.compile(
-        jit_compile=machine.uses_xla(configs[0].training.jit),
-        steps_per_execution=configs[0].training.steps_per_execution,
-    )
-    return Assembled(reusables, together)
+
+    def together() -> Population:
+        population = Population(learners, None if apart else teacher)
+        population.compile(
+            jit_compile=machine.uses_xla(training.jit),
+            steps_per_execution=training.steps_per_execution,
+        )
+        return population
+
+    return Learners(learners, together if len(learners) > 1 else None)
 
 
 def _learner(config: RunConfig, built: keras.Model, teacher, steps_per_epoch: int) -> keras.Model:

@@ -1,0 +1,204 @@
+"""A study's folder: its configuration, its lock, and which of its runs need not be done again.
+
+Nothing here starts TensorFlow, so that a plan and an error are answered at once; what finished runs
+were done with is compared in `check_records`, when TensorFlow is there.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+import yaml
+
+from tfdistill import records
+from tfdistill.config import RunConfig, StudyConfig, formats, to_dict
+from tfdistill.records import Record
+from tfdistill.utils import checks, storage
+from tfdistill.utils.storage import digest
+
+if TYPE_CHECKING:
+    from tfdistill.training.session import Session
+
+CONFIG_FILE = "config.yaml"
+# Its keys are the user's: those of the default do not belong to it.
+_SPACE = "sweep.space"
+LOCK = ".lock"
+# What a study writes again at its end.
+_PAGES = ("report.html", "results.csv", "deployment.json")
+# Where the results go and what is logged beside them change no result.
+_FREE_KEYS = ("output", "tensorboard", "note", "population", "export")
+
+
+def check_folder(config: StudyConfig, folder: Path) -> None:
+    """Raise if a folder holds the results of another configuration."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return _check_free(folder)
+    # A key that an older version did not write had its default.
+    there = _flat(_comparable(StudyConfig())) | _flat(_written_config(path))
+    here = _flat(_comparable(config))
+    different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    different = [key for key in different if key.split(".")[0] not in _FREE_KEYS]
+    if different:
+        key = different[0]
+        more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+        raise checks.UsageError(
+            f"{folder} holds the results of another configuration: {key} is {there.get(key)!r} "
+            f"there and {here.get(key)!r} here{more}. Choose another --output or remove it."
+        )
+
+
+def _check_free(folder: Path) -> None:
+    """Raise if files of a study's names lie where no study was: they are somebody's."""
+    there = [name for name in _PAGES if (folder / name).exists()]
+    if there and not (folder / "runs").is_dir():
+        raise checks.UsageError(
+            f"{folder} holds no study, but would lose its {' and '.join(there)}. Move what is "
+            "there, or choose another --output."
+        )
+
+
+@contextlib.contextmanager
+def alone(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
+    """Hold a lock of a study's folder; where another process has it, raise, or wait for it."""
+    try:
+        with storage.explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held = filelock.FileLock(folder / name).acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+        raise checks.UsageError(
+            f"Another process is working in {folder}. Wait for it, or choose another --output."
+        ) from None
+    with held:
+        yield
+
+
+def write_config(config: StudyConfig, folder: Path) -> None:
+    """Write the configuration into the study's folder."""
+    with storage.appearing(folder / CONFIG_FILE) as path:
+        values = {formats.KEY: formats.FORMAT, **_comparable(config)}
+        text = yaml.safe_dump(values, sort_keys=False)
+        path.write_text(storage.marked(text), encoding="utf-8")
+
+
+def _written_config(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(storage.unmarked(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise storage.DamagedError(path, f"is damaged ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise storage.DamagedError(path, "is damaged (it holds no keys and values)")
+    return formats.current(values, formats.number(path, values))
+
+
+def _comparable(config: StudyConfig) -> dict:
+    return to_dict(dataclasses.replace(config, output=None))
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        inner = isinstance(value, dict) and prefix + key != _SPACE
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return flat
+
+
+def finished(run: RunConfig, folder: Path) -> Record | None:
+    """Return the record of a run that need not be done again."""
+    try:
+        record = record_of(run, folder)
+        needed = [records.read(records.run_folder(folder, name)) for name in run.needs]
+        if None in (record, *needed) or not records.is_of(record, to_dict(run), needed):
+            return None
+        records.check_files(records.run_folder(folder, run.name), record)
+    except storage.DamagedError:
+        return None
+    return record
+
+
+def damage(run: RunConfig, folder: Path) -> str:
+    """Return what is damaged of a run that was finished; empty, if nothing is."""
+    place = records.run_folder(folder, run.name)
+    try:
+        record = records.read(place)
+        if record:
+            records.check_files(place, record)
+    except storage.DamagedError as error:
+        return error.problem
+    return ""
+
+
+def recorded(run: RunConfig, folder: Path) -> bool:
+    """Return whether a run has a record, of whatever state."""
+    return (records.run_folder(folder, run.name) / records.RECORD_FILE).exists()
+
+
+def record_of(run: RunConfig, folder: Path) -> Record | None:
+    return records.read(records.run_folder(folder, run.name))
+
+
+def check_records(runs: list[RunConfig], folder: Path, session: "Session") -> None:
+    """Raise if records are of other images; tell if they are of other versions or another device.
+
+    Args:
+        runs: The runs that are planned; of records on other images than theirs nothing is said.
+        folder: The study's folder.
+        session: Where to tell, and the images.
+
+    Raises:
+        UsageError: Results on changed images would stand in one table with those before.
+    """
+    from tfdistill.utils import machine
+
+    found = list(_readable(folder))
+    _check_images(runs, found, folder, session)
+    changed = []
+    now = _circumstances(machine.versions(), machine.device(), machine.threads())
+    for name, value in now.items():
+        others = sorted({_of(record).get(name, value) for record in found} - {value})
+        changed += [f"{name} {' and '.join(others)} (now {value})"] if others else []
+    if changed:
+        session.progress.say(
+            f"Runs that are finished were done with {', '.join(changed)}: bits may differ"
+        )
+
+
+def _check_images(
+    runs: list[RunConfig], found: list[Record], folder: Path, session: "Session"
+) -> None:
+    known = {digest(to_dict(run.data)): run.data for run in runs}
+    for record in found:
+        images = known.get(digest(record.config.get("data")))
+        if images is None or not record.images:
+            continue
+        here = session.images(images).hashes
+        changed = [part for part in here if here[part] != record.images.get(part)]
+        if changed:
+            raise checks.UsageError(
+                f"The images of {images.source} ({', '.join(changed)}) have changed since "
+                f"{record.name} was done in {folder}. Put them back, or choose another --output."
+            )
+
+
+def _readable(folder: Path) -> Iterator[Record]:
+    """Yield the records that are whole; what is damaged is done again."""
+    for path in sorted(folder.glob("runs/*/")):
+        try:
+            record = records.read(path)
+        except storage.DamagedError:
+            continue
+        if record:
+            yield record
+
+
+def _of(record: Record) -> dict[str, str]:
+    return _circumstances(record.versions, record.device, record.environment.get("threads"))
+
+
+def _circumstances(versions: dict, device: str, threads: int | None) -> dict[str, str]:
+    """Return what bits follow from, by name; nothing of what is not known."""
+    found = {**versions, "device": device, "threads": threads}
+    return {name: str(value) for name, value in found.items() if value}
