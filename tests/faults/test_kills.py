@@ -40,15 +40,15 @@ while True:
 }
 PROGRAM = """
 import ctypes, subprocess, sys, time
-from tfdistill import progress, stopping
+from tfdistill.utils import progress, signals
 
 def work():
     child = subprocess.Popen(["sleep", "1000"], stderr=subprocess.DEVNULL)
-    stopping.CHILDREN.add(child)
+    signals.CHILDREN.add(child)
     print(child.pid, flush=True)
     exec(sys.argv[1])
 
-sys.exit(stopping.run(work, "The same command goes on."))
+sys.exit(signals.run(work, "The same command goes on."))
 """
 
 
@@ -154,14 +154,14 @@ def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
 
 LATE = """
 import os, signal, sys
-from tfdistill import stopping
+from tfdistill.utils import signals
 
 class Late:
     def __del__(self):  # when Python takes its modules down
         os.kill(os.getpid(), signal.SIGTERM)
 
 late = Late()
-sys.exit(stopping.run(lambda: print("done") or int(sys.argv[1])))
+sys.exit(signals.run(lambda: print("done") or int(sys.argv[1])))
 """
 
 
@@ -176,14 +176,14 @@ def test_a_signal_after_the_work_changes_no_status(status):
 def test_files_do_not_take_the_place_of_streams_that_are_closed(tmp_path, closed):
     script = (
         "import os, sys\n"
-        "from tfdistill import stopping\n"
+        "from tfdistill.utils import signals\n"
         "def work():\n"
         f"    with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
         "        print('to the terminal', flush=True)\n"
         "        os.write(2, b'from native code')\n"
         "        file.write('content')\n"
         "    return 3\n"
-        "sys.exit(stopping.run(work))\n"
+        "sys.exit(signals.run(work))\n"
     )
     (tmp_path / "script.py").write_text(script)
     command = f"{sys.executable} {tmp_path / 'script.py'} {closed}"

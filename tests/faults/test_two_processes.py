@@ -27,7 +27,7 @@ CONFIG = {
 HOLD_STUDY = """
 import sys, time
 from pathlib import Path
-from tfdistill import runner
+from tfdistill.training import study_folder
 with study_folder.alone(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(1000)
@@ -35,8 +35,8 @@ with study_folder.alone(Path(sys.argv[1])):
 HOLD_MODEL = """
 import sys, time
 from pathlib import Path
-from tfdistill import placing
-with placing.new_version(Path(sys.argv[1])) as new:
+from tfdistill.export import versions
+with versions.new_version(Path(sys.argv[1])) as new:
     (new.folder / "half").write_text("half")
     print("held", flush=True)
     time.sleep(1000)

@@ -20,11 +20,12 @@ from tests.small_teachers import (
     network,
     settings,
 )
-from tfdistill import Distiller, UsageError, average_logits, teacher_cache
+from tfdistill import Distiller, UsageError, average_logits
 from tfdistill.config import AugmentConfig
 from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.teacher_cache import Teacher, build, open_cache
+from tfdistill.utils import machine
 
 pytest_plugins = ["tests.stored_logits"]
 
@@ -165,7 +166,7 @@ def test_several_changes_are_all_named(finished, pictures, teachers):
 
 
 def test_another_version_is_refused(finished, pictures, teachers, monkeypatch):
-    monkeypatch.setattr(teacher_cache.machine, "version", lambda package: "99")
+    monkeypatch.setattr(machine, "version", lambda package: "99")
     with pytest.raises(UsageError, match="else: the tfdistill version changed"):
         build(finished, teachers, pictures, settings())
 

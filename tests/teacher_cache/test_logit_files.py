@@ -92,7 +92,8 @@ def test_disk_that_fills_up_says_how_to_go_on(tmp_path, pictures, monkeypatch):
 KILLED = """
     import os, sys
     from tests import small_teachers as t
-    from tfdistill import logit_files, teacher_cache
+    from tfdistill import teacher_cache
+    from tfdistill.teacher_cache import logit_files
     images, finished = t.dataset(), teacher_cache.open_cache(sys.argv[2]).logits()
     print(float(finished[1, images.train.ids].sum()), flush=True)
     logit_files.CHUNK_ROWS = 2 * t.BATCH

@@ -210,7 +210,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
 
 PROGRAM = """
 import sys
-from tests import test_training as t
+from tests.training import test_train as t
 t.training.run(t.renamed(t.TEACHER, "killed", training=t.LONG), sys.argv[1])
 """
 LONG = dataclasses.replace(SHORT, epochs=40)

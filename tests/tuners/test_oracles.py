@@ -4,7 +4,7 @@ import keras_tuner as kt
 import pandas as pd
 import pytest
 
-from tfdistill import records, tuners
+from tfdistill import tuners
 from tfdistill.tuners.oracles import GridOracle, wait_for_oracle
 from tfdistill.utils import storage
 from tfdistill.utils.checks import UsageError
@@ -70,7 +70,7 @@ def killed_before_write(monkeypatch, number, *args):
         write(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "write_json", write_json)
+        patch.setattr(storage, "write_json", write_json)
         try:
             search(*args)
         except Killed:

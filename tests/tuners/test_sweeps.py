@@ -45,9 +45,9 @@ CONFIG = StudyConfig(
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests import test_sweeps as t
-from tfdistill import startup
-startup.tensorflow()
+from tests.tuners import test_sweeps as t
+from tfdistill.utils import tensorflow
+tensorflow.start()
 t.sweeps.search(t.CONFIG, Path(sys.argv[1]))
 """
 DEADLINE = 240
