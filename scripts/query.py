@@ -6,8 +6,7 @@
 
 The signature `bytes` takes whole JPEG and PNG files and, over REST, needs Python alone;
 `serving_default` takes pixels, of the model's size and channels, and needs pillow and numpy.
-`--grpc` needs tensorflow-serving-api. What goes wrong with an image is said in one line of standard
-error, the others are answered, and the exit status is 1.
+`--grpc` needs tensorflow-serving-api. What goes wrong with an image is one line of standard error.
 """
 
 import argparse
@@ -17,8 +16,6 @@ import os
 import sys
 import urllib.error
 import urllib.request
-
-SECONDS = 30  # that a server may take to answer
 
 
 def read(path: str, signature: str):
@@ -44,10 +41,10 @@ def over_rest(given: argparse.Namespace, image) -> tuple[str, float]:
     url = f"{given.url.rstrip('/')}/v1/models/{given.model}:predict"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=30) as response:
             [outputs] = json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
-        raise ValueError(f"{url} answered {error.code}: {error.read().decode()}") from None
+        raise ValueError(f"{url}: {error.code}: {error.read().decode()}") from None
     return outputs["class_name"], max(outputs["probabilities"])
 
 
@@ -63,10 +60,9 @@ def over_grpc(given: argparse.Namespace, image) -> tuple[str, float]:
     with grpc.insecure_channel(given.grpc) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         try:
-            outputs = stub.Predict(request, timeout=SECONDS).outputs
+            outputs = stub.Predict(request, timeout=30).outputs
         except grpc.RpcError as error:
-            code, text = error.code().name, error.details()
-            raise ValueError(f"{given.grpc} answered {code}: {text}") from None
+            raise ValueError(f"{given.grpc}: {error.code().name}: {error.details()}") from None
     label, probabilities = (tf.make_ndarray(outputs[n])[0] for n in ("class_name", "probabilities"))
     return label.decode(), probabilities.max()
 

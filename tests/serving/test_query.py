@@ -77,6 +77,6 @@ def test_encoded_images_need_python_alone(served):
 def test_pixels_of_another_size_are_refused_not_resized(served, query, tmp_path):
     Image.new("L", (9, 8)).save(tmp_path / "wide.png")
     path, options = tmp_path / "wide.png", ("--url", served.url, "--signature", "serving_default")
-    assert "answered 400" in _one_line(query("student", path, *options))
+    assert ": 400: " in _one_line(query("student", path, *options))
     Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
     assert "more than 8 bits" in _one_line(query("student", tmp_path / "deep.png", *options))
