@@ -69,7 +69,7 @@ def study(runs: int, folder: Path) -> None:
     from tfdistill.utils.progress import Silent
 
     class Measuring(Silent):
-        def end(self, record):
+        def end(self, name, outcome):
             tell(measured())
 
     runner.run_study(configuration(runs - 1, str(folder)), folder, Measuring())
