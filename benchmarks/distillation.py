@@ -30,16 +30,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import Distiller, models
-from tfdistill.config import AugmentConfig, DataConfig, GridConfig, ModelConfig
+from tfdistill.config import AugmentConfig, DataConfig, ModelConfig
 from tfdistill.data import BatchSettings, Dataset, from_arrays, steps_per_epoch, training_batches
 from tfdistill.distillation.population import Population
+from tfdistill.studies.alpha_temperature import Settings as Grid
 from tfdistill.teacher_cache import Teacher, build
 from tfdistill.training.learners import Learners
 from tfdistill.utils import machine
 
 BATCH, CLASSES, EPOCHS = 128, 10, 10
 CACHED_EPOCHS = 20  # timed together, because one is short
-ALPHA, TEMPERATURE, GRID = 0.5, 4.0, GridConfig()
+ALPHA, TEMPERATURE, GRID = 0.5, 4.0, Grid()
 JIT = machine.uses_xla("auto")
 PEER = (
     "keras.distillation computes (1 - alpha) CE + alpha T^2 KL(teacher || student), probabilities "

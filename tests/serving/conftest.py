@@ -1,6 +1,6 @@
 """One exported student, its images as files, and a server process that answers for it."""
 
-import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -89,7 +89,12 @@ def query():
     return run
 
 
-def answers(completed: subprocess.CompletedProcess, output: str) -> np.ndarray:
-    """Return one output of the JSON that query.py has printed, one row an image."""
-    assert completed.returncode == 0, completed.stderr
-    return np.array([row[output] for row in json.loads(completed.stdout)])
+def answers(completed: subprocess.CompletedProcess) -> list[list[str]]:
+    """Return file, class and probability of each line that query.py has printed."""
+    return [re.split("  +", line) for line in completed.stdout.splitlines()]
+
+
+def expected_answers(served: Served) -> list[list[str]]:
+    """Return what query.py prints of the served images, by the Keras network."""
+    pairs = zip(served.files, served.expected(), strict=True)
+    return [[str(path), CLASSES[p.argmax()], f"{p.max():.4f}"] for path, p in pairs]

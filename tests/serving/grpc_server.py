@@ -13,20 +13,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import grpc
 import tensorflow as tf
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tests.serving import rest_server
 from tests.serving.served_models import Failure, ServedModels, Version
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata over `ServedModels`."""
+    """Predict over `ServedModels`."""
 
     def __init__(self, models: ServedModels):
         self.models = models
@@ -34,31 +28,15 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def Predict(self, request, context):
         """Return the outputs that `output_filter` names, or all."""
         try:
-            version = self._version(request)
-            signature = request.model_spec.signature_name or "serving_default"
+            spec = request.model_spec
+            number = spec.version.value if spec.HasField("version") else None
+            version = self.models.find(spec.name, number)
+            signature = spec.signature_name or "serving_default"
             inputs = {name: _tensor(proto) for name, proto in request.inputs.items()}
             outputs = version.predict(signature, inputs)
             return self._response(version, signature, outputs, list(request.output_filter))
         except Failure as error:
             context.abort(error.code, error.text)
-
-    def GetModelMetadata(self, request, context):
-        """Return the signatures."""
-        try:
-            version = self._version(request)
-        except Failure as error:
-            context.abort(error.code, error.text)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = version.model
-        response.model_spec.version.value = version.number
-        response.metadata["signature_def"].Pack(version.definitions)
-        return response
-
-    def _version(self, request) -> Version:
-        spec = request.model_spec
-        if spec.version_label:
-            return self.models.labelled(spec.name, spec.version_label)
-        return self.models.find(spec.name, spec.version.value if spec.HasField("version") else None)
 
     def _response(self, version: Version, signature: str, outputs: dict, wanted: list[str]):
         if unknown := set(wanted) - set(outputs):
@@ -70,26 +48,6 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.signature_name = signature
         for name in wanted or outputs:
             response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
-        return response
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus over `ServedModels`."""
-
-    def __init__(self, models: ServedModels):
-        self.models = models
-
-    def GetModelStatus(self, request, context):
-        """Return the versions that are served."""
-        response = get_model_status_pb2.GetModelStatusResponse()
-        try:
-            versions = self.models.versions(request.model_spec.name)
-        except Failure as error:
-            context.abort(error.code, error.text)
-        for number in versions:
-            status = response.model_version_status.add()
-            status.version = number
-            status.state = get_model_status_pb2.ModelVersionStatus.AVAILABLE
         return response
 
 
@@ -108,7 +66,6 @@ def main(folder: Path) -> None:
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(models), server
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print("ready", port, rest_server.start(models), flush=True)

@@ -1,4 +1,4 @@
-"""The REST interface of TensorFlow Serving over `ServedModels`: predict, status, metadata."""
+"""The REST interface of TensorFlow Serving over `ServedModels`, as far as it predicts."""
 
 import base64
 import json
@@ -8,14 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import tensorflow as tf
-from google.protobuf.json_format import MessageToDict
 
-from tests.serving.served_models import Failure, ServedModels, Version
+from tests.serving.served_models import Failure, ServedModels
 
-PATH = re.compile(
-    r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<action>[:/]\w+)?"
-)
+PATH = re.compile(r"/v1/models/([^/:]+):predict")
 STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.NOT_FOUND: 404,
@@ -27,9 +23,6 @@ def start(models: ServedModels) -> int:
     """Serve in a thread of this process; return the port."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self._answer(lambda: _get(models, self.path))
-
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self._answer(lambda: _predict(models, self.path, json.loads(body)))
@@ -56,44 +49,11 @@ def start(models: ServedModels) -> int:
     return server.server_address[1]
 
 
-def _parts(path: str) -> re.Match:
+def _predict(models: ServedModels, path: str, body: dict) -> dict:
     found = PATH.fullmatch(path)
     if not found:
         raise Failure(grpc.StatusCode.INVALID_ARGUMENT, f"Malformed request: {path}")
-    return found
-
-
-def _version(models: ServedModels, parts: re.Match) -> Version:
-    if parts["label"]:
-        return models.labelled(parts["model"], parts["label"])
-    return models.find(parts["model"], int(parts["version"]) if parts["version"] else None)
-
-
-def _get(models: ServedModels, path: str) -> dict:
-    parts = _parts(path)
-    if parts["action"] == "/metadata":
-        return _metadata(_version(models, parts))
-    ok = {"error_code": "OK", "error_message": ""}
-    return {
-        "model_version_status": [
-            {"version": str(version), "state": "AVAILABLE", "status": ok}
-            for version in models.versions(parts["model"])
-        ]
-    }
-
-
-def _metadata(version: Version) -> dict:
-    signatures = MessageToDict(
-        version.definitions,
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
-    )
-    spec = {"name": version.model, "signature_name": "", "version": str(version.number)}
-    return {"model_spec": spec, "metadata": {"signature_def": signatures}}
-
-
-def _predict(models: ServedModels, path: str, body: dict) -> dict:
-    version = _version(models, _parts(path))
+    version = models.find(found[1])
     signature = body.get("signature_name", "serving_default")
     if signature not in version.signatures:
         text = f'Serving signature name: "{signature}" not found in signature def'

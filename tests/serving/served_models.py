@@ -6,10 +6,6 @@ from pathlib import Path
 
 import grpc
 import tensorflow as tf
-from google.protobuf import text_format
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2
-from tensorflow_serving.config import model_server_config_pb2
 
 KEPT_VERSIONS = 2
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -30,7 +26,6 @@ class Version:
     model: str
     number: int
     loaded: object
-    definitions: get_model_metadata_pb2.SignatureDefMap
 
     @property
     def signatures(self):
@@ -78,15 +73,6 @@ class ServedModels:
             raise _not_found(f"Latest({model})")
         return numbers[:KEPT_VERSIONS]
 
-    def labelled(self, model: str, label: str) -> Version:
-        """Return the version that .serving/models.config gives a label."""
-        config = model_server_config_pb2.ModelServerConfig()
-        text_format.Parse((self.folder / ".serving" / "models.config").read_text(), config)
-        for found in config.model_config_list.config:
-            if found.name == model and label in found.version_labels:
-                return self.find(model, found.version_labels[label])
-        raise _not_found(f"Label({model}, {label})")
-
     def find(self, model: str, number: int | None = None) -> Version:
         """Return a version of a model, by default the newest; raise if it is not served."""
         versions = self.versions(model)
@@ -96,16 +82,8 @@ class ServedModels:
         path = self.folder / model / str(number)
         with self._lock:
             if path not in self._loaded:
-                self._loaded[path] = _load(path, model, number)
+                self._loaded[path] = Version(model, number, tf.saved_model.load(str(path)))
             return self._loaded[path]
-
-
-def _load(path: Path, model: str, number: int) -> Version:
-    message = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    definitions = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in message.meta_graphs[0].signature_def.items():
-        definitions.signature_def[name].CopyFrom(definition)
-    return Version(model, number, tf.saved_model.load(str(path)), definitions)
 
 
 def _invalid(text: str) -> Failure:

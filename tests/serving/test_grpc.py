@@ -1,21 +1,12 @@
 """An exported student behind a gRPC server with TensorFlow Serving's messages."""
 
-import json
-import runpy
-
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from tests.serving.conftest import CLASSES, answers, export, new_network
-from tests.serving.processes import ROOT
+from tests.serving.conftest import export, new_network
 from tfdistill.export import saved_model
 
 SECONDS = 60
@@ -44,39 +35,6 @@ def _refusal(stub, request):
     with pytest.raises(grpc.RpcError) as error:
         stub.Predict(request, timeout=SECONDS)
     return error.value
-
-
-def test_query_over_grpc_gives_the_networks_answers(served, query):
-    completed = query("student", *served.files, "--grpc", served.grpc, "--json")
-    expected = served.expected()
-    np.testing.assert_allclose(answers(completed, "probabilities"), expected, atol=1e-6)
-    names = [CLASSES[c] for c in expected.argmax(1)]
-    np.testing.assert_array_equal(answers(completed, "class_name"), names)
-
-
-def test_query_over_grpc_names_a_broken_image_and_answers_the_others(served, query, tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(served.files[1].read_bytes()[:60])
-    completed = query(
-        "student", *served.files, broken, "--grpc", served.grpc, "--signature", "bytes", "--json"
-    )
-    assert completed.returncode == 1
-    *good, bad = json.loads(completed.stdout)
-    probabilities = [row["probabilities"] for row in good]
-    np.testing.assert_allclose(probabilities, served.expected(), atol=1e-6)
-    assert "answered INVALID_ARGUMENT: image_bytes[0] is cut off" in bad["error"]
-    assert completed.stderr == f"{broken}: {bad['error']}\n"
-
-
-@pytest.mark.parametrize(
-    "address, model, text",
-    [(None, "teacher", "has no model teacher"), ("127.0.0.1:1", "student", "No answer from")],
-)
-def test_query_over_grpc_says_in_one_line_what_is_missing(served, capsys, address, model, text):
-    script = runpy.run_path(str(ROOT / "scripts" / "query.py"))
-    assert script["main"]([model, str(served.files[0]), "--grpc", address or served.grpc]) == 1
-    [line] = capsys.readouterr().err.splitlines()
-    assert text in line
 
 
 @pytest.mark.parametrize("batch", [1, 7])
@@ -132,7 +90,7 @@ def test_requests_that_do_not_fit_the_export_are_refused(stub, request_, code):
     assert _refusal(stub, request_).code().name == code
 
 
-def test_a_new_version_is_served_without_a_restart_and_the_last_one_stays(served, stub, query):
+def test_a_new_version_is_served_without_a_restart_and_the_last_one_stays(served, stub):
     folder = served.folder / "rolling"
     (folder / "tmp").mkdir(parents=True)
     (folder / "tmp" / "saved_model.pb").touch()
@@ -152,25 +110,7 @@ def test_a_new_version_is_served_without_a_restart_and_the_last_one_stays(served
     np.testing.assert_allclose(logits(), expected(10), atol=1e-5)
     export(networks[11], folder / "11", served.images)
     np.testing.assert_allclose(logits(), expected(11), atol=1e-5)
-    rest = query("rolling", *served.files, "--url", served.url, "--version", 10, "--json")
-    np.testing.assert_allclose(answers(rest, "logits"), expected(10), atol=1e-5)
-    # As scripts/serve.sh writes it for --label rolling:stable=10.
-    config = 'config { name: "rolling" version_labels { key: "stable" value: 10 } }'
-    (served.folder / ".serving").mkdir()
-    (served.folder / ".serving" / "models.config").write_text(f"model_config_list {{ {config} }}")
-    for place in (["--url", served.url], ["--grpc", served.grpc]):
-        stable = query("rolling", *served.files, *place, "--version", "stable", "--json")
-        np.testing.assert_allclose(answers(stable, "logits"), expected(10), atol=1e-5)
+    np.testing.assert_allclose(logits(10), expected(10), atol=1e-5)
     old = _request("rolling", image=served.images)
     old.model_spec.version.value = 2
     assert _refusal(stub, old).code() == grpc.StatusCode.NOT_FOUND
-
-
-def test_status_lists_the_versions(served):
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "student"
-    with grpc.insecure_channel(served.grpc) as channel:
-        service = model_service_pb2_grpc.ModelServiceStub(channel)
-        [status] = service.GetModelStatus(request, timeout=SECONDS).model_version_status
-    assert status.version == 1
-    assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE

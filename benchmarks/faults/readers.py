@@ -1,9 +1,9 @@
 """Damage files of a study many times and let only what reads them judge: quick, so thousands.
 
 The study was stopped half-way. Each time one fault is put into one file, and its reader must refuse
-it, make it again, or give exactly what it gave before. Prints a table and writes JSON.
+it, make it again, or give exactly what it gave before. Prints a table.
 
-    python benchmarks/faults.py readers --each 300 --scratch /tmp/readers
+    python benchmarks/faults readers --each 300 --scratch /tmp/readers
 """
 
 import argparse
@@ -14,11 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from faults_storage import PLACES, Base, damage
+from storage import PLACES, Base, damage
 
 from tfdistill.utils import storage
-
-OUTPUT = Path(__file__).parents[1] / "docs" / "reliability" / "storage_readers.json"
 
 
 def readers(base: Base) -> dict[str, tuple[str, Callable]]:
@@ -89,7 +87,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=300, help="faults for each kind of file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the study")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON file")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
     given = parser.parse_args()
     from tfdistill.utils import tensorflow
 
@@ -116,9 +114,10 @@ def main() -> None:
         )
         print(f"{kind:24} " + ", ".join(f"{counts[name]} {name}" for name in outcomes), flush=True)
     total = {name: sum(row[name] for row in rows) for name in ("faults", *outcomes)}
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps({"seed": given.seed, **total, "by file": rows}, indent=1))
     print(total)
+    if given.output:
+        figures = {"seed": given.seed, **total, "by file": rows}
+        given.output.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ Each case is a process of its own:
     changing  alone, taught by stored logits, taught by the live teacher, and an ensemble in turn,
               so that every run compiles anew
 
-Prints slopes in both halves, each without its warm-up (the first step of a kind takes memory once),
-and with `--output FILE` writes all measurements as JSON
-and with `--picture FILE` draws them. Linux only. 20 minutes on two cores.
+Prints slopes in both halves, each without its warm-up (the first step of a kind takes memory once).
+Linux only. 20 minutes on two cores.
 
-    python benchmarks/faults.py long_run --output long_run.json --picture long_run.png
+    python benchmarks/faults long_run --picture long_run.png
 """
 
 import argparse
@@ -70,7 +69,7 @@ def study(runs: int, folder: Path) -> None:
     from tfdistill.utils.progress import Silent
 
     class Measuring(Silent):
-        def end(self, record):
+        def end(self, name, outcome):
             tell(measured())
 
     runner.run_study(configuration(runs - 1, str(folder)), folder, Measuring())

@@ -8,11 +8,11 @@
 Every time the command must say so in one line, with status 2, and leave no half-written file, or go
 on without the file and say that. In the end the results must be those of a disk with room. Cases: a
 study, one that writes logs for TensorBoard (each attempt leaves some), a search, a study with
-exports. Prints what had no room and writes JSON. Linux, as root (it mounts the disk).
+exports. Prints what had no room. Linux, as root (it mounts the disk).
 
-    python benchmarks/faults.py full_disk --scratch /tmp/full
-    python benchmarks/faults.py full_disk --cases study search --pages 4 --scratch /tmp/full
-    python benchmarks/faults.py full_disk --cases logs exports --pages 16 --scratch /tmp/full
+    python benchmarks/faults full_disk --scratch /tmp/full
+    python benchmarks/faults full_disk --cases study search --pages 4 --scratch /tmp/full
+    python benchmarks/faults full_disk --cases logs exports --pages 16 --scratch /tmp/full
 """
 
 import argparse
@@ -28,10 +28,11 @@ import sys
 import time
 from pathlib import Path
 
-from faults_results import left_behind
-from faults_storage import Base, results
+from results import left_behind
+from storage import Base, results
 
-OUTPUT = Path(__file__).parents[1] / "docs" / "reliability" / "full_disk.json"
+from tfdistill.utils.storage import TEMPORARY
+
 CASES = {"study": "finished", "logs": "finished", "search": "search", "exports": "exported"}
 LOGS = ["--tensorboard", "true"]
 SPARE = 2**22
@@ -42,8 +43,7 @@ NAMES = (
     (r"decoded/[^/]+", "decoded/*"),
     (r"trial_[^/]+", "trial_*"),
     (r"saved/[^/]+", "saved/*"),
-    (r"\.export-[^/]+", "export"),
-    (r"/\.([^/]+?)\.\d+(\.\w+)?$", r"/\1\2"),
+    (re.escape(TEMPORARY) + r"[\w-]+\.\d+\.", ""),
 )
 WRITING = os.O_WRONLY | os.O_RDWR
 
@@ -201,13 +201,12 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the studies")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON file")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
     given = parser.parse_args()
     from tfdistill.utils import tensorflow
 
     tensorflow.start()
-    writes, draw, wrong = Writes(), random.Random(given.seed), []
-    known = json.loads(given.output.read_text()) if given.output.exists() else {}
+    writes, draw, known, wrong = Writes(), random.Random(given.seed), {}, []
     for name in given.cases:
         base = Base(given.scratch.resolve(), CASES[name])
         base.command += LOGS if name == "logs" else []
@@ -215,8 +214,9 @@ def main() -> int:
             mode, found = "pages", by_pages(name, base, writes, given.pages * 2**10)
         else:
             mode, found = "kinds", by_kinds(name, base, writes, draw)
-        known.setdefault(mode, {})[name] = found
-        given.output.write_text(json.dumps(known, indent=1) + "\n")
+        known[name] = found
+        if given.output:
+            given.output.write_text(json.dumps({mode: known}, indent=1) + "\n")
         wrong += [f"{name}: {problem}" for problem in found["problems"]]
         counts = found.get("opened_last") or collections.Counter(found["kinds"].values())
         print(f"{name}, by {mode}: {sum(counts.values())} times without room, {dict(counts)}")

@@ -1,10 +1,11 @@
 """The long trials of what studies survive: kills, full and damaged disks, hostile files, long runs.
 
-    python benchmarks/faults.py                       # what there is
-    python benchmarks/faults.py kills --help
-    python benchmarks/faults.py kills --kills 50 --signals 20 --scratch /tmp/kills
+    python benchmarks/faults                       # what there is
+    python benchmarks/faults kills --help
+    python benchmarks/faults kills --kills 50 --signals 20 --scratch /tmp/kills
 
-Each trial is the file `faults_NAME.py` beside this one; docs/reliability.md has what came of them.
+Each trial is a file beside this one and prints its figures; docs/reliability.md has what came of
+them.
 """
 
 import ast
@@ -16,11 +17,9 @@ HERE = Path(__file__).parent
 
 
 def trials() -> dict[str, Path]:
-    """Return the programs by name: the files `faults_*.py` that can be run."""
-    files = sorted(HERE.glob("faults_*.py"))
-    return {
-        path.stem.removeprefix("faults_"): path for path in files if "__main__" in path.read_text()
-    }
+    """Return the programs by name: the files beside this one that can be run."""
+    files = sorted(HERE.glob("[!_]*.py"))
+    return {path.stem: path for path in files if "__main__" in path.read_text()}
 
 
 def main(arguments: list[str]) -> None:

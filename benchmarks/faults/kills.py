@@ -5,9 +5,9 @@ it after a random time of computing, starts it again, and so on until it is done
 that of an uninterrupted run, and no finished work may be written twice. SIGTERM and Ctrl-C must end
 the process within 5 seconds, with one line, status 143 or 130, and no child left. Every second
 campaign moves the times of all files three days into the future between two starts, as if the clock
-had been set back. Prints a table and writes JSON after every campaign. Linux only.
+had been set back. Prints a table. Linux only.
 
-    python benchmarks/faults.py kills --kills 50 --signals 20 --scratch /tmp/kills
+    python benchmarks/faults kills --kills 50 --signals 20 --scratch /tmp/kills
 """
 
 import argparse
@@ -25,9 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from faults_results import differences, finished_work, results
+from results import differences, finished_work, results
 
-OUTPUT = Path(__file__).parents[1] / "docs" / "reliability" / "kills.json"
 STUDY = {
     "study": "single",
     "seeds": [0],
@@ -265,18 +264,18 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", default=list(SHARES), choices=list(SHARES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, default=Path("kills"), help="an empty folder")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
     given = parser.parse_args()
     # A shell starts what is in the background with Ctrl-C ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    whole = sum(SHARES[kind] for kind in given.kinds)
+    whole, known = sum(SHARES[kind] for kind in given.kinds), {}
     for kind in given.kinds:
         share = SHARES[kind] / whole
         campaign = Campaign(kind, given.scratch / kind, random.Random(f"{given.seed} {kind}"))
         found = campaigns(campaign, round(given.kills * share), round(given.signals * share))
-        for so_far in found:
-            write(given.output, kind, so_far)
-    known = json.loads(given.output.read_text())
+        for known[kind] in found:
+            if given.output:
+                given.output.write_text(json.dumps(known, indent=1) + "\n")
     print(table([Kill(**kill) for found in known.values() for kill in found["kills"]]))
     problems = [problem for found in known.values() for problem in found["problems"]]
     print("\n".join(problems))
@@ -301,12 +300,6 @@ def campaigns(campaign: Campaign, kills: int, signals: int) -> Iterator[dict]:
             found["problems"] += problems + [line for kill in stopped for line in kill.problems]
             found["kills"] += map(vars, stopped)
             yield found
-
-
-def write(path: Path, kind: str, found: dict) -> None:
-    """Write what is known of one kind beside what there is of the others."""
-    known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**known, kind: found}, indent=1) + "\n")
 
 
 def table(kills: list[Kill]) -> str:

@@ -3,10 +3,9 @@
 Each injection takes a copy of a study that is finished or was stopped half-way (or of a search, or
 of a study with exports), flips one bit of one file, cuts the file short or removes it, and gives
 the same command again. Then either the result is that of the undisturbed study, or the command
-refuses in one line. Whatever else happens is counted as used silently. Prints a table and writes
-JSON.
+refuses in one line. Whatever else happens is counted as used silently. Prints a table.
 
-    python benchmarks/faults.py storage --each 10 --scratch /tmp/storage
+    python benchmarks/faults storage --each 10 --scratch /tmp/storage
 """
 
 import argparse
@@ -15,6 +14,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -27,7 +27,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import yaml
 
-OUTPUT = Path(__file__).parents[1] / "docs" / "reliability" / "storage.json"
 STUDY = {
     "study": "single",
     "data": {"validation": 24},
@@ -162,24 +161,26 @@ class Base:
         from tfdistill.cli.main import main
 
         said, failure = io.StringIO(), ""
-        with self.environment(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            handler = logging_to(said)
+        with (
+            self.environment(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            logging_to(said),
+        ):
             try:
                 status = main(self.command)
             except Exception:
                 status, failure = 70, traceback.format_exc()
-            finally:
-                handler()
         return status, said.getvalue(), failure
 
 
-def logging_to(stream) -> "callable":
-    """Send warnings to a stream, as the command line shows them; return what ends it."""
-    import logging
-
+@contextlib.contextmanager
+def logging_to(stream):
+    """Send warnings to a stream, as the command line shows them."""
     logger, handler = logging.getLogger("tfdistill"), logging.StreamHandler(stream)
     logger.addHandler(handler)
-    return lambda: logger.removeHandler(handler)
+    yield
+    logger.removeHandler(handler)
 
 
 def write_images(folder: Path) -> None:
@@ -285,15 +286,12 @@ def summary(done: list[Injection]) -> list[dict]:
 
 
 def write(path: Path, done: list[Injection], seed: int) -> None:
-    """Write the counts, and every fault that was used or crashed; keep those of other states."""
-    before = json.loads(path.read_text()) if path.exists() else {"by kind": [], "wrong": []}
-    states = {one.state for one in done}
-    rows = [row for row in before["by kind"] if row["state"] not in states] + summary(done)
-    wrong = [one for one in before["wrong"] if one["state"] not in states]
-    wrong += [dataclasses.asdict(o) for o in done if o.outcome in ("used silently", "crashed")]
+    """Write the counts, and every fault that was used or crashed."""
+    rows = summary(done)
+    wrong = [dataclasses.asdict(o) for o in done if o.outcome in ("used silently", "crashed")]
     total = {name: sum(row[name] for row in rows) for name in ("faults", *OUTCOMES)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"seed": seed, **total, "by kind": rows, "wrong": wrong}, indent=1))
+    found = {"seed": seed, **total, "by kind": rows, "wrong": wrong}
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def print_table(done: list[Injection]) -> None:
@@ -314,7 +312,7 @@ def main() -> None:
     parser.add_argument("--states", nargs="+", default=["finished", "half", "search", "exported"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the studies")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON file")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
     given = parser.parse_args()
     from tfdistill.utils import tensorflow
 
@@ -331,7 +329,8 @@ def main() -> None:
                 print(f"{one.state}: {one.file}: {one.place}: {one.outcome} {one.seconds} s")
                 if one.outcome in ("used silently", "crashed"):
                     print(one.said)
-                write(given.output, done, given.seed)
+                if given.output:
+                    write(given.output, done, given.seed)
     print_table(done)
 
 

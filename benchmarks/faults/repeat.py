@@ -5,7 +5,7 @@ durations are left out, and so is the order in which Keras writes the variables 
 processes have other hash seeds, other folders and no decoded images to begin with. Prints how much
 was compared; exit status 1 where anything differs.
 
-    python benchmarks/faults.py repeat configs/quickstart.yaml --scratch /tmp/repeat
+    python benchmarks/faults repeat configs/quickstart.yaml --scratch /tmp/repeat
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from faults_results import differences, results
+from results import differences, results
 
 
 def once(config: Path, folder: Path, more: list[str], number: int) -> dict[str, object]:
