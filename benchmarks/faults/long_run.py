@@ -82,18 +82,20 @@ def changing(runs: int, folder: Path) -> None:
 
     tensorflow.start()
     from tfdistill.training import train
+    from tfdistill.training.session import Session
 
+    session = Session()
     teacher, alone, taught = runner.plan(configuration(2, str(folder)))
     live = dataclasses.replace(taught, cache=None)
     ensemble = dataclasses.replace(
         alone, model=None, trained=False, members=("teacher", "run-1"), row="ensemble"
     )
     kinds = (alone, taught, live, ensemble)
-    train.run(teacher, folder)
+    train.run(teacher, folder, session)
     tell(measured())
     for number in range(1, runs):
         run = dataclasses.replace(kinds[(number - 1) % 4], name=f"run-{number}", seed=number)
-        train.run(run, folder)
+        train.run(run, folder, session)
         tell(measured())
 
 

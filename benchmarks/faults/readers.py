@@ -23,7 +23,7 @@ def readers(base: Base) -> dict[str, tuple[str, Callable]]:
     """Return for each kind of file where it lies and what reads it, to a comparable value."""
     from tfdistill import records, teacher_cache
     from tfdistill.models.fingerprint import weights_hash
-    from tfdistill.training import evaluation, runner
+    from tfdistill.training import evaluation, study_folder
     from tfdistill.tuners import oracles
 
     out = base.live / "out"
@@ -39,7 +39,7 @@ def readers(base: Base) -> dict[str, tuple[str, Callable]]:
     return {
         "record.json": ("out/runs/*/record.json", lambda path: records.read(path.parent)),
         "weights": ("out/runs/*/*.keras", network),
-        "config.yaml": ("out/config.yaml", runner._written_config),
+        "config.yaml": ("out/config.yaml", study_folder._written_config),
         "training state": ("out/runs/*/state.npz", lambda path: _state(path)),
         "best weights so far": ("out/runs/*/best-0.npz", lambda path: _state(path)),
         "logits": ("out/cache/*/logits.npy", logits),

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -131,3 +132,28 @@ def test_damaged_and_missing_models_are_errors_of_one_line(tmp_path):
     missing = Path("missing.tflite")
     with pytest.raises(ProbeError, match="^There is no model missing.tflite"), Probe(missing):
         pass
+
+
+def test_it_ends_with_the_process_that_started_it(folder):
+    program = (
+        "import sys, time; from tfdistill.export.isolated import Probe\n"
+        "with Probe(sys.argv[1]) as probe:\n"
+        "    print(probe._process.pid, flush=True)\n"
+        "    time.sleep(1000)\n"
+    )
+    command = [sys.executable, "-c", program, str(folder / KINDS["litert"])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+    end = time.monotonic() + 60
+    while _runs(child):
+        assert time.monotonic() < end, f"{child} is still there"
+        time.sleep(0.05)
+
+
+def _runs(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

@@ -9,7 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfdistill import models
 from tfdistill.config import ModelConfig
 from tfdistill.export import saved_model
-from tfdistill.models.saved_model_safety import check_saved_model
+from tfdistill.models.saved_model_safety import check_saved_model, trust, trust_ends, trusting
 from tfdistill.utils.checks import UsageError
 
 SHAPE, NAMES = (8, 8, 3), ["a", "b", "c"]
@@ -292,3 +292,10 @@ def test_a_missing_folder(tmp_path):
 def test_variables_may_be_none(tmp_path):
     _save(tf.Module(), lambda x: 2 * x, tmp_path / "users")
     check_saved_model(tmp_path / "users")
+
+
+def test_trust_ends_with_the_command_that_asked_for_it():
+    with trust_ends():
+        trust()
+        assert trusting()
+    assert not trusting()

@@ -1,6 +1,7 @@
 """Tuners: real trainings, several seeds, kills, one compiled step, and a chief with workers."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -16,9 +17,11 @@ import keras_tuner as kt
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from tests import search_process as sp
 from tfdistill import SoftTargets, tuners
+from tfdistill.utils import progress
 from tfdistill.utils.checks import UsageError
 
 SECONDS = 120  # before a process is taken for hanging
@@ -91,6 +94,16 @@ def test_an_epoch_that_is_done_is_not_done_again(tmp_path):
         with contextlib.suppress(KeyboardInterrupt):
             tuner.search(sp.batches, callbacks=[Stop()], **sp.FIT)
     assert began == [0, 1, 1]
+
+
+def test_a_display_shows_every_epoch_and_the_objective(tmp_path):
+    text = io.StringIO()
+    lines = progress.Lines(Console(file=text, width=80, soft_wrap=True), every=0.0)
+    sp.search("grid", tmp_path, max_trials=1, progress=lines)
+    shown = text.getvalue().splitlines()
+    assert shown[0] == f"Search in {tmp_path}/search"
+    assert any("trial 0, seed 1: epoch 2/2" in line for line in shown)
+    assert "trial 0, seed 1: val_loss " in shown[-1]
 
 
 def test_each_seed_keeps_its_figures_and_history(whole, tmp_path):

@@ -76,7 +76,8 @@ def _answer(arguments: list[str]) -> int:
             print(f"tfdistill {__version__}")
             return 0
         checks.one_of("command", arguments[0], commands)
-        return commands[arguments[0]](arguments[1:])
+        with saved_model_safety.trust_ends():
+            return commands[arguments[0]](arguments[1:])
     except checks.UsageError as error:
         print(f"tfdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

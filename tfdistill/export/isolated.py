@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from tfdistill.export import runtimes
-from tfdistill.utils import signals
 
 
 class ProbeError(RuntimeError):
@@ -57,7 +56,6 @@ class Probe:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             start = time.perf_counter()
             self._process = stack.enter_context(self._started())
-            signals.CHILDREN.add(self._process)
             stack.callback(self._process.kill)
             self._reply()
             self.startup_seconds = time.perf_counter() - start

@@ -5,9 +5,11 @@ the rights of the process. So only operations that compute pass: those without s
 that reach files, the network or Python, and named ones with state. Unknown ones do not.
 """
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from tfdistill.utils import checks
@@ -42,18 +44,27 @@ _WITH_STATE = re.compile(
 )
 
 
-_trusting = False
+_trusting: ContextVar[bool] = ContextVar("trusting", default=False)
+
+
+@contextlib.contextmanager
+def trust_ends() -> Iterator[None]:
+    """Let what `trust` allows within end with it: one command of a process, not all later ones."""
+    token = _trusting.set(_trusting.get())
+    try:
+        yield
+    finally:
+        _trusting.reset(token)
 
 
 def trust() -> None:
-    """Take every model file from now on in this process, of makers whom you trust."""
-    global _trusting
-    _trusting = True
+    """Take every model file from now on, of makers whom you trust; until `trust_ends` is left."""
+    _trusting.set(True)
 
 
 def trusting() -> bool:
     """Return whether `trust` was called."""
-    return _trusting
+    return _trusting.get()
 
 
 def check_saved_model(path, allow_unsafe: bool = False) -> None:
@@ -86,7 +97,7 @@ def check_saved_model(path, allow_unsafe: bool = False) -> None:
     if not graphs:
         raise _damaged(folder, f"{GRAPH} cannot be read; it is cut off or no SavedModel")
     _check_variables(folder)
-    if not (allow_unsafe or _trusting):
+    if not (allow_unsafe or trusting()):
         for graph in graphs:
             _check_operations(folder, graph)
 

@@ -10,17 +10,13 @@ import contextlib
 import io
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 
 # Seconds for what Python does of itself; everything is to be over after 5.
 GRACE = 3.0
-# Processes that must not outlive this one.
-CHILDREN: "weakref.WeakSet[subprocess.Popen]" = weakref.WeakSet()
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -109,8 +105,6 @@ class _Ending:
             if os.isatty(1):
                 os.write(1, _SHOW_CURSOR)
         self.say(f"stopped by {_NAMES[signal.Signals(number)]}")
-        for child in list(CHILDREN):
-            child.kill()
         os._exit(128 + number)
 
     def _end(self) -> None:
