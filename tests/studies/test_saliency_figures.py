@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tfdistill.records import Record
+from tfdistill.reporting.svg import INK, is_wide
 from tfdistill.studies.saliency import figures
 
 
@@ -96,7 +97,7 @@ def test_colour_images_keep_their_colours_and_grey_ones_are_grey():
 
 def test_the_picture_takes_the_colour_of_the_page_and_loads_nothing():
     svg = figures.grid(record(), HEADINGS)
-    assert "currentColor" in svg and svg.INK not in svg and svg.is_wide(svg)
+    assert "currentColor" in svg and INK not in svg and is_wide(svg)
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", svg)
     assert svg == figures.grid(record(), HEADINGS)
 

@@ -205,11 +205,12 @@ def _figures(
     own: Sequence[tuple[str, str, str]],
 ) -> list[dict]:
     # Matplotlib takes half a second to import; tables in the terminal need not wait for it.
+    from tfdistill.reporting.svg import is_wide
 
     grids = _grid_figures(records, published)
     drawn = [*own, *grids, *_row_figures(_few_rows(records), published)]
     return [
-        {"title": title, "svg": svg, "caption": caption, "wide": svg.is_wide(svg)}
+        {"title": title, "svg": svg, "caption": caption, "wide": is_wide(svg)}
         for title, svg, caption in drawn
         if svg
     ]
