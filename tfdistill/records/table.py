@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tfdistill.records.record import FINISHED, Record
+from tfdistill.utils.text import mean_std
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Spread:
 
     def text(self, scale: float = 100.0, digits: int = 2) -> str:
         """Return e.g. `86.38 ± 0.70`; without a deviation for a single run."""
-        mean = f"{scale * self.mean:.{digits}f}"
-        return f"{mean} ± {scale * self.std:.{digits}f}" if self.count > 1 else mean
+        return mean_std(self, scale, digits)
 
 
 @dataclass(frozen=True)
