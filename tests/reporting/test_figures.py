@@ -6,6 +6,7 @@ import pytest
 
 from tfdistill.records import Record
 from tfdistill.reporting import figures
+from tfdistill.reporting.svg import INK
 
 
 def record(name, row, accuracy=0.8, teachers=(), members=(), epochs=4, seed=0, **changes):
@@ -61,7 +62,7 @@ def test_a_figure_without_data_is_empty(figure):
 @all_figures
 def test_figures_take_the_colour_of_the_page_and_load_nothing(figure):
     svg = figure(study())
-    assert "currentColor" in svg and svg.INK not in svg
+    assert "currentColor" in svg and INK not in svg
     assert svg.startswith("<svg role=") and "<!DOCTYPE" not in svg
     assert "href" not in svg.replace('xlink:href="#', "").replace("xmlns:xlink", "")
     assert '<g id="' not in svg

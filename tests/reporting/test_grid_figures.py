@@ -7,6 +7,7 @@ import pytest
 
 from tfdistill.records import DIVERGED, Record
 from tfdistill.reporting import grid_figures, grids
+from tfdistill.reporting.svg import INK
 
 both_figures = pytest.mark.parametrize(
     "figure", [grid_figures.alpha_temperature, grid_figures.curves_per_cell]
@@ -119,7 +120,7 @@ def test_without_a_grid_there_is_no_figure(figure):
 @both_figures
 def test_figures_take_the_colour_of_the_page(figure):
     svg = figure(study())
-    assert "currentColor" in svg and svg.INK not in svg and svg == figure(study())
+    assert "currentColor" in svg and INK not in svg and svg == figure(study())
 
 
 def test_an_unfinished_grid_is_drawn_as_far_as_it_goes():

@@ -15,7 +15,15 @@ from tfdistill.records.record import (
     to_repeat,
     write,
 )
-from tfdistill.records.table import Spread, Table, by_row, frame, spread
+from tfdistill.records.table import (
+    Spread,
+    Table,
+    accuracies,
+    accuracy_by_seed,
+    by_row,
+    frame,
+    spread,
+)
 
 __all__ = [
     "DIVERGED",
@@ -24,6 +32,8 @@ __all__ = [
     "Record",
     "Spread",
     "Table",
+    "accuracies",
+    "accuracy_by_seed",
     "by_row",
     "check_beside",
     "check_files",
