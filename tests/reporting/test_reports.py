@@ -184,17 +184,6 @@ def test_names_in_the_terminal_are_not_markup():
     assert "[bold]x[/bold]" in printed(Table("t", ("run",), (("[bold]x[/bold]",),)), 80)
 
 
-def test_markdown_escapes_and_aligns():
-    assert reports.markdown_table(TABLE).splitlines() == [
-        "| run | test accuracy, best epoch | published |",
-        "| --- | ---: | ---: |",
-        "| single & alone | 85.95 ± 0.37 | 86.01 |",
-        "| ensemble \\| of <five> | 89.07 | – |",
-        "",
-        "Mean over seeds.",
-    ]
-
-
 def grid_records(alphas, temperatures):
     yield record("alone", row="student alone", config=grid_config("alone"))
     for alpha in alphas:

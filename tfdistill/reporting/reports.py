@@ -1,4 +1,4 @@
-"""Reports: a study's tables and records as one HTML page, in the terminal and as Markdown.
+"""Reports: a study's tables and records as one HTML page, and in the terminal.
 
 The page loads nothing, follows the reader's light or dark setting, scrolls wide tables in their own
 box and prints. The numbers of the study's tables come as text from the study; only the table of
@@ -130,25 +130,6 @@ def print_tables(tables: Iterable[Table], console: "rich.console.Console") -> No
         console.print(terminal_table(table, console.width), "")
 
 
-def markdown_table(table: Table) -> str:
-    """Return a table as GitHub Markdown, its note in a paragraph below; the title is left out.
-
-    Args:
-        table: Any table; `|` in a cell is escaped.
-
-    Returns:
-        Text that ends with a newline.
-    """
-    cells = [table.columns, *table.rows]
-    lines = [
-        "| " + " | ".join(_markdown(cell, first=i == 0) for i, cell in enumerate(row)) + " |"
-        for row in cells
-    ]
-    rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
-    note = ["", table.note] if table.note else []
-    return "\n".join([lines[0], rule, *lines[1:], *note]) + "\n"
-
-
 _SELECTED = {"best": "best validation", "last": "last"}
 # What rich puts between two columns.
 _GAP = 2
@@ -172,10 +153,6 @@ def _widths(lines: Sequence[Sequence[str]], width: int) -> list[int]:
 
 def _longest(texts: Iterable[str]) -> int:
     return max(map(len, texts), default=1)
-
-
-def _markdown(cell: str, first: bool) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ") or ("" if first else MISSING)
 
 
 def _run_row(record: Record) -> dict[str, str]:

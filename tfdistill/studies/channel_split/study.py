@@ -142,6 +142,12 @@ def label(network: ModelConfig) -> str:
     return network.name if network.width == 1 else f"{network.name} x {network.width:g}"
 
 
+def network_of(record: Record) -> ModelConfig:
+    """Return name and width of a record's network, which are all that a table needs."""
+    model = record.config["model"]
+    return ModelConfig(model["name"], width=model["width"])
+
+
 def stage_channels(network: ModelConfig) -> dict[str, int]:
     """Return the channels at the ends of the stages below the last, e.g. {"stage1": 16, ...}.
 
@@ -240,7 +246,7 @@ def _cuts(rows: dict[str, list[Record]]) -> Iterator[tuple[ModelConfig, str, lis
     found: dict[tuple[str, str], tuple[ModelConfig, str, list[int]]] = {}
     for records in rows.values():
         if split := records[0].config.get("split"):
-            network = ModelConfig(**records[0].config["model"])
+            network = network_of(records[0])
             key = label(network), split["layer"]
             found.setdefault(key, (network, split["layer"], []))[-1].append(split["parts"])
     yield from found.values()
