@@ -5,7 +5,7 @@ alone) on CIFAR-10, alpha x temperature, one run a cell. It multiplies the soft 
 the soft gradient fades as 1 / T^2 and a cell with a high temperature is nearly plain training with
 the weight 1 - alpha; and one run a cell has a standard error of about 0.5 points, as large as most
 of its differences. Here every cell has several seeds, a second grid has the factor T^2, and every
-cell is tested against the student alone (`tfdistill.significance`). Expected: without T^2 few
+cell is tested against the student alone (`reporting.significance`). Expected: without T^2 few
 cells, if any, differ from the student alone; the similarity-preserving loss (Tung & Mori 2019),
 which the source names as the next method, has a row of its own. Cost: per seed, about 86 trainings
 of the student and one for each network of the teacher's size, and one of the teacher. Command:
