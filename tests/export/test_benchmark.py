@@ -72,15 +72,6 @@ def test_the_table_fits_a_terminal():
     assert any("999 MB" in line and "12345 / 24690" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    "size, text",
-    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (24_612, "24.6 kB"), (999_499, "999 kB")]
-    + [(999_500, "1.00 MB"), (45_000_000, "45.0 MB"), (1_250_000_000, "1.25 GB")],
-)
-def test_sizes_have_three_digits(size, text):
-    assert benchmark.size_text(size) == text
-
-
 def test_percentiles_by_hand():
     seconds = [float(number) for number in (7, 3, 21, *range(8, 21), 1, 2, 4, 5, 6)]
     assert sorted(seconds) == [float(number) for number in range(1, 22)]

@@ -151,22 +151,6 @@ def test_published_values_reach_the_figure(tmp_path):
     assert "published" in Page(path.read_text(encoding="utf-8")).texts
 
 
-@pytest.mark.parametrize(
-    "seconds, text",
-    [(3.21, "3.2 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"), (3599, "1 h 00 min")],
-)
-def test_times_are_readable(seconds, text):
-    assert reports._duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    "value, text",
-    [(0, "–"), (812, "812"), (999_700, "1.00 M"), (61_300, "61.3 k"), (123_456_789, "123 M")],
-)
-def test_amounts_have_three_digits(value, text):
-    assert reports._amount(value) == text
-
-
 def printed(table, width):
     console = Console(width=width, file=io.StringIO(), color_system=None)
     reports.print_tables([table], console)
@@ -198,17 +182,6 @@ def test_long_labels_wrap_between_words():
 
 def test_names_in_the_terminal_are_not_markup():
     assert "[bold]x[/bold]" in printed(Table("t", ("run",), (("[bold]x[/bold]",),)), 80)
-
-
-def test_markdown_escapes_and_aligns():
-    assert reports.markdown_table(TABLE).splitlines() == [
-        "| run | test accuracy, best epoch | published |",
-        "| --- | ---: | ---: |",
-        "| single & alone | 85.95 ± 0.37 | 86.01 |",
-        "| ensemble \\| of <five> | 89.07 | – |",
-        "",
-        "Mean over seeds.",
-    ]
 
 
 def grid_records(alphas, temperatures):

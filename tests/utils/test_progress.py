@@ -59,7 +59,3 @@ def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
 
 def test_without_a_terminal_there_are_plain_lines():
     assert type(progress.display(Console(file=io.StringIO()))) is progress.Lines
-
-
-def test_durations():
-    assert [progress.duration(s) for s in (41.6, 185, 7800)] == ["42 s", "3 min 05 s", "2 h 10 min"]

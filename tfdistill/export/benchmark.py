@@ -17,6 +17,7 @@ from tfdistill.config import SAVED_MODEL
 from tfdistill.export.isolated import Probe
 from tfdistill.records import Table
 from tfdistill.utils.progress import Silent
+from tfdistill.utils.text import file_size, three_digits
 
 # Of the rows; what was measured under another number is measured again.
 FORMAT = 1
@@ -128,15 +129,6 @@ def table(rows: Sequence[dict]) -> Table:
     return Table("Deployment", columns, tuple(_cells(row) for row in rows), _note(rows))
 
 
-def size_text(size: int) -> str:
-    """Return bytes to three digits in powers of 1000, e.g. `24.6 kB`."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        # 999.5 and above would round to four digits of the smaller unit.
-        if size >= 0.9995 * unit:
-            return f"{_three_digits(size / unit)} {name}"
-    return f"{size} B"
-
-
 def cpu_name() -> str:
     """Return the name of this machine's processor."""
     with contextlib.suppress(OSError):
@@ -196,11 +188,11 @@ def _accuracy(probe: Probe, images: np.ndarray, labels: np.ndarray) -> float:
 def _cells(row: dict) -> tuple[str, ...]:
     times = [_times(row["latency"][str(size)]) for size in BATCHES]
     accuracy, memory = f"{100 * row['accuracy']:.2f}", f"{row['peak_bytes'] / 1e6:.0f}"
-    return (row["label"], accuracy, size_text(row["bytes"]), *times, memory)
+    return (row["label"], accuracy, file_size(row["bytes"]), *times, memory)
 
 
 def _times(latency: dict) -> str:
-    return " / ".join(_three_digits(1000 * latency[key]) for key in ("median", "p95"))
+    return " / ".join(three_digits(1000 * latency[key]) for key in ("median", "p95"))
 
 
 def _note(rows: Sequence[dict]) -> str:
@@ -238,8 +230,8 @@ def _gain(rows: Sequence[dict]) -> str:
 
 
 def _against(base: dict, row: dict) -> str:
-    share = _three_digits(100 * row["bytes"] / base["bytes"])
-    speeds = (_three_digits(_median(base, size) / _median(row, size)) for size in BATCHES)
+    share = three_digits(100 * row["bytes"] / base["bytes"])
+    speeds = (three_digits(_median(base, size) / _median(row, size)) for size in BATCHES)
     return ", ".join((f"{share} %", *(f"{speed}x" for speed in speeds)))
 
 
@@ -253,9 +245,3 @@ def _images(size: int) -> str:
 
 def _listed(values: Iterable) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _three_digits(value: float) -> str:
-    """Return a number >= 0 to three digits and at most three decimals, e.g. `0.051` or `1234`."""
-    exponent = int(f"{value:.2e}".partition("e")[2])
-    return f"{value:.{min(3, max(0, 2 - exponent))}f}"

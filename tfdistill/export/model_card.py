@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tfdistill.config import LITERT, ONNX, SAVED_MODEL, DistillationConfig, to_dict
-from tfdistill.export.benchmark import size_text
 from tfdistill.export.card_facts import Facts
 from tfdistill.records import Record
+from tfdistill.utils.text import MISSING, file_size
 
 FORMAT = 1
 JSON_FILE, PAGE_FILE = "model_card.json", "model_card.md"
@@ -31,7 +31,6 @@ SHOWN_CLASSES = 20
 # Settings of a distillation that are told even where they are the default.
 TOLD = ("loss", "alpha", "temperature", "scale_by_t2", "average")
 MARKUP = frozenset("\\`*_{}[]<>#|~!&$")
-MISSING = "–"
 
 
 def card(facts: Facts) -> dict:
@@ -101,7 +100,7 @@ def markdown(card: dict) -> str:
     )
     environment.filters |= {
         "text": escaped,
-        "size": size_text,
+        "size": file_size,
         "percent": _percent,
         "digits": _digits,
         "settings": _settings,

@@ -20,6 +20,7 @@ from tfdistill.data import image_files
 from tfdistill.export import benchmark, model_card, versions
 from tfdistill.inference import classifiers
 from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, file_size
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -29,7 +30,6 @@ TOP = 5
 # The first call prepares the runtime and is not counted.
 CALLS = 5
 INTERRUPTED = 130
-MISSING = "–"
 CSS = """
 .gradio-container { width: 100% !important; max-width: 60rem !important; margin: auto; }
 #image img { width: 100%; height: 100%; object-fit: contain; }
@@ -228,7 +228,7 @@ def _format_name(model: classifiers.Model) -> str:
 
 def _size(model: classifiers.Model) -> str:
     files = benchmark.shipped(model.runtime.kind, model.path)
-    return benchmark.size_text(sum(file.stat().st_size for file in files))
+    return file_size(sum(file.stat().st_size for file in files))
 
 
 def _accuracy(one: Shown) -> str:

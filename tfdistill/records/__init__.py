@@ -16,7 +16,15 @@ from tfdistill.records.record import (
     to_repeat,
     write,
 )
-from tfdistill.records.table import Spread, Table, by_row, frame, spread
+from tfdistill.records.table import (
+    Spread,
+    Table,
+    accuracies,
+    accuracy_by_seed,
+    by_row,
+    frame,
+    spread,
+)
 
 __all__ = [
     "DIVERGED",
@@ -25,6 +33,8 @@ __all__ = [
     "Record",
     "Spread",
     "Table",
+    "accuracies",
+    "accuracy_by_seed",
     "by_row",
     "check_beside",
     "check_files",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tfdistill.config import formats
 from tfdistill.utils import checks, storage
-from tfdistill.utils.progress import duration
 from tfdistill.utils.storage import digest
+from tfdistill.utils.text import duration
 
 RECORD_FILE = "record.json"
 FINISHED, DIVERGED = "finished", "diverged"

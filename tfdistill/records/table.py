@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tfdistill.records.record import FINISHED, Record
+from tfdistill.utils.text import mean_std
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Spread:
 
     def text(self, scale: float = 100.0, digits: int = 2) -> str:
         """Return e.g. `86.38 ± 0.70`; without a deviation for a single run."""
-        mean = f"{scale * self.mean:.{digits}f}"
-        return f"{mean} ± {scale * self.std:.{digits}f}" if self.count > 1 else mean
+        return mean_std(self, scale, digits)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ def spread(records: Iterable[Record], figure: str, part: str | None = None) -> S
     """Return mean and deviation of a figure; `part` is `best`, `last` or None for the selected."""
     parts = (getattr(record, part) if part else record.figures for record in records)
     return Spread.of(figures[figure] for figures in parts if figures.get(figure) is not None)
+
+
+def accuracies(records: Iterable[Record]) -> list[float]:
+    """Return the test accuracies of records that have one, in 0..1."""
+    figures = (record.figures.get("test_accuracy") for record in records)
+    return [value for value in figures if value is not None]
+
+
+def accuracy_by_seed(records: Iterable[Record]) -> dict[int, float]:
+    """Return the test accuracy of every seed of a row, in 0..1."""
+    return {record.seed: record.figures["test_accuracy"] for record in records}
 
 
 def frame(records: Iterable[Record]):

@@ -12,10 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfdistill.records import Record, by_row, spread
-from tfdistill.reporting.svg import COLORS, INK, svg
+from tfdistill.reporting.svg import COLORS, INK, MARKERS, svg
 
-# The diamond is left to published values.
-MARKERS = ("o", "s", "^", "v", "P", "X", "p", "h")
 FEW_ROWS, FEW_EPOCHS = len(COLORS), 12
 LABEL = 28
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfdistill.records import FINISHED, Record, spread
-from tfdistill.reporting.significance import Family, dunnett
+from tfdistill.reporting.significance import Family, compare_runs
 from tfdistill.utils.storage import digest
 
 Cell = tuple[float, float]
@@ -41,8 +41,7 @@ class Grid:
 
     def compare(self) -> Family | None:
         """Compare the test accuracy of every cell with the student alone."""
-        rows = {cell: accuracies(runs) for cell, runs in self.cells.items()}
-        return dunnett(accuracies(self.alone), rows)
+        return compare_runs(self.alone, self.cells)
 
     def best(self) -> Cell | None:
         """Return the cell with the highest mean accuracy on the validation images."""
@@ -92,12 +91,6 @@ def find(records: Iterable[Record]) -> list[Grid]:
         return []
     grids = arrange(largest, _alone(records, largest[0]))
     return grids if all(map(_is_full, grids)) else []
-
-
-def accuracies(records: Iterable[Record]) -> list[float]:
-    """Return the test accuracies of records that have one, in 0..1."""
-    figures = (record.figures.get("test_accuracy") for record in records)
-    return [value for value in figures if value is not None]
 
 
 def _is_full(grid: Grid) -> bool:

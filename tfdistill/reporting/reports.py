@@ -1,4 +1,4 @@
-"""Reports: a study's tables and records as one HTML page, in the terminal and as Markdown.
+"""Reports: a study's tables and records as one HTML page, and in the terminal.
 
 The page loads nothing, follows the reader's light or dark setting, scrolls wide tables in their own
 box and prints. The numbers of the study's tables come as text from the study; only the table of
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from tfdistill.records import DIVERGED, FINISHED, Record, Table, frame
 from tfdistill.utils import storage
 from tfdistill.utils.storage import appearing
+from tfdistill.utils.text import MISSING, amount, measured_time, number, percent
 
 if TYPE_CHECKING:
     import rich.console
     import rich.table
 
-MISSING = "–"
 REPORT_FILE, RESULTS_FILE, CONFIG_FILE = "report.html", "results.csv", "config.yaml"
 TEXT_COLUMNS = ("run", "row", "status")
 # More rows make figures with a mark for each row, and more runs their table, too long.
@@ -130,25 +130,6 @@ def print_tables(tables: Iterable[Table], console: "rich.console.Console") -> No
         console.print(terminal_table(table, console.width), "")
 
 
-def markdown_table(table: Table) -> str:
-    """Return a table as GitHub Markdown, its note in a paragraph below; the title is left out.
-
-    Args:
-        table: Any table; `|` in a cell is escaped.
-
-    Returns:
-        Text that ends with a newline.
-    """
-    cells = [table.columns, *table.rows]
-    lines = [
-        "| " + " | ".join(_markdown(cell, first=i == 0) for i, cell in enumerate(row)) + " |"
-        for row in cells
-    ]
-    rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
-    note = ["", table.note] if table.note else []
-    return "\n".join([lines[0], rule, *lines[1:], *note]) + "\n"
-
-
 _SELECTED = {"best": "best validation", "last": "last"}
 # What rich puts between two columns.
 _GAP = 2
@@ -174,10 +155,6 @@ def _longest(texts: Iterable[str]) -> int:
     return max(map(len, texts), default=1)
 
 
-def _markdown(cell: str, first: bool) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ") or ("" if first else MISSING)
-
-
 def _run_row(record: Record) -> dict[str, str]:
     best, last, figures = record.best, record.last, record.figures
     return {
@@ -185,17 +162,17 @@ def _run_row(record: Record) -> dict[str, str]:
         "row": record.row,
         "seed": str(record.seed),
         "status": record.status,
-        "best epoch": _number(best.get("epoch"), 0),
-        "validation, best": _percent(best.get("validation_accuracy")),
-        "test, best": _percent(best.get("test_accuracy")),
-        "test, last": _percent(last.get("test_accuracy")),
-        "NLL": _number(figures.get("test_nll"), 4),
-        "ECE": _number(figures.get("test_ece"), 4),
-        "agreement": _percent(figures.get("test_agreement")),
-        "KL": _number(figures.get("test_teacher_kl"), 4),
-        "parameters": _amount(record.parameters),
-        "FLOPs": _amount(record.flops),
-        "time": _duration(record.seconds),
+        "best epoch": number(best.get("epoch"), 0),
+        "validation, best": percent(best.get("validation_accuracy")),
+        "test, best": percent(best.get("test_accuracy")),
+        "test, last": percent(last.get("test_accuracy")),
+        "NLL": number(figures.get("test_nll"), 4),
+        "ECE": number(figures.get("test_ece"), 4),
+        "agreement": percent(figures.get("test_agreement")),
+        "KL": number(figures.get("test_teacher_kl"), 4),
+        "parameters": amount(record.parameters),
+        "FLOPs": amount(record.flops),
+        "time": measured_time(record.seconds),
     }
 
 
@@ -301,7 +278,7 @@ def _figures_note(records: Sequence[Record]) -> str:
 
 def _facts(records: Sequence[Record]) -> str:
     finished = sum(record.status == FINISHED for record in records)
-    total = _duration(sum(record.seconds for record in records))
+    total = measured_time(sum(record.seconds for record in records))
     return f"{finished} of {len(records)} runs finished · {total} of training and evaluation"
 
 
@@ -318,34 +295,3 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
             if value:
                 seen.setdefault(name, set()).add(str(value))
     return {name: ", ".join(sorted(values)) for name, values in seen.items()}
-
-
-def _percent(value: float | None) -> str:
-    return _number(value if value is None else 100 * value, 2)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def _amount(value: float) -> str:
-    """Return a count to three digits, e.g. `11.2 M`."""
-    if not value:
-        return MISSING
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # 999.5 and above would round to four digits of the smaller unit.
-        if value >= 0.9995 * size:
-            digits = 2 if value < 9.995 * size else 1 if value < 99.95 * size else 0
-            return f"{value / size:.{digits}f} {unit}"
-    return f"{value:.0f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    if seconds < 599.5:
-        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if hours == 0:
-        return f"{minutes} min"
-    return f"{hours} h {minutes:02d} min"

@@ -11,8 +11,10 @@ little differently each time.
 import math
 import statistics
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from tfdistill.records import Record, accuracies, accuracy_by_seed
 
 LEVEL = 0.05
 # A smaller standard deviation is round-off: values are shares of at most millions of images.
@@ -111,11 +113,27 @@ def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | N
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     if len(differences) < 2:
         return None
-    from scipy.stats import t
-
     mean = statistics.fmean(differences)
-    scale = statistics.stdev(differences) / math.sqrt(len(differences))
-    return Comparison(mean, float(2 * t.sf(_ratio(abs(mean), scale), len(differences) - 1)))
+    if statistics.stdev(differences) <= _ROUND_OFF:  # of which SciPy warns, and may return NaN
+        return Comparison(mean, 0.0 if abs(mean) > _ROUND_OFF else 1.0)
+    from scipy.stats import ttest_rel
+
+    return Comparison(mean, float(ttest_rel(values, baseline).pvalue))
+
+
+def compare_runs(
+    baseline: Iterable[Record], rows: Mapping[Hashable, Iterable[Record]]
+) -> Family | None:
+    """Compare the test accuracy of every row's runs with that of a baseline's, as `dunnett`."""
+    values = {row: accuracies(runs) for row, runs in rows.items()}
+    return dunnett(accuracies(baseline), values)
+
+
+def paired_runs(baseline: Iterable[Record], runs: Iterable[Record]) -> Comparison | None:
+    """Compare the test accuracy of runs with that of a baseline's of the same seeds."""
+    first, second = accuracy_by_seed(baseline), accuracy_by_seed(runs)
+    seeds = sorted(first.keys() & second.keys())
+    return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
 
 
 class _Null:

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 # Stands for the colour of the page's text; no figure uses it for anything else.
 INK = "#010203"
 COLORS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+# The diamond is left to published values.
+MARKERS = ("o", "s", "^", "v", "P", "X", "p", "h")
 # In inches: a figure beside another one, and one that takes the whole page.
 WIDTH, FULL_WIDTH = 5.8, 11.6
 STYLE = {

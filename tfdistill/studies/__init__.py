@@ -3,5 +3,5 @@
 `config/registry.py` names them. Besides the two functions a study has TITLE, QUESTION, SOURCE,
 COMMANDS (command: cost in words) and PUBLISHED (row: published test accuracy in 0..1), and where it
 needs them `Settings`, the dataclass of its own settings, and `figures(records)`, a list of (title,
-SVG text, caption).
+SVG text, caption). The runs and cells that most studies have are in `common`.
 """

@@ -5,7 +5,7 @@ alone) on CIFAR-10, alpha x temperature, one run a cell. It multiplies the soft 
 the soft gradient fades as 1 / T^2 and a cell with a high temperature is nearly plain training with
 the weight 1 - alpha; and one run a cell has a standard error of about 0.5 points, as large as most
 of its differences. Here every cell has several seeds, a second grid has the factor T^2, and every
-cell is tested against the student alone (`tfdistill.significance`). Expected: without T^2 few
+cell is tested against the student alone (`reporting.significance`). Expected: without T^2 few
 cells, if any, differ from the student alone; the similarity-preserving loss (Tung & Mori 2019),
 which the source names as the next method, has a row of its own. Cost: per seed, about 86 trainings
 of the student and one for each network of the teacher's size, and one of the teacher. Command:
@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import FeatureConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.reporting.cells import gain, p_value, percent
-from tfdistill.reporting.grids import Grid, accuracies, arrange
-from tfdistill.reporting.significance import Comparison, Family, dunnett
+from tfdistill.reporting.grids import Grid, arrange
+from tfdistill.reporting.significance import Comparison, Family, compare_runs
+from tfdistill.studies import common
+from tfdistill.studies.common import ALONE, TEACHER
 from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, percent
 
-TEACHER, ALONE, SIMILARITY = "teacher", "student alone", "similarity-preserving"
-SAME_SIZE_ALONE = "same size, alone"
+SIMILARITY, SAME_SIZE_ALONE = "similarity-preserving", "same size, alone"
 
 TITLE = "Alpha and temperature"
 QUESTION = (
@@ -127,15 +128,11 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no teacher.
     """
-    if config.teacher is None:
-        raise checks.UsageError(
-            "The study alpha_temperature needs a teacher. Received: teacher=null. Give a network "
-            "to train, or a saved one."
-        )
-    checks.unused("self_distillation", config.self_distillation, "alpha_temperature")
+    common.check_teacher(config)
+    common.check_unused(config, "self_distillation")
     settings = settings_of(Settings, config)
     return [
-        _teacher(config),
+        common.teacher(config),
         *(
             _alone(config, seed)
             for seed in dict.fromkeys([*config.seeds, *settings.baseline_seeds])
@@ -156,36 +153,18 @@ def tables(records: Sequence[Record]) -> list[Table]:
     return [summary, *ours, _published_table()]
 
 
-def _teacher(config: StudyConfig) -> RunConfig:
-    return RunConfig(
-        name="teacher",
-        row=TEACHER,
-        seed=config.seeds[0] + 1000,
-        data=config.teacher_data or config.data,
-        model=config.teacher,
-        training=config.training,
-        trained=config.teacher.name != "saved",
-    )
-
-
 def _alone(config: StudyConfig, seed: int) -> RunConfig:
-    return RunConfig(
-        name=f"alone-s{seed}",
-        row=ALONE,
-        seed=seed,
-        data=config.data,
-        model=config.student or config.teacher,
-        training=config.student_training or config.training,
-    )
+    return common.student(config, f"alone-s{seed}", ALONE, seed)
 
 
 def _taught(config: StudyConfig, seed: int, name: str, row: str, **changes) -> RunConfig:
     """Return a run of the student; `changes` are those of the distillation."""
-    return dataclasses.replace(
+    return common.taught(
+        config,
         _alone(config, seed),
+        "teacher",
         name=f"{name}-s{seed}",
         row=row,
-        teachers=("teacher",),
         distillation=dataclasses.replace(config.distillation, **changes),
         cache=None if "features" in changes else config.cache,
     )
@@ -251,26 +230,24 @@ def _is_cell(record: Record) -> bool:
 def _summary_table(
     rows: dict[str, list[Record]], grids: Sequence[Grid], families: Sequence[Family | None]
 ) -> Table:
-    baselines = {"alone": rows.get(ALONE, []), "teacher": rows.get(TEACHER, [])}
-    lines = [_line(TEACHER, baselines["teacher"]), _line(ALONE, baselines["alone"])]
+    alone = rows.get(ALONE, [])
+    lines = [_line(TEACHER, rows.get(TEACHER, [])), _line(ALONE, alone)]
     for grid, family in zip(grids, families, strict=True):
         if cell := grid.best():
-            compared = family.rows.get(cell) if family else None
-            members, (alpha, temperature) = grid.cells[cell], cell
-            label = f"best of the grid {_kind(grid)}: {cell_row(alpha, temperature)}"
+            members = grid.cells[cell]
+            label = f"best of the grid {_kind(grid)}: {cell_row(*cell)}"
             published = None if grid.scale_by_t2 else PUBLISHED.get(members[0].row)
-            lines.append(_line(label, members, baselines["alone"], compared, published))
+            p = common.p_cell(family, cell)
+            lines.append(_line(label, members, alone, p, published))
     if similar := rows.get(SIMILARITY):
-        family = dunnett(accuracies(baselines["alone"]), {SIMILARITY: accuracies(similar)})
-        compared = family.rows.get(SIMILARITY) if family else None
-        lines.append(_line(SIMILARITY, similar, baselines["alone"], compared))
+        p = common.p_cell(compare_runs(alone, {SIMILARITY: similar}), SIMILARITY)
+        lines.append(_line(SIMILARITY, similar, alone, p))
     own = rows.get(SAME_SIZE_ALONE, [])
     lines.append(_line(SAME_SIZE_ALONE, own))
     same_size = {row: members for row, members in rows.items() if row.startswith("same size, alp")}
-    family = dunnett(accuracies(own), {row: accuracies(runs) for row, runs in same_size.items()})
+    family = compare_runs(own, same_size)
     for row, members in same_size.items():
-        compared = family.rows.get(row) if family else None
-        lines.append(_line(row, members, own, compared))
+        lines.append(_line(row, members, own, common.p_cell(family, row)))
     columns = ("", "runs", "best epoch", "last epoch", "gain", "p", "published")
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. The best cell is the one "
@@ -285,20 +262,17 @@ def _line(
     label: str,
     members: Sequence[Record],
     baseline: Sequence[Record] = (),
-    compared: Comparison | None = None,
+    p: str = MISSING,
     published: float | None = None,
 ) -> tuple[str, ...] | None:
     if not members:
         return None
-    published = published or PUBLISHED.get(label)
     return (
         label,
-        str(len(members)),
-        percent(spread(members, "test_accuracy", "best")),
-        percent(spread(members, "test_accuracy", "last")),
-        gain(spread(members, "test_accuracy"), spread(baseline, "test_accuracy")),
-        p_value(compared),
-        f"{100 * published:.2f}" if published else "–",
+        *common.accuracy_cells(members),
+        common.gain_cell(members, baseline),
+        p,
+        percent(published or PUBLISHED.get(label)),
     )
 
 
@@ -306,8 +280,7 @@ def _grid_table(grid: Grid, family: Family | None) -> Table:
     def text(alpha: float, temperature: float) -> str:
         cell = (alpha, temperature)
         compared = family.rows.get(cell) if family else None
-        accuracy = spread(grid.cells.get(cell, []), "test_accuracy")
-        return _mark(compared) + accuracy.text() if accuracy else "–"
+        return _mark(compared) + common.figure_cell(grid.cells.get(cell, []), "test_accuracy")
 
     lines = tuple(
         (f"{alpha:g}", *(text(alpha, temperature) for temperature in grid.temperatures))
@@ -323,10 +296,7 @@ def _grid_table(grid: Grid, family: Family | None) -> Table:
 
 def _published_table() -> Table:
     columns = ("alpha", *(f"T {temperature:g}" for temperature in _TEMPERATURES))
-    lines = tuple(
-        (f"{alpha:g}", *(f"{100 * accuracy:.2f}" for accuracy in line))
-        for alpha, line in _GRID.items()
-    )
+    lines = tuple((f"{alpha:g}", *map(percent, line)) for alpha, line in _GRID.items())
     note = (
         "Test accuracy in percent of the published grid, without the factor T²; the student alone "
         "has 61.28. One run a cell: the standard error of a single one, from 10,000 test images "

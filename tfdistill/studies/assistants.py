@@ -11,18 +11,17 @@ Cost: six trainings a seed, one of them the assistant's, and the teacher's. Comm
 configs/assistants/{small,full}.yaml.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
-from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.reporting.cells import gain, p_value, percent
-from tfdistill.reporting.significance import paired
-from tfdistill.utils import checks
+from tfdistill.records import Record, Table, by_row
+from tfdistill.reporting.significance import paired_runs
+from tfdistill.studies import common
+from tfdistill.studies.common import ALONE, TEACHER
+from tfdistill.utils.text import p_value, points
 
-TEACHER, ASSISTANT = "teacher", "assistant, taught by the teacher"
-ALONE, TAUGHT = "student alone", "student taught by the teacher"
+ASSISTANT, TAUGHT = "assistant, taught by the teacher", "student taught by the teacher"
 ASSISTED = "student taught by the assistant"
 CONTINUED = "warm start, labels go on"
 WARM = "warm start, then taught by the teacher"
@@ -71,24 +70,24 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no teacher.
     """
-    if config.teacher is None:
-        raise checks.UsageError(
-            "The study assistants needs a teacher. Received: teacher=null. Give a network to "
-            "train, or a saved one."
-        )
-    checks.unused("self_distillation", config.self_distillation, "assistants")
-    assistant = settings_of(Settings, config).assistant
+    common.check_teacher(config)
+    common.check_unused(config, "self_distillation")
+    assistant, seeds = settings_of(Settings, config).assistant, config.seeds
+
+    def student(row: str, name: str, seed: int, **other) -> RunConfig:
+        return common.student(config, f"{name}-{seed}", row, seed, **other)
+
+    def taught(row: str, name: str, seed: int, teacher: str = "teacher", **other) -> RunConfig:
+        return common.taught(config, student(row, name, seed, **other), teacher)
+
     return [
-        _teacher(config),
-        *(_assistant(config, assistant, seed) for seed in config.seeds),
-        *(_student(config, ALONE, "alone", seed) for seed in config.seeds),
-        *(_warm(_student(config, CONTINUED, "continued", seed)) for seed in config.seeds),
-        *(_taught(config, TAUGHT, "taught", seed, "teacher") for seed in config.seeds),
-        *(
-            _taught(config, ASSISTED, "assisted", seed, f"assistant-{seed}")
-            for seed in config.seeds
-        ),
-        *(_warm(_taught(config, WARM, "warm", seed, "teacher")) for seed in config.seeds),
+        common.teacher(config),
+        *(taught(ASSISTANT, "assistant", seed, model=assistant) for seed in seeds),
+        *(student(ALONE, "alone", seed) for seed in seeds),
+        *(student(CONTINUED, "continued", seed, start=f"alone-{seed}") for seed in seeds),
+        *(taught(TAUGHT, "taught", seed) for seed in seeds),
+        *(taught(ASSISTED, "assisted", seed, f"assistant-{seed}") for seed in seeds),
+        *(taught(WARM, "warm", seed, start=f"alone-{seed}") for seed in seeds),
     ]
 
 
@@ -98,61 +97,15 @@ def tables(records: Sequence[Record]) -> list[Table]:
     return [_accuracy_table(rows), _comparison_table(rows)]
 
 
-def _teacher(config: StudyConfig) -> RunConfig:
-    return RunConfig(
-        name="teacher",
-        row=TEACHER,
-        seed=config.seeds[0] + 1000,
-        data=config.teacher_data or config.data,
-        model=config.teacher,
-        training=config.training,
-        trained=config.teacher.name != "saved",
-    )
-
-
-def _student(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
-    return RunConfig(
-        name=f"{name}-{seed}",
-        row=row,
-        seed=seed,
-        data=config.data,
-        model=config.student or config.teacher,
-        training=config.student_training or config.training,
-    )
-
-
-def _taught(config: StudyConfig, row: str, name: str, seed: int, teacher: str) -> RunConfig:
-    return dataclasses.replace(
-        _student(config, row, name, seed),
-        teachers=(teacher,),
-        distillation=config.distillation,
-        cache=config.cache,
-    )
-
-
-def _assistant(config: StudyConfig, network: ModelConfig, seed: int) -> RunConfig:
-    return dataclasses.replace(
-        _taught(config, ASSISTANT, "assistant", seed, "teacher"), model=network
-    )
-
-
-def _warm(run: RunConfig) -> RunConfig:
-    return dataclasses.replace(run, start=f"alone-{run.seed}")
-
-
 def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
-    alone = spread(rows.get(ALONE, []), "test_accuracy")
+    alone = rows.get(ALONE, [])
     lines = tuple(
         (
             row,
             f"{rows[row][0].parameters:,}",
-            str(len(rows[row])),
-            percent(spread(rows[row], "test_accuracy", "best")),
-            percent(spread(rows[row], "test_accuracy", "last")),
-            "–"
-            if row in (TEACHER, ASSISTANT, ALONE)
-            else gain(spread(rows[row], "test_accuracy"), alone),
-            percent(spread(rows[row], "test_agreement")),
+            *common.accuracy_cells(rows[row]),
+            common.gain_cell(rows[row], [] if row in (TEACHER, ASSISTANT, ALONE) else alone),
+            common.figure_cell(rows[row], "test_agreement"),
         )
         for row in ROWS
         if row in rows
@@ -170,19 +123,13 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
 def _comparison_table(rows: dict[str, list[Record]]) -> Table:
     lines = []
     for words, row, other in COMPARISONS:
-        first, second = (_by_seed(rows.get(name, [])) for name in (other, row))
-        seeds = sorted(first.keys() & second.keys())
-        compared = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
-        if compared:
-            lines.append(
-                (words, str(len(seeds)), f"{100 * compared.difference:+.2f}", p_value(compared))
-            )
+        first, second = rows.get(other, []), rows.get(row, [])
+        if compared := paired_runs(first, second):
+            seeds = {run.seed for run in first} & {run.seed for run in second}
+            difference = points(compared.difference)
+            lines.append((words, str(len(seeds)), difference, p_value(compared)))
     note = (
         "Mean difference of the test accuracy of the same seeds in points, and the p value of its "
         "paired t-test, for each line alone."
     )
     return Table("What helps", ("", "seeds", "difference", "p"), tuple(lines), note)
-
-
-def _by_seed(members: list[Record]) -> dict[int, float]:
-    return {record.seed: record.figures["test_accuracy"] for record in members}

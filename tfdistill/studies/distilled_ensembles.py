@@ -8,13 +8,14 @@ features of one teacher. Cost: two trainings a seed and architecture. Command: t
 configs/distilled_ensembles/{small,full}.yaml.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.studies import common
 from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, gain, mean_std, percent
 
 SINGLE, ENSEMBLE = "single", "ensemble"
 DISTILLED, DISTILLED_ENSEMBLE = "distilled", "ensemble of distilled"
@@ -103,8 +104,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no architecture, or a setting is given that the study does not use.
     """
-    for name in ("student", "teacher_data", "self_distillation"):
-        checks.unused(name, getattr(config, name), "distilled_ensembles")
+    common.check_unused(config, "student", "teacher_data", "self_distillation")
     networks = settings_of(Settings, config).networks or [config.teacher]
     if networks == [None]:
         raise checks.UsageError(
@@ -121,55 +121,26 @@ def tables(records: Sequence[Record]) -> list[Table]:
 
 
 def _of_network(config: StudyConfig, network: ModelConfig) -> list[RunConfig]:
-    singles = [_run(config, network, SINGLE, seed) for seed in config.seeds]
-    distilled = [
-        dataclasses.replace(
-            _run(config, network, DISTILLED, seed),
-            training=config.student_training or config.training,
-            teachers=tuple(run.name for run in singles),
-            distillation=config.distillation,
-            cache=config.cache,
-        )
-        for seed in config.seeds
-    ]
+    file_name = label(network).replace(", width ", "-w").replace(":", "-")
+
+    def run(of, kind: str, seed: int) -> RunConfig:
+        name = f"{file_name}-{kind}-{seed}"
+        return of(config, name, row(label(network), kind), seed, model=network)
+
+    def average(kind: str, members: list[RunConfig]) -> RunConfig:
+        name = f"{file_name}-{kind.replace(' ', '-')}"
+        return common.ensemble(config, name, row(label(network), kind), config.seeds[0], members)
+
+    singles = [run(common.network, SINGLE, seed) for seed in config.seeds]
+    students = [run(common.student, DISTILLED, seed) for seed in config.seeds]
+    names = [single.name for single in singles]
+    distilled = [common.taught(config, student, *names) for student in students]
     return [
         *singles,
-        _averaged(config, network, ENSEMBLE, singles),
+        average(ENSEMBLE, singles),
         *distilled,
-        _averaged(config, network, DISTILLED_ENSEMBLE, distilled),
+        average(DISTILLED_ENSEMBLE, distilled),
     ]
-
-
-def _run(config: StudyConfig, network: ModelConfig, kind: str, seed: int) -> RunConfig:
-    return RunConfig(
-        name=f"{_file_name(network)}-{kind}-{seed}",
-        row=row(label(network), kind),
-        seed=seed,
-        data=config.data,
-        model=network,
-        training=config.training,
-    )
-
-
-def _averaged(
-    config: StudyConfig, network: ModelConfig, kind: str, members: list[RunConfig]
-) -> RunConfig:
-    return dataclasses.replace(
-        members[0],
-        name=f"{_file_name(network)}-{kind.replace(' ', '-')}",
-        row=row(label(network), kind),
-        model=None,
-        teachers=(),
-        distillation=None,
-        cache=None,
-        members=tuple(run.name for run in members),
-        trained=False,
-        average=config.distillation.average,
-    )
-
-
-def _file_name(network: ModelConfig) -> str:
-    return label(network).replace(", width ", "-w").replace(":", "-")
 
 
 def _found(records: Sequence[Record]) -> dict[str, dict[str, Spread]]:
@@ -193,8 +164,8 @@ def _accuracy_table(found: dict[str, dict[str, Spread]]) -> Table:
     lines = tuple(
         (
             name,
-            str(accuracies[SINGLE].count) if SINGLE in accuracies else "–",
-            *(accuracies[kind].text() if kind in accuracies else "–" for kind in KINDS),
+            str(accuracies[SINGLE].count) if SINGLE in accuracies else MISSING,
+            *(mean_std(accuracies.get(kind)) for kind in KINDS),
         )
         for name, accuracies in _with_published(found)
     )
@@ -217,17 +188,11 @@ def _kept_table(found: dict[str, dict[str, Spread]]) -> Table:
 
 
 def _kept(accuracies: dict[str, Spread]) -> tuple[str, str, str, str]:
-    def gain(of: str, over: str) -> float | None:
-        both = of in accuracies and over in accuracies
-        return 100 * (accuracies[of].mean - accuracies[over].mean) if both else None
-
-    ensemble, distilled = gain(ENSEMBLE, SINGLE), gain(DISTILLED, SINGLE)
-    more = gain(DISTILLED_ENSEMBLE, DISTILLED)
+    single, ensemble = accuracies.get(SINGLE), accuracies.get(ENSEMBLE)
+    distilled, last = accuracies.get(DISTILLED), accuracies.get(DISTILLED_ENSEMBLE)
+    kept = MISSING
     # Where the ensemble gains nothing there is nothing to keep.
-    is_share = ensemble is not None and distilled is not None and ensemble > 0
-    kept = f"{100 * distilled / ensemble:.0f}" if is_share else "–"
-    return _points(ensemble), _points(distilled), kept, _points(more)
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+    if single and ensemble and distilled and ensemble.mean > single.mean:
+        share = (distilled.mean - single.mean) / (ensemble.mean - single.mean)
+        kept = percent(share, 0)
+    return gain(ensemble, single), gain(distilled, single), kept, gain(last, distilled)

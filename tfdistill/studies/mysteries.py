@@ -9,16 +9,15 @@ one of them N times as large. Command: tfdistill run configs/quickstart.yaml, or
 configs/mysteries/{small,full}.yaml.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 from tfdistill.config import RunConfig, StudyConfig
-from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.reporting.cells import gain, percent, plain
-from tfdistill.utils import checks
+from tfdistill.records import Record, Table, by_row
+from tfdistill.studies import common
+from tfdistill.studies.common import ALONE, PLAIN
+from tfdistill.utils.text import MISSING, percent, points
 
 SINGLE = "single network"
-ALONE = "student alone"
 ENSEMBLE = "ensemble of the single networks"
 AVERAGE = "average trained as one network"
 DISTILLED = "distilled from the ensemble"
@@ -68,37 +67,37 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     gain is no luck of its seeds. A self-distilled network starts from the weights of the next seed:
     from its teacher's own it would only retrace it.
     """
-    checks.unused("teacher_data", config.teacher_data, "mysteries")
-    singles = [_network(config, SINGLE, "single", seed) for seed in config.seeds]
+    common.check_unused(config, "teacher_data")
+    seeds = config.seeds
+    singles = [common.network(config, f"single-{seed}", SINGLE, seed) for seed in seeds]
     names = tuple(run.name for run in singles)
-    average = dataclasses.replace(
-        _network(config, AVERAGE, "average", config.seeds[0] + 1000),
-        name="average",
-        width=len(names),
-        average="logits",
-    )
-    alone = [_student(config, ALONE, "alone", seed) for seed in config.seeds if config.student]
-    distilled = [
-        _taught(config, _student(config, DISTILLED, "distilled", seed), names, config.distillation)
-        for seed in config.seeds
+    together = {"width": len(names), "average": "logits"}
+    average = common.network(config, "average", AVERAGE, seeds[0] + 1000, **together)
+    alone = [
+        common.student(config, f"alone-{seed}", ALONE, seed) for seed in seeds if config.student
     ]
-    own = config.self_distillation or config.distillation
+    distilled = [
+        common.taught(config, common.student(config, f"distilled-{seed}", DISTILLED, seed), *names)
+        for seed in seeds
+    ]
     selfs = [
-        dataclasses.replace(
-            _taught(config, _network(config, SELF_DISTILLED, "self-distilled", seed), (name,), own),
-            seed=following,
+        common.taught(
+            config,
+            common.network(config, f"self-distilled-{seed}", SELF_DISTILLED, following),
+            name,
+            distillation=config.self_distillation,
         )
-        for seed, name, following in zip(config.seeds, names, _next(config.seeds), strict=True)
+        for seed, name, following in zip(seeds, names, _next(seeds), strict=True)
     ]
     return [
         *singles,
-        _ensemble(config, ENSEMBLE, "ensemble", singles),
+        common.ensemble(config, "ensemble", ENSEMBLE, seeds[0], singles),
         average,
         *alone,
         *distilled,
-        _ensemble(config, DISTILLED_ENSEMBLE, "ensemble-of-distilled", distilled),
+        common.ensemble(config, "ensemble-of-distilled", DISTILLED_ENSEMBLE, seeds[0], distilled),
         *selfs,
-        _ensemble(config, SELF_ENSEMBLE, "ensemble-of-self-distilled", selfs),
+        common.ensemble(config, "ensemble-of-self-distilled", SELF_ENSEMBLE, seeds[0], selfs),
     ]
 
 
@@ -108,60 +107,18 @@ def tables(records: Sequence[Record]) -> list[Table]:
     return [_accuracy_table(rows), _fidelity_table(rows), _pairs_table(rows)]
 
 
-def _network(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
-    return RunConfig(
-        name=f"{name}-{seed}",
-        row=row,
-        seed=seed,
-        data=config.data,
-        model=config.teacher,
-        training=config.training,
-    )
-
-
-def _student(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
-    return dataclasses.replace(
-        _network(config, row, name, seed),
-        model=config.student or config.teacher,
-        training=config.student_training or config.training,
-    )
-
-
 def _next(seeds: list[int]) -> list[int]:
     return seeds[1:] + seeds[:1] if len(seeds) > 1 else [seeds[0] + 1000]
 
 
-def _taught(config: StudyConfig, run: RunConfig, teachers: tuple, distillation) -> RunConfig:
-    return dataclasses.replace(
-        run, teachers=teachers, distillation=distillation, cache=config.cache
-    )
-
-
-def _ensemble(config: StudyConfig, row: str, name: str, members: list[RunConfig]) -> RunConfig:
-    return RunConfig(
-        name=name,
-        row=row,
-        seed=config.seeds[0],
-        data=config.data,
-        model=None,
-        training=members[0].training,
-        members=tuple(run.name for run in members),
-        trained=False,
-        average=config.distillation.average,
-    )
-
-
 def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
-    baseline = spread(rows.get(SINGLE, []), "test_accuracy")
     lines = tuple(
         (
             row,
-            str(len(records)),
-            percent(spread(records, "test_accuracy", "best")),
-            percent(spread(records, "test_accuracy", "last")),
-            gain(spread(records, "test_accuracy"), baseline),
-            PUBLISHED_A.get(row, "–"),
-            PUBLISHED_C.get(row, "–"),
+            *common.accuracy_cells(records),
+            common.gain_cell(records, rows.get(SINGLE, [])),
+            PUBLISHED_A.get(row, MISSING),
+            PUBLISHED_C.get(row, MISSING),
         )
         for row, records in rows.items()
     )
@@ -179,11 +136,11 @@ def _fidelity_table(rows: dict[str, list[Record]]) -> Table:
     lines = tuple(
         (
             row,
-            plain(spread(records, "test_nll")),
-            plain(spread(records, "test_brier")),
-            percent(spread(records, "test_ece")),
-            percent(spread(records, "test_agreement")),
-            plain(spread(records, "test_teacher_kl")),
+            common.figure_cell(records, "test_nll", **PLAIN),
+            common.figure_cell(records, "test_brier", **PLAIN),
+            common.figure_cell(records, "test_ece"),
+            common.figure_cell(records, "test_agreement"),
+            common.figure_cell(records, "test_teacher_kl", **PLAIN),
         )
         for row, records in rows.items()
     )
@@ -201,7 +158,7 @@ def _pairs_table(rows: dict[str, list[Record]]) -> Table:
     for student in rows.get(SELF_DISTILLED, []):
         teacher = teachers[student.config["teachers"][0]].figures["test_accuracy"]
         accuracy = student.figures["test_accuracy"]
-        gain = f"{100 * (accuracy - teacher):+.2f}"
-        lines.append((student.name, f"{100 * teacher:.2f}", f"{100 * accuracy:.2f}", gain))
+        gain = points(accuracy - teacher)
+        lines.append((student.name, percent(teacher), percent(accuracy), gain))
     columns = ("", "its teacher", "self-distilled", "gain")
     return Table("Every self-distilled network and its teacher", columns, tuple(lines))

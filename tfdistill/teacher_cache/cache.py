@@ -25,7 +25,8 @@ from tfdistill.teacher_cache import logit_files, logit_reading
 from tfdistill.teacher_cache.logit_files import Chunk, Files, Layout, array_hash
 from tfdistill.teacher_cache.logit_reading import Reader, Verification
 from tfdistill.utils import checks, machine, storage
-from tfdistill.utils.progress import Silent, duration
+from tfdistill.utils.progress import Silent
+from tfdistill.utils.text import disk_space, duration
 
 FORMAT = 1
 SPEAK_EVERY = 10.0  # seconds
@@ -299,7 +300,7 @@ def _fill(
     layout = files.layout
     progress.say(
         f"teacher logits: {passes} passes to do of {layout.examples} images in {layout.views} "
-        f"views, {logit_files.size_text(files.size)} in {files.folder}"
+        f"views, {disk_space(files.size)} in {files.folder}"
     )
     began = spoken = time.monotonic()
     done = 0

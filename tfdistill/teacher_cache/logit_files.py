@@ -30,6 +30,7 @@ from tfdistill.config import CacheConfig
 from tfdistill.utils import checks, storage
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
+from tfdistill.utils.text import disk_space
 
 CHUNK_ROWS = 4096
 MANIFEST, IDS, CHUNKS, LOCK = "manifest.json", "ids.npy", "chunks.json", ".lock"
@@ -270,8 +271,8 @@ class Files:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise checks.UsageError(
-                f"Storing the teachers' logits needs {size_text(needed)} in {self.folder}, but "
-                f"{size_text(free)} are free. Free some, choose another cache.folder, or set "
+                f"Storing the teachers' logits needs {disk_space(needed)} in {self.folder}, but "
+                f"{disk_space(free)} are free. Free some, choose another cache.folder, or set "
                 "cache.dtype to float16, cache.top_k, or fewer data.augment.views."
             )
 
@@ -349,11 +350,6 @@ def array_hash(array: np.ndarray) -> str:
     found = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
-
-
-def size_text(size: int) -> str:
-    """Return bytes as `1.20 GB` or `3.4 MB`."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _checksum(parts) -> int:

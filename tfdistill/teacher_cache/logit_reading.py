@@ -15,6 +15,7 @@ import numpy as np
 
 from tfdistill.config import CacheConfig
 from tfdistill.utils import checks
+from tfdistill.utils.numerics import log_softmax
 
 NARROW = 60.0  # logits this far apart have exponentials that float32 holds in full precision
 
@@ -121,16 +122,14 @@ def averaged(member_logits: np.ndarray, average: str) -> np.ndarray:
         return member_logits.mean(axis=0)
     members, largest = len(member_logits), member_logits.max()
     if largest - member_logits.min() > NARROW:
-        sums = _logsumexp(_log_softmax(member_logits), axis=0)
+        # Another order of these subtractions would change the last bit of stored studies.
+        log_shares = member_logits - _logsumexp(member_logits)[..., None]
+        sums = _logsumexp(log_shares, axis=0)
         return sums - sums.dtype.type(math.log(members))
     # Without the logarithms of each member: less than half the time.
     likelihood = np.exp(member_logits - largest)
     weight = 1 / (members * np.einsum("mbc->mb", likelihood))
     return np.log(np.einsum("mbc,mb->bc", likelihood, weight))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    return logits - _logsumexp(logits)[..., None]
 
 
 def check(logits: np.ndarray, names: list[str], classes: int, view: int) -> None:
@@ -157,7 +156,7 @@ def packed(logits: np.ndarray, cache: CacheConfig, average: str) -> list[np.ndar
     """
     if cache.top_k is None:
         return [_fitting(logits[0], cache.dtype)]
-    values = _log_softmax(averaged(logits.astype("float64"), average))
+    values = log_softmax(averaged(logits.astype("float64"), average))
     numbers = np.argsort(-values, axis=-1, kind="stable")[:, : cache.top_k]
     kept = np.take_along_axis(values, numbers, -1)
     np.put_along_axis(values, numbers, -np.inf, -1)
@@ -181,7 +180,7 @@ def compared(stored: list[list[np.ndarray]], live: list[np.ndarray], average: st
             top = averaged(before, average).argmax(-1)
         else:
             before, top = parts[0], parts[1][0, :, 0]
-            now = np.take_along_axis(_log_softmax(again)[None], parts[1].astype(np.int64), -1)
+            now = np.take_along_axis(log_softmax(again)[None], parts[1].astype(np.int64), -1)
         largest = max(largest, float(np.abs(now - before).max()))
         agreeing += int(np.sum(again.argmax(-1) == top))
     rows = sum(each.shape[1] for each in live)

@@ -8,6 +8,7 @@ divergence: Stanton et al. (arXiv 2106.05945, section 3).
 import numpy as np
 
 from tfdistill.utils import checks
+from tfdistill.utils.numerics import log_softmax
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -43,7 +44,7 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
         0.6931
     """
     logits, labels = _checked(logits, labels)
-    return float(-np.mean(_log_softmax(logits)[np.arange(len(labels)), labels]))
+    return float(-np.mean(log_softmax(logits)[np.arange(len(labels)), labels]))
 
 
 def brier(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -61,7 +62,7 @@ def brier(logits: np.ndarray, labels: np.ndarray) -> float:
         0.5
     """
     logits, labels = _checked(logits, labels)
-    error = np.exp(_log_softmax(logits))
+    error = np.exp(log_softmax(logits))
     error[np.arange(len(labels)), labels] -= 1.0
     return float(np.mean(np.sum(error**2, axis=-1)))
 
@@ -154,7 +155,7 @@ def teacher_divergence(teacher_logits: np.ndarray, student_logits: np.ndarray) -
         >>> teacher_divergence([[1.0, 2.0]], [[3.0, 4.0]])  # a constant shift changes nothing
         0.0
     """
-    teacher, student = map(_log_softmax, _pair(teacher_logits, student_logits))
+    teacher, student = map(log_softmax, _pair(teacher_logits, student_logits))
     weight = np.exp(teacher)
     gap = np.zeros_like(teacher)
     # p log p is 0 at p = 0, where the difference of the logarithms may be undefined.
@@ -206,16 +207,10 @@ def _pair(teacher_logits, student_logits) -> tuple[np.ndarray, np.ndarray]:
     return teacher, student
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is what is reported
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-
-
 def _confidence(logits, labels) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest probability and whether its class is right, both `[n]` float."""
     logits, labels = _checked(logits, labels)
-    confidence = np.exp(_log_softmax(logits).max(axis=-1))
+    confidence = np.exp(log_softmax(logits).max(axis=-1))
     return confidence, (logits.argmax(-1) == labels).astype(np.float64)
 
 

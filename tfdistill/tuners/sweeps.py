@@ -17,6 +17,7 @@ from tfdistill.reporting import significance
 from tfdistill.training import runner, study_folder
 from tfdistill.tuners import trials
 from tfdistill.utils.progress import Silent
+from tfdistill.utils.text import MISSING, mean_std, points
 
 if TYPE_CHECKING:
     from tfdistill.training.session import Session
@@ -154,20 +155,14 @@ def _state(run: RunConfig, folder: Path) -> str:
 
 def _confirmation_table(found: Sequence[Record]) -> Table:
     rows = records.by_row(record for record in found if record.row in (BEST, ALONE))
-    alone, best = (
-        {run.seed: run.figures["test_accuracy"] for run in rows.get(row, [])}
-        for row in (ALONE, BEST)
-    )
-    seeds = sorted(set(alone) & set(best))
-    paired = significance.paired([alone[seed] for seed in seeds], [best[seed] for seed in seeds])
+    paired = significance.paired_runs(rows.get(ALONE, []), rows.get(BEST, []))
     lines = []
     for row in (row for row in (ALONE, BEST) if row in rows):
         runs, compared = rows[row], paired if row == BEST else None
-        gain = f"{100 * compared.difference:+.2f}" if compared else "–"
-        p = f"{compared.p:.2g}" if compared else "–"
-        agreement = spread(runs, "test_agreement")
-        cells = (spread(runs, "test_accuracy").text(), gain, p)
-        lines.append((row, str(len(runs)), *cells, agreement.text() if agreement else "–"))
+        gain = points(compared.difference if compared else None)
+        p = f"{compared.p:.2g}" if compared else MISSING
+        accuracy, agreement = (spread(runs, f"test_{name}") for name in ("accuracy", "agreement"))
+        lines.append((row, str(len(runs)), mean_std(accuracy), gain, p, mean_std(agreement)))
     best = rows.get(BEST)
     chosen = f" The best trial: {_settings_of(best[0], found)}." if best else ""
     note = (

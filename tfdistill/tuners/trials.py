@@ -7,6 +7,7 @@ from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.training import runner
 from tfdistill.tuners import search_spaces
 from tfdistill.utils import checks
+from tfdistill.utils.text import setting
 
 
 def check(config: StudyConfig) -> None:
@@ -84,12 +85,8 @@ def names(config: StudyConfig) -> list[str]:
 
 
 def _row(values: dict[str, object]) -> str:
-    parts = (f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
+    parts = (f"{key.rpartition('.')[2]} {setting(value)}" for key, value in values.items())
     return ", ".join(parts)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _points(values: list | dict) -> int:

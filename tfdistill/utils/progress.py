@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from tfdistill.utils.text import duration
+
 
 class _Console(Console):
     """A console that does not end the process in silence where nobody reads its output."""
@@ -183,16 +185,6 @@ def display(console: Console | None = None) -> Silent:
     """Return the live display on a terminal, else plain lines."""
     console = console or _Console(highlight=False, soft_wrap=True)
     return Live(console) if console.is_terminal else Lines(console)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `42 s`, `3 min 05 s` or `2 h 10 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def _accuracies(logs: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from tfdistill.records import Record, Spread, by_row, spread
 from tfdistill.reporting.svg import COLORS, FULL_WIDTH, INK, WIDTH, svg
+from tfdistill.studies.channel_split.study import label, network_of
 
 SINGLE, ENSEMBLE = "single", "ensemble"
 STYLES = {SINGLE: {"ls": "-", "marker": "o"}, ENSEMBLE: {"ls": "--", "marker": "s"}}
@@ -87,12 +88,8 @@ def _cells(
         kind = ENSEMBLE if members else SINGLE
         first = by_name.get(members[0]) if members else records[0]
         if first and (split := first.config.get("split")):
-            cells[kind, _name(first.config["model"]), split["layer"], split["parts"]] = records
+            cells[kind, label(network_of(first)), split["layer"], split["parts"]] = records
     return cells
-
-
-def _name(model: Mapping) -> str:
-    return model["name"] if model["width"] == 1 else f"{model['name']} x {model['width']:g}"
 
 
 def _line(axes, points: Mapping[int, Spread], look: dict) -> None:

@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import ChannelSplitConfig, ModelConfig, RunConfig, StudyConfig, settings_of
-from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.records import Record, Table, by_row
+from tfdistill.studies import common
 from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, points
 
 TITLE = "Channels split among networks"
 QUESTION = (
@@ -140,6 +142,12 @@ def label(network: ModelConfig) -> str:
     return network.name if network.width == 1 else f"{network.name} x {network.width:g}"
 
 
+def network_of(record: Record) -> ModelConfig:
+    """Return name and width of a record's network, which are all that a table needs."""
+    model = record.config["model"]
+    return ModelConfig(model["name"], width=model["width"])
+
+
 def stage_channels(network: ModelConfig) -> dict[str, int]:
     """Return the channels at the ends of the stages below the last, e.g. {"stage1": 16, ...}.
 
@@ -168,7 +176,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     The networks of a cell with the same part follow one another, so that they share one compiled
     step. Network i has the same seed in all cells, that is the same order of images.
     """
-    checks.unused("self_distillation", config.self_distillation, "channel_split")
+    common.check_unused(config, "self_distillation")
     settings = settings_of(Settings, config)
     listed = []
     for network in settings.networks:
@@ -182,15 +190,9 @@ def runs(config: StudyConfig) -> list[RunConfig]:
 
 
 def _base(config: StudyConfig, network: ModelConfig, seed: int) -> RunConfig:
-    name = label(network)
-    return RunConfig(
-        name=f"{name.replace(' ', '')}-s{seed}",
-        row=whole_row(name),
-        seed=seed,
-        data=config.teacher_data or config.data,
-        model=network,
-        training=config.training,
-    )
+    name, data = label(network), config.teacher_data or config.data
+    file_name = f"{name.replace(' ', '')}-s{seed}"
+    return common.network(config, file_name, whole_row(name), seed, data=data, model=network)
 
 
 def _uppers(
@@ -198,13 +200,12 @@ def _uppers(
 ) -> list[RunConfig]:
     members = sorted(range(count), key=lambda i: i % parts)
     return [
-        RunConfig(
-            name=f"{base.name}-{layer}-{parts}-{i}",
-            row=single_row(label(base.model), layer, parts),
-            seed=base.seed + 1000 * (i + 1),
-            data=config.data,
+        common.student(
+            config,
+            f"{base.name}-{layer}-{parts}-{i}",
+            single_row(label(base.model), layer, parts),
+            base.seed + 1000 * (i + 1),
             model=base.model,
-            training=config.student_training or config.training,
             split=ChannelSplitConfig(base.name, layer, parts, i % parts),
         )
         for i in members
@@ -214,17 +215,9 @@ def _uppers(
 def _ensemble(config: StudyConfig, members: Sequence[RunConfig]) -> RunConfig:
     first = members[0]
     layer, parts = first.split.layer, first.split.parts
-    return RunConfig(
-        name=f"{first.split.base}-{layer}-{parts}-ensemble",
-        row=ensemble_row(label(first.model), layer, parts),
-        seed=first.seed,
-        data=first.data,
-        model=None,
-        training=first.training,
-        members=tuple(run.name for run in members),
-        trained=False,
-        average=config.distillation.average,
-    )
+    row = ensemble_row(label(first.model), layer, parts)
+    name = f"{first.split.base}-{layer}-{parts}-ensemble"
+    return common.ensemble(config, name, row, first.seed, members)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -253,7 +246,7 @@ def _cuts(rows: dict[str, list[Record]]) -> Iterator[tuple[ModelConfig, str, lis
     found: dict[tuple[str, str], tuple[ModelConfig, str, list[int]]] = {}
     for records in rows.values():
         if split := records[0].config.get("split"):
-            network = ModelConfig(**records[0].config["model"])
+            network = network_of(records[0])
             key = label(network), split["layer"]
             found.setdefault(key, (network, split["layer"], []))[-1].append(split["parts"])
     yield from found.values()
@@ -264,7 +257,8 @@ def _accuracy_table(rows, cuts, parts: Sequence[int]) -> Table:
         whole = rows.get(whole_row(label(network)), []) if row is single_row else []
         cells = [rows.get(row(label(network), layer, n), []) for n in parts]
         channels = str(stage_channels(network)[layer])
-        return (f"{kind} {label(network)} {layer}", channels, *map(_percent, [whole, *cells]))
+        accuracies = (common.figure_cell(found, "test_accuracy") for found in (whole, *cells))
+        return (f"{kind} {label(network)} {layer}", channels, *accuracies)
 
     lines = [
         line(kind, row, network, layer)
@@ -284,7 +278,7 @@ def _published_table() -> Table:
     def lines(kind: str, table: dict) -> Iterator[tuple[str, ...]]:
         for (network, layer), texts in table.items():
             channels = stage_channels(ModelConfig(network))[layer]
-            blank = ("–",) * (len(_PARTS) - len(texts))
+            blank = (MISSING,) * (len(_PARTS) - len(texts))
             yield (f"{kind} {network} {layer}", str(channels), *texts, *blank)
 
     note = (
@@ -298,16 +292,15 @@ def _published_table() -> Table:
 def _gain_table(rows, cuts, parts: Sequence[int]) -> Table:
     def ours(network: str, layer: str, n: int) -> str:
         single, ensemble = (
-            spread(rows.get(row(network, layer, n), []), "test_accuracy")
-            for row in (single_row, ensemble_row)
+            rows.get(row(network, layer, n), []) for row in (single_row, ensemble_row)
         )
-        return _gain(single.mean, ensemble.mean) if single and ensemble else "–"
+        return common.gain_cell(ensemble, single)
 
     def published(network: str, layer: str, n: int) -> str:
         single, ensemble = (
             PUBLISHED.get(row(network, layer, n)) for row in (single_row, ensemble_row)
         )
-        return _gain(single, ensemble) if single and ensemble else "–"
+        return points(ensemble - single if single and ensemble else None)
 
     columns = sorted({*parts, *_PARTS})
     lines = [
@@ -320,12 +313,3 @@ def _gain_table(rows, cuts, parts: Sequence[int]) -> Table:
     ]
     note = "Ensemble's test accuracy less the mean of its networks', in points."
     return Table("What an ensemble gains", ("", *map(_kept, columns)), tuple(lines), note)
-
-
-def _percent(records: Sequence[Record]) -> str:
-    value: Spread | None = spread(records, "test_accuracy")
-    return value.text() if value else "–"
-
-
-def _gain(single: float, ensemble: float) -> str:
-    return f"{100 * (ensemble - single):+.2f}"

@@ -21,12 +21,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
-from tfdistill.records import Record, Spread, Table, by_row, spread
-from tfdistill.reporting.cells import p_value, percent, plain
-from tfdistill.reporting.significance import Comparison, Family, dunnett
+from tfdistill.records import Record, Spread, Table, by_row
+from tfdistill.reporting.significance import Family, compare_runs, dunnett
+from tfdistill.studies import common
+from tfdistill.studies.common import TEACHER
 from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, mean_std, percent
 
-TEACHER, HARD = "teacher", "hard labels"
+HARD = "hard labels"
 
 TITLE = "Learning speed"
 QUESTION = (
@@ -122,31 +124,15 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no teacher, or a setting that does not fit.
     """
-    if config.teacher is None:
-        raise checks.UsageError(
-            "The study learning_speed needs a teacher. Received: teacher=null. Give a network to "
-            "train, or a saved one."
-        )
-    checks.unused("self_distillation", config.self_distillation, "learning_speed")
+    common.check_teacher(config)
+    common.check_unused(config, "self_distillation")
     settings = settings_of(Settings, config)
     students = [run for seed in config.seeds for run in _students(config, settings, seed)]
-    return [_teacher(config), *students]
-
-
-def _teacher(config: StudyConfig) -> RunConfig:
-    return RunConfig(
-        name="teacher",
-        row=TEACHER,
-        seed=config.seeds[0] + 1000,
-        data=config.teacher_data or config.data,
-        model=config.teacher,
-        training=config.training,
-        trained=config.teacher.name != "saved",
-    )
+    return [common.teacher(config), *students]
 
 
 def _students(config: StudyConfig, settings: Settings, seed: int) -> Iterator[RunConfig]:
-    yield (hard := _hard(config, seed))
+    yield (hard := common.student(config, f"hard-s{seed}", HARD, seed))
     for cell in settings.cells:
         yield _taught(config, hard, cell)
     for cell in settings.flawed_cells:
@@ -157,17 +143,6 @@ def _students(config: StudyConfig, settings: Settings, seed: int) -> Iterator[Ru
         yield _with_dropout(_taught(config, hard, cell, zero=True))
 
 
-def _hard(config: StudyConfig, seed: int) -> RunConfig:
-    return RunConfig(
-        name=f"hard-s{seed}",
-        row=HARD,
-        seed=seed,
-        data=config.data,
-        model=config.student or config.teacher,
-        training=config.student_training or config.training,
-    )
-
-
 def _taught(
     config: StudyConfig, hard: RunConfig, cell: Sequence[float], zero: bool = False
 ) -> RunConfig:
@@ -175,13 +150,13 @@ def _taught(
     changes = {"alpha": alpha, "temperature": temperature}
     if zero:
         changes["divergence"] = "kl_of_log"
-    return dataclasses.replace(
+    return common.taught(
+        config,
         hard,
+        "teacher",
         name=f"a{alpha:g}-T{temperature:g}{'-zero' if zero else ''}-s{hard.seed}",
         row=flawed_row(cell_row(alpha, temperature), zero, False),
-        teachers=("teacher",),
         distillation=dataclasses.replace(config.distillation, **changes),
-        cache=config.cache,
     )
 
 
@@ -246,31 +221,20 @@ def _cells(
     }
 
 
-def _accuracies(members: Sequence[Record]) -> list[float]:
-    return [record.figures["test_accuracy"] for record in members]
-
-
-def _compare(baseline: Sequence[Record], rows: dict[str, list[Record]]) -> Family | None:
-    """Compare the test accuracy of rows with a baseline's."""
-    values = {row: _accuracies(members) for row, members in rows.items()}
-    return dunnett(_accuracies(baseline), values)
-
-
 def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
     hard, cells = rows.get(HARD, []), _cells(rows)
-    family = _compare(hard, cells)
+    family = compare_runs(hard, cells)
     lines = []
     for row, members in {TEACHER: rows.get(TEACHER), HARD: hard, **cells}.items():
         if members:
-            compared = family.rows.get(row) if family else None
+            count, best, last = common.accuracy_cells(members)
             lines.append(
                 (
                     _teacher_label(members[0]) if row == TEACHER else row,
-                    str(len(members)),
-                    percent(spread(members, "test_accuracy", "last")),
-                    percent(spread(members, "test_accuracy", "best")),
-                    *_gain(members, hard if row in cells else [], compared),
-                    _published(row),
+                    *(count, last, best),
+                    common.gain_cell(members, hard if row in cells else []),
+                    common.p_cell(family, row),
+                    percent(PUBLISHED.get(row), 1),
                 )
             )
     columns = ("", "runs", "last epoch", "best epoch", "gain", "p", "published")
@@ -324,13 +288,13 @@ def _speed_table(rows: dict[str, list[Record]]) -> Table:
         lines.append(
             (
                 row,
-                percent(Spread.of(_curve(record)[-1] for record in members)),
+                mean_std(Spread.of(_curve(record)[-1] for record in members)),
                 f"{len(reaching)} of {len(members)}",
-                plain(Spread.of(epoch for _, epoch in reaching), 1),
-                plain(Spread.of(seconds), 1),
-                percent(Spread.of(map(mean_over_epochs, members))),
-                p_value(family.rows.get(row) if family else None),
-                percent(Spread.of(mean_over_time(record, duration) for record in members)),
+                mean_std(Spread.of(epoch for _, epoch in reaching), 1.0, 1),
+                mean_std(Spread.of(seconds), 1.0, 1),
+                mean_std(Spread.of(map(mean_over_epochs, members))),
+                common.p_cell(family, row),
+                mean_std(Spread.of(mean_over_time(record, duration) for record in members)),
             )
         )
     return Table("Speed of learning", columns, tuple(lines), _speed_note(goal, duration, family))
@@ -362,19 +326,19 @@ def _flaw_lines(rows: dict[str, list[Record]], dropout: bool) -> Iterator[tuple[
     flawed = {_cell(members[0]) for members in zero.values()}
     taught = {row: found for row, found in meant.items() if _cell(found[0]) in flawed} | zero
     hard = rows.get(baseline, [])
-    family = _compare(hard, taught)
+    family = compare_runs(hard, taught)
     for row, members in {baseline: hard, **taught}.items():
         if members:
-            compared = family.rows.get(row) if family else None
             soft = "zero" if row in zero else "as meant" if row in taught else "–"
             yield (
                 cell_row(*_cell(members[0])) if row in taught else HARD,
                 soft,
                 "on" if dropout else "off",
                 str(len(members)),
-                percent(spread(members, "test_accuracy")),
-                *_gain(members, hard if row in taught else [], compared),
-                _published(row) if dropout else "–",
+                common.figure_cell(members, "test_accuracy"),
+                common.gain_cell(members, hard if row in taught else []),
+                common.p_cell(family, row),
+                percent(PUBLISHED.get(row), 1) if dropout else MISSING,
             )
 
 
@@ -440,17 +404,3 @@ def _flaw_panels(rows: dict[str, list[Record]]) -> dict[str, dict[str, list[Reco
             panel[f"{name}, soft loss zero"] = members
         panels[f"dropout {'on' if dropout else 'off'} in validation"] = panel
     return panels if any(len(panel) > 1 for panel in panels.values()) else {}
-
-
-def _gain(
-    members: Sequence[Record], baseline: Sequence[Record], compared: Comparison | None
-) -> tuple[str, str]:
-    """Return the cells `gain` and `p`."""
-    if not baseline:
-        return "–", "–"
-    gain = statistics.fmean(_accuracies(members)) - statistics.fmean(_accuracies(baseline))
-    return f"{100 * gain:+.2f}", p_value(compared)
-
-
-def _published(row: str) -> str:
-    return f"{100 * PUBLISHED[row]:.1f}" if row in PUBLISHED else "–"

@@ -22,10 +22,12 @@ from tfdistill.config import (
     TrainingConfig,
     settings_of,
 )
-from tfdistill.records import Record, Spread, Table, by_row, spread
-from tfdistill.reporting.cells import gain, p_value
-from tfdistill.reporting.significance import Family, dunnett
+from tfdistill.records import Record, Spread, Table, accuracy_by_seed, by_row
+from tfdistill.reporting.significance import Family, compare_runs
+from tfdistill.studies import common
+from tfdistill.studies.common import ALONE, PLAIN, TEACHER
 from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, number
 
 TITLE = "The family of losses"
 QUESTION = (
@@ -42,8 +44,7 @@ COMMANDS = {
 }
 PUBLISHED: dict[str, float] = {}  # of other pairs and images: the study's own tables have them
 
-TEACHER, ALONE, SMOOTHED = "teacher", "student alone", "label smoothing"
-ENSEMBLE = "ensemble of the generations"
+SMOOTHED, ENSEMBLE = "label smoothing", "ensemble of the generations"
 ROWS = {
     "soft_targets": "soft targets",
     "without_t2": "soft targets without T²",
@@ -140,14 +141,10 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no teacher.
     """
-    if config.teacher is None:
-        raise checks.UsageError(
-            "The study loss_family needs a teacher. Received: teacher=null. Give a network to "
-            "train, or a saved one."
-        )
+    common.check_teacher(config)
     settings = settings_of(Settings, config)
     return [
-        _teacher(config),
+        common.teacher(config),
         *(_alone(config, seed) for seed in config.seeds),
         *_smoothed(config, settings),
         *(
@@ -172,10 +169,14 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     from tfdistill.studies.loss_family import figures as pictures
 
     family = _compare(rows := by_row(records))
-    alone = {record.seed: _accuracy(record) for record in rows.pop(ALONE, [])}
+    alone = accuracy_by_seed(rows.pop(ALONE, []))
     rows.pop(TEACHER, None)
     gains = {
-        row: [_accuracy(run) - alone[run.seed] for run in members if run.seed in alone]
+        row: [
+            accuracy - alone[seed]
+            for seed, accuracy in accuracy_by_seed(members).items()
+            if seed in alone
+        ]
         for row, members in rows.items()
     }
     published = {row: _published_gain(row) / 100 for row in gains if row in PUBLISHED_PAIRS}
@@ -188,27 +189,8 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     return [("Gain over the student alone", drawn, caption)]
 
 
-def _teacher(config: StudyConfig) -> RunConfig:
-    return RunConfig(
-        name="teacher",
-        row=TEACHER,
-        seed=config.seeds[0] + 1000,
-        data=config.teacher_data or config.data,
-        model=config.teacher,
-        training=config.training,
-        trained=config.teacher.name != "saved",
-    )
-
-
 def _alone(config: StudyConfig, seed: int) -> RunConfig:
-    return RunConfig(
-        name=f"alone-s{seed}",
-        row=ALONE,
-        seed=seed,
-        data=config.data,
-        model=config.student or config.teacher,
-        training=_training(config),
-    )
+    return common.student(config, f"alone-s{seed}", ALONE, seed)
 
 
 def _training(config: StudyConfig) -> TrainingConfig:
@@ -219,18 +201,16 @@ def _smoothed(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
     share = settings.label_smoothing
     training = dataclasses.replace(_training(config), label_smoothing=share)
     for seed in config.seeds if share else ():
-        yield dataclasses.replace(
-            _alone(config, seed), name=f"label-smoothing-s{seed}", row=SMOOTHED, training=training
-        )
+        name = f"label-smoothing-s{seed}"
+        yield common.student(config, name, SMOOTHED, seed, training=training)
 
 
 def _taught(config: StudyConfig, settings: Settings, loss: str, seed: int) -> RunConfig:
     distillation = _distillation(config, settings, loss)
-    return dataclasses.replace(
-        _alone(config, seed),
-        name=f"{loss.replace('_', '-')}-s{seed}",
-        row=ROWS[loss],
-        teachers=("teacher",),
+    return common.taught(
+        config,
+        common.student(config, f"{loss.replace('_', '-')}-s{seed}", ROWS[loss], seed),
+        "teacher",
         distillation=distillation,
         cache=None if distillation.features else config.cache,
     )
@@ -267,14 +247,11 @@ def _generations(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]
     own = config.self_distillation or DistillationConfig(alpha=1.0, temperature=1.0)
     for generation in range(1, settings.generations + 1):
         for place in range(len(config.seeds)):
-            yield dataclasses.replace(
-                _alone(config, _seed(config, place, generation)),
-                name=_generation(config, place, generation),
-                row=generation_row(generation),
-                teachers=(_generation(config, place, generation - 1),),
-                distillation=own,
-                cache=config.cache,
-            )
+            name = _generation(config, place, generation)
+            seed = _seed(config, place, generation)
+            run = common.student(config, name, generation_row(generation), seed)
+            before = _generation(config, place, generation - 1)
+            yield common.taught(config, run, before, distillation=own)
 
 
 def _generation(config: StudyConfig, place: int, generation: int) -> str:
@@ -293,27 +270,16 @@ def _seed(config: StudyConfig, place: int, generation: int) -> int:
 def _ensembles(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
     generations = range(1, settings.generations + 1)
     for place, seed in enumerate(config.seeds if settings.generations > 1 else ()):
-        yield RunConfig(
-            name=f"born-again-ensemble-from-s{seed}",
-            row=ENSEMBLE,
-            seed=seed,
-            data=config.data,
-            model=None,
-            training=_training(config),
-            members=tuple(_generation(config, place, number) for number in generations),
-            trained=False,
-        )
-
-
-def _accuracy(record: Record) -> float:
-    return record.figures["test_accuracy"]
+        members = tuple(_generation(config, place, number) for number in generations)
+        evaluated = {"model": None, "members": members, "trained": False}
+        name = f"born-again-ensemble-from-s{seed}"
+        yield common.student(config, name, ENSEMBLE, seed, **evaluated)
 
 
 def _compare(rows: dict[str, list[Record]]) -> Family | None:
     """Return all rows but the teacher's against the student alone."""
-    values = {row: [_accuracy(run) for run in members] for row, members in rows.items()}
-    values.pop(TEACHER, None)
-    return dunnett(values.pop(ALONE, []), values)
+    others = {row: members for row, members in rows.items() if row not in (TEACHER, ALONE)}
+    return compare_runs(rows.get(ALONE, []), others)
 
 
 def _published_gain(row: str, pair: int = 0) -> float:
@@ -323,16 +289,13 @@ def _published_gain(row: str, pair: int = 0) -> float:
 
 def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
     family = _compare(rows)
-    alone = spread(rows.get(ALONE, []), "test_accuracy")
     lines = tuple(
         (
             row,
-            str(len(members)),
-            _text(members, "test_accuracy", "best"),
-            _text(members, "test_accuracy", "last"),
-            gain(spread(members, "test_accuracy"), alone),
-            p_value(family.rows.get(row) if family else None),
-            f"{_published_gain(row):+.2f}" if row in PUBLISHED_PAIRS else "–",
+            *common.accuracy_cells(members),
+            common.gain_cell(members, rows.get(ALONE, [])),
+            common.p_cell(family, row),
+            f"{_published_gain(row):+.2f}" if row in PUBLISHED_PAIRS else MISSING,
         )
         for row, members in rows.items()
     )
@@ -352,10 +315,10 @@ def _fidelity_table(rows: dict[str, list[Record]]) -> Table:
     lines = tuple(
         (
             row,
-            _text(members, "test_agreement"),
-            _text(members, "test_teacher_kl", scale=1.0, digits=3),
-            _text(members, "test_nll", scale=1.0, digits=3),
-            _text(members, "test_ece"),
+            common.figure_cell(members, "test_agreement"),
+            common.figure_cell(members, "test_teacher_kl", **PLAIN),
+            common.figure_cell(members, "test_nll", **PLAIN),
+            common.figure_cell(members, "test_ece"),
             _time(members, alone),
         )
         for row, members in rows.items()
@@ -388,9 +351,4 @@ def _published_table() -> Table:
 
 def _time(members: Sequence[Record], alone: Spread | None) -> str:
     seconds = Spread.of(record.seconds for record in members if record.config["trained"])
-    return f"{seconds.mean / alone.mean:.2f}" if seconds and alone else "–"
-
-
-def _text(members: Sequence[Record], figure: str, part: str | None = None, **look) -> str:
-    value = spread(members, figure, part)
-    return value.text(**look) if value else "–"
+    return number(seconds.mean / alone.mean if seconds and alone else None, 2)

@@ -22,10 +22,10 @@ from collections.abc import Iterator, Sequence
 
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.cells import p_value
 from tfdistill.reporting.significance import paired
+from tfdistill.studies import common
 from tfdistill.studies.multi_view.settings import GroupSettings, Settings
-from tfdistill.utils import checks
+from tfdistill.utils.text import MISSING, mean_std, p_value, percent
 
 SINGLE = "single network"
 LOGITS = "ensemble, mean of logits"
@@ -82,9 +82,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Network i has the same initial weights in all groups of a seed. The groups of single networks
     are trained on to be the students' controls.
     """
-    checks.unused("teacher_data", config.teacher_data, "multi_view")
-    checks.unused("student", config.student, "multi_view")
-    checks.unused("self_distillation", config.self_distillation, "multi_view")
+    common.check_unused(config, "teacher_data", "student", "self_distillation")
     settings = settings_of(Settings, config)
     found = []
     for mu in settings.mus:
@@ -169,11 +167,11 @@ def _group(settings: Settings, mu: float) -> GroupSettings:
 def _run(
     config: StudyConfig, row: str, name: str, seed: int, settings: GroupSettings, **more
 ) -> RunConfig:
-    return RunConfig(
-        name=name,
-        row=row,
-        seed=seed,
-        data=config.data,
+    return common.network(
+        config,
+        name,
+        row,
+        seed,
         model=None,
         training=dataclasses.replace(config.training, epochs=settings.steps),
         trained="members" not in more,
@@ -275,7 +273,7 @@ def _errors_table(found: dict[str, list[Record]], mu: float) -> Table:
             str(len(_values(records, "test_error"))),
             *(_spread(records, f"{name}_error").text() for name in _ERRORS),
             _spread(records, "test_error").text(1 / mu, 3),
-            _THEORY_TEXT.get(part, "–"),
+            _THEORY_TEXT.get(part, MISSING),
         )
         for part, records in found.items()
     ]
@@ -351,8 +349,8 @@ def _mu_table(rows: dict[str, list[Record]], mus: list[float]) -> Table:
     lines = []
     for part in (SINGLE, LOGITS, CONTROL, *_PARTS):
         errors = _errors_by_mu(rows, part, mus)
-        shares = (errors[mu].text(1 / mu, 3) if mu in errors else "–" for mu in sorted(mus))
-        lines.append((part, *shares, _THEORY_TEXT.get(part, "–")))
+        shares = (mean_std(errors.get(mu), 1 / mu, 3) for mu in sorted(mus))
+        lines.append((part, *shares, _THEORY_TEXT.get(part, MISSING)))
     columns = ("", *(f"mu {mu:g}" for mu in sorted(mus)), "theory")
     note = (
         "Test error in units of mu, mean ± standard deviation over networks. The number of "
@@ -389,5 +387,5 @@ def _gain(single: Sequence[Record], ensemble: Sequence[Record]) -> tuple[str, ..
     figure = "single_view_error" if single[0].config["settings"]["data"] else "test_error"
     one, other = _spread(single, figure), _spread(ensemble, figure)
     gain = one.mean - other.mean
-    share = f"{100 * gain / one.mean:.0f} %" if one.mean >= _SMALL else "–"
-    return one.text(), other.text(), f"{100 * gain:.2f}", share
+    share = f"{percent(gain / one.mean, 0)} %" if one.mean >= _SMALL else MISSING
+    return one.text(), other.text(), percent(gain), share

@@ -7,9 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from tfdistill.records import Record, spread
-from tfdistill.reporting.svg import COLORS, INK, svg
-
-MARKERS = ("o", "s", "^", "v", "P")
+from tfdistill.reporting.svg import COLORS, INK, MARKERS, svg
 
 
 def accuracy_by_length(lines: Mapping[str, Sequence[Record]], teacher: Sequence[Record]) -> str:

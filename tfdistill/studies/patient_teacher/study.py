@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.reporting.cells import p_value, percent, plain
-from tfdistill.reporting.significance import paired
+from tfdistill.reporting.significance import paired_runs
+from tfdistill.studies import common
+from tfdistill.studies.common import PLAIN, TEACHER
 from tfdistill.utils import checks
+from tfdistill.utils.text import gain, mean_std, p_value
 
-TEACHER = "teacher"
 LABELS, FIXED, INDEPENDENT = "hard labels", "fixed teacher", "independent crops"
 SAME, MATCHING = "same crops", "same crops and mixup"
 VARIANTS = (LABELS, FIXED, INDEPENDENT, SAME, MATCHING)
@@ -73,12 +74,8 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no teacher, or the images are mixed up already.
     """
-    if config.teacher is None:
-        raise checks.UsageError(
-            "The study patient_teacher needs a teacher. Received: teacher=null. Give a network to "
-            "train, or a saved one."
-        )
-    checks.unused("self_distillation", config.self_distillation, "patient_teacher")
+    common.check_teacher(config)
+    common.check_unused(config, "self_distillation")
     if config.data.augment.mixup:
         raise checks.UsageError(
             "The study patient_teacher sets mixup itself, in one of its rows. Received: "
@@ -86,7 +83,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         )
     settings = settings_of(Settings, config)
     return [
-        _teacher(config),
+        common.teacher(config),
         *(
             _student(config, settings, variant, epochs, seed)
             for epochs in sorted(settings.epochs)
@@ -123,33 +120,19 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _teacher(config: StudyConfig) -> RunConfig:
-    return RunConfig(
-        name="teacher",
-        row=TEACHER,
-        seed=config.seeds[0] + 1000,
-        data=config.teacher_data or config.data,
-        model=config.teacher,
-        training=config.training,
-        trained=config.teacher.name != "saved",
-    )
-
-
 def _student(
     config: StudyConfig, settings: Settings, variant: str, epochs: int, seed: int
 ) -> RunConfig:
     training = config.student_training or config.training
-    return RunConfig(
-        name=f"{variant.replace(' ', '-')}-{epochs}-{seed}",
-        row=row(variant, epochs),
-        seed=seed,
+    run = common.student(
+        config,
+        f"{variant.replace(' ', '-')}-{epochs}-{seed}",
+        row(variant, epochs),
+        seed,
         data=_data(config, settings, variant),
-        model=config.student or config.teacher,
         training=dataclasses.replace(training, epochs=epochs),
-        teachers=("teacher",),
-        distillation=_distillation(config, variant),
-        cache=config.cache,
     )
+    return common.taught(config, run, "teacher", distillation=_distillation(config, variant))
 
 
 def _data(config: StudyConfig, settings: Settings, variant: str):
@@ -194,17 +177,15 @@ def _summary_table(rows: dict[str, list[Record]]) -> Table:
 def _line(name: str, members: list[Record], baseline: list[Record]) -> tuple[str, ...] | None:
     if not members:
         return None
-    accuracy, other = spread(members, "test_accuracy"), spread(baseline, "test_accuracy")
-    gain = f"{100 * (accuracy.mean - other.mean):+.2f}" if other and members != baseline else "–"
+    if members == baseline:
+        baseline = []
     return (
         name,
-        str(len(members)),
-        percent(spread(members, "test_accuracy", "best")),
-        percent(spread(members, "test_accuracy", "last")),
-        gain,
-        _p(baseline, members) if members != baseline else "–",
-        percent(spread(members, "test_agreement")),
-        plain(spread(members, "test_teacher_kl")),
+        *common.accuracy_cells(members),
+        common.gain_cell(members, baseline),
+        p_value(paired_runs(baseline, members)),
+        common.figure_cell(members, "test_agreement"),
+        common.figure_cell(members, "test_teacher_kl", **PLAIN),
     )
 
 
@@ -214,9 +195,7 @@ def _schedules_table(rows: dict[str, list[Record]]) -> Table:
     for variant in VARIANTS:
         found = [spread(rows.get(row(variant, epochs), []), "test_accuracy") for epochs in lengths]
         if any(found):
-            ends = found[0], found[-1]
-            more = f"{100 * (ends[1].mean - ends[0].mean):+.2f}" if all(ends) else "–"
-            lines.append((variant, *map(percent, found), more))
+            lines.append((variant, *map(mean_std, found), gain(found[-1], found[0])))
     columns = ("", *(f"{epochs} epochs" for epochs in lengths), "gain of the longest")
     note = "Test accuracy in percent; gain: of the longest over the shortest training, in points."
     return Table("Test accuracy by length of training", columns, _given(lines), note)
@@ -224,14 +203,3 @@ def _schedules_table(rows: dict[str, list[Record]]) -> Table:
 
 def _given(lines: list[tuple[str, ...] | None]) -> tuple[tuple[str, ...], ...]:
     return tuple(line for line in lines if line)
-
-
-def _p(baseline: list[Record], members: list[Record]) -> str:
-    """Return the p value of the difference over the seeds that both rows have."""
-    first, second = (
-        {record.seed: record.figures["test_accuracy"] for record in part}
-        for part in (baseline, members)
-    )
-    seeds = sorted(first.keys() & second.keys())
-    compared = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
-    return p_value(compared)

@@ -26,7 +26,7 @@ def grid(record: Record, headings: Mapping[str, str]) -> str:
     """Return the heat maps of some networks as SVG text.
 
     Args:
-        record: Of the run that made them (`tfdistill.heat_map_run`).
+        record: Of the run that made them (`run`).
         headings: Names of networks, or `ensemble`, each with the heading of its column.
 
     Returns:

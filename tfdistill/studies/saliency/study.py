@@ -11,14 +11,14 @@ most of it; a self-distilled one is between. Cost: for N seeds 2 N + 1 trainings
 tfdistill run configs/saliency/{small,full}.yaml.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of, to_dict
-from tfdistill.records import FINISHED, Record, Spread, Table, by_row, spread
-from tfdistill.reporting.cells import percent
+from tfdistill.records import FINISHED, Record, Spread, Table, by_row
+from tfdistill.studies import common
 from tfdistill.utils import checks
+from tfdistill.utils.text import mean_std, percent
 
 SINGLE = "single network"
 ENSEMBLE = "ensemble of the single networks"
@@ -82,40 +82,33 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Students have seeds that no single network has: one that started like a member of the ensemble
     could look where that member looks without having learned it.
     """
-    checks.unused("teacher_data", config.teacher_data, "saliency")
+    common.check_unused(config, "teacher_data")
     settings = settings_of(Settings, config)
     if len(config.seeds) < 2:
         raise checks.UsageError(
             f"The study saliency compares two or more single networks. Received: "
             f"seeds={config.seeds!r}. Give a seed for each."
         )
-    singles = [_network(config, SINGLE, f"single-{seed}", seed) for seed in config.seeds]
+    singles = [common.network(config, f"single-{seed}", SINGLE, seed) for seed in config.seeds]
     names = tuple(run.name for run in singles)
-    distilled = [
-        _student(config, f"distilled-{number}", 1000 + number, names)
+    students = [
+        common.student(config, f"distilled-{number}", DISTILLED, 1000 + number)
         for number in range(_count("students", settings.students, config.seeds))
     ]
-    own = config.self_distillation or config.distillation
+    distilled = [common.taught(config, run, *names) for run in students]
     count = _count("self_distilled", settings.self_distilled, config.seeds)
     selfs = [
-        dataclasses.replace(
-            _network(config, SELF_DISTILLED, f"self-distilled-{number}", 2000 + number),
-            teachers=(teacher,),
-            distillation=own,
-            cache=config.cache,
+        common.taught(
+            config,
+            common.network(config, f"self-distilled-{number}", SELF_DISTILLED, 2000 + number),
+            teacher,
+            distillation=config.self_distillation,
         )
         for number, teacher in enumerate(names[:count])
     ]
-    ensemble = dataclasses.replace(
-        _network(config, ENSEMBLE, "ensemble", config.seeds[0]),
-        model=None,
-        members=names,
-        trained=False,
-        average=config.distillation.average,
-    )
     return [
         *singles,
-        ensemble,
+        common.ensemble(config, "ensemble", ENSEMBLE, config.seeds[0], singles),
         *distilled,
         *selfs,
         _heat_maps(config, settings, names, [run.name for run in [*distilled, *selfs]]),
@@ -149,31 +142,12 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     return [(title, pictures.grid(record, shown), _caption(record)) for title, shown in parts]
 
 
-def _network(config: StudyConfig, row: str, name: str, seed: int) -> RunConfig:
-    return RunConfig(
-        name=name,
-        row=row,
-        seed=seed,
-        data=config.data,
-        model=config.teacher,
-        training=config.training,
-    )
-
-
-def _student(config: StudyConfig, name: str, seed: int, teachers: tuple[str, ...]) -> RunConfig:
-    return dataclasses.replace(
-        _network(config, DISTILLED, name, seed),
-        model=config.student or config.teacher,
-        training=config.student_training or config.training,
-        teachers=teachers,
-        distillation=config.distillation,
-        cache=config.cache,
-    )
-
-
 def _heat_maps(config: StudyConfig, settings: Settings, singles, students) -> RunConfig:
-    return dataclasses.replace(
-        _network(config, HEAT_MAPS, "heat-maps", config.seeds[0]),
+    return common.network(
+        config,
+        "heat-maps",
+        HEAT_MAPS,
+        config.seeds[0],
         members=(*singles, *students),
         trained=False,
         average=config.distillation.average,
@@ -232,14 +206,15 @@ def _caption(record: Record) -> str:
 
 def _accuracy_table(records: Sequence[Record]) -> Table:
     rows = {row: found for row, found in by_row(records).items() if row != HEAT_MAPS}
-    baseline = spread(rows.get(SINGLE, []), "test_accuracy")
-    lines = []
-    for row, found in rows.items():
-        best, last = (spread(found, "test_accuracy", part) for part in ("best", "last"))
-        selected = spread(found, "test_accuracy")
-        gain = f"{100 * (selected.mean - baseline.mean):+.2f}" if selected and baseline else "–"
-        published = f"{100 * PUBLISHED[row]:.2f}" if row in PUBLISHED else "–"
-        lines.append((row, str(len(found)), percent(best), percent(last), gain, published))
+    lines = [
+        (
+            row,
+            *common.accuracy_cells(found),
+            common.gain_cell(found, rows.get(SINGLE, [])),
+            percent(PUBLISHED.get(row)),
+        )
+        for row, found in rows.items()
+    ]
     columns = ("", "runs", "best epoch", "last epoch", "gain", "published")
     note = (
         "Test accuracy in percent, mean ± standard deviation over networks. Gain: against the "
@@ -259,7 +234,7 @@ def _coverage_table(record: Record) -> Table:
             for what in ("ensemble", "chance", "one")
         ]
         spreads.append(Spread.of(network["blank"] for network in networks))
-        lines.append((row, str(len(networks)), *map(percent, spreads)))
+        lines.append((row, str(len(networks)), *map(mean_std, spreads)))
     columns = ("", "networks", "the ensemble's", "by chance", "one network's", "no map")
     note = (
         "How much of another view a network's view covers, in percent, mean ± standard deviation "

@@ -1,0 +1,51 @@
+"""Numbers as text: digits, units, and a dash for what there is not."""
+
+import pytest
+
+from tfdistill.records import Spread
+from tfdistill.reporting.significance import Comparison
+from tfdistill.utils import text
+
+
+@pytest.mark.parametrize(
+    "seconds, expected", [(41.6, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds, expected):
+    assert text.duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    "seconds, expected",
+    [(3.21, "3.2 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"), (3599, "1 h 00 min")],
+)
+def test_measured_times(seconds, expected):
+    assert text.measured_time(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    "count, expected",
+    [(0, "–"), (812, "812"), (999_700, "1.00 M"), (61_300, "61.3 k"), (123_456_789, "123 M")],
+)
+def test_amounts_have_three_digits(count, expected):
+    assert text.amount(count) == expected
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (24_612, "24.6 kB"), (999_499, "999 kB")]
+    + [(999_500, "1.00 MB"), (45_000_000, "45.0 MB"), (1_250_000_000, "1.25 GB")],
+)
+def test_sizes_have_three_digits(size, expected):
+    assert text.file_size(size) == expected
+
+
+def test_what_there_is_not_is_a_dash():
+    absent = (text.number(None, 2), text.percent(None), text.points(None), text.mean_std(None))
+    one = Spread(0.5, 0.0, 1)
+    assert {*absent, text.p_value(None), text.gain(one, None), text.gain(None, one)} == {"–"}
+
+
+def test_gains_have_a_sign_and_small_p_values_a_bound():
+    assert text.gain(Spread(0.6128, 0.0, 1), Spread(0.6, 0.0, 1)) == "+1.28"
+    assert text.p_value(Comparison(0.1, 0.0444)) == "0.044"
+    assert text.p_value(Comparison(0.1, 0.0009)) == "<0.001"

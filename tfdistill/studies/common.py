@@ -1,0 +1,120 @@
+"""What studies have in common: the runs that most of them list, and the usual cells of a table.
+
+A study is free to list other runs and to make other cells; nothing here knows a study.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Sequence
+
+from tfdistill.config import DistillationConfig, RunConfig, StudyConfig
+from tfdistill.records import Record, spread
+from tfdistill.reporting.significance import Family
+from tfdistill.utils import checks, text
+
+TEACHER, ALONE = "teacher", "student alone"
+# How figures are shown that are not shares, such as a loss.
+PLAIN = {"scale": 1.0, "digits": 3}
+
+
+def check_teacher(config: StudyConfig) -> None:
+    """Raise `UsageError` if a study that needs a teacher has none."""
+    if config.teacher is None:
+        raise checks.UsageError(
+            f"The study {config.study} needs a teacher. Received: teacher=null. Give a network to "
+            "train, or a saved one."
+        )
+
+
+def check_unused(config: StudyConfig, *names: str) -> None:
+    """Raise `UsageError` if one of the settings is given that the study does not use."""
+    for name in names:
+        checks.unused(name, getattr(config, name), config.study)
+
+
+def network(config: StudyConfig, name: str, row: str, seed: int, **other) -> RunConfig:
+    """Return a run of the teacher's network, trained on labels; `other`: fields that differ."""
+    fields = {"data": config.data, "model": config.teacher, "training": config.training}
+    return RunConfig(name=name, row=row, seed=seed, **fields | other)
+
+
+def student(config: StudyConfig, name: str, row: str, seed: int, **other) -> RunConfig:
+    """Return a run of the student's network, trained on labels; `other`: fields that differ.
+
+    Without a student of its own, a study has students of the teacher's size.
+    """
+    fields = {
+        "model": config.student or config.teacher,
+        "training": config.student_training or config.training,
+    }
+    return network(config, name, row, seed, **fields | other)
+
+
+def teacher(config: StudyConfig) -> RunConfig:
+    """Return the run `teacher`, which has a seed of its own; a saved one is only evaluated."""
+    data, trained = config.teacher_data or config.data, config.teacher.name != "saved"
+    seed = config.seeds[0] + 1000
+    return network(config, "teacher", TEACHER, seed, data=data, trained=trained)
+
+
+def taught(
+    config: StudyConfig,
+    run: RunConfig,
+    *teachers: str,
+    distillation: DistillationConfig | None = None,
+    **other,
+) -> RunConfig:
+    """Return a run that also learns from the runs named, by the study's `distillation` or another.
+
+    Args:
+        config: The study.
+        run: The same network without teachers.
+        teachers: Names of runs.
+        distillation: What it learns from them; None means what the study's students learn.
+        other: Fields that differ from `run`, such as name and row.
+    """
+    learned = {"distillation": distillation or config.distillation, "cache": config.cache}
+    return dataclasses.replace(run, teachers=teachers, **learned | other)
+
+
+def ensemble(
+    config: StudyConfig, name: str, row: str, seed: int, members: Sequence[RunConfig]
+) -> RunConfig:
+    """Return the average of some networks, which is only evaluated."""
+    return network(
+        config,
+        name,
+        row,
+        seed,
+        model=None,
+        training=members[0].training,
+        members=tuple(run.name for run in members),
+        trained=False,
+        average=config.distillation.average,
+    )
+
+
+def figure_cell(
+    records: Iterable[Record],
+    figure: str,
+    part: str | None = None,
+    scale: float = 100.0,
+    digits: int = 2,
+) -> str:
+    """Return mean and deviation of a row's figure as `records.spread` and `text.mean_std` do."""
+    return text.mean_std(spread(records, figure, part), scale, digits)
+
+
+def accuracy_cells(records: Sequence[Record]) -> tuple[str, str, str]:
+    """Return the cells `runs`, `best epoch` and `last epoch`: test accuracy in percent."""
+    best, last = (figure_cell(records, "test_accuracy", part) for part in ("best", "last"))
+    return str(len(records)), best, last
+
+
+def gain_cell(records: Iterable[Record], baseline: Iterable[Record]) -> str:
+    """Return the cell `gain`: test accuracy above that of a baseline, in points."""
+    return text.gain(spread(records, "test_accuracy"), spread(baseline, "test_accuracy"))
+
+
+def p_cell(family: Family | None, row: Hashable) -> str:
+    """Return the cell `p` of a row, a dash where it was not compared."""
+    return text.p_value(family.rows.get(row) if family else None)

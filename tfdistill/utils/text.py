@@ -1,0 +1,107 @@
+"""Numbers as people read them: one format for each kind, in tables, reports, messages and progress.
+
+Shares are in 0..1 and shown in percent or points; what there is not is a dash.
+"""
+
+MISSING = "–"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number with so many decimals, e.g. `0.8431`."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Return a share in percent without the sign, e.g. `86.38`."""
+    return MISSING if share is None else number(100 * share, digits)
+
+
+def points(difference: float | None) -> str:
+    """Return a difference of shares in points with its sign, e.g. `+0.46`."""
+    return MISSING if difference is None else f"{100 * difference:+.2f}"
+
+
+def mean_std(spread, scale: float = 100.0, digits: int = 2) -> str:
+    """Return mean and deviation, e.g. `86.38 ± 0.70`; a single value has no deviation.
+
+    Args:
+        spread: A `records.Spread`, or None.
+        scale: What both are multiplied with: 100 for shares in percent.
+        digits: Decimals of both.
+    """
+    if spread is None:
+        return MISSING
+    mean = number(scale * spread.mean, digits)
+    return f"{mean} ± {number(scale * spread.std, digits)}" if spread.count > 1 else mean
+
+
+def gain(spread, baseline) -> str:
+    """Return how far a mean in 0..1 is above another, in points; a dash where one is missing."""
+    return points(spread.mean - baseline.mean if spread and baseline else None)
+
+
+def p_value(compared) -> str:
+    """Return the p of a comparison (`reporting.significance`), e.g. `0.044` or `<0.001`."""
+    if compared is None:
+        return MISSING
+    return f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"
+
+
+def setting(value: object) -> str:
+    """Return a setting's value, a float to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def three_digits(value: float) -> str:
+    """Return a number >= 0 to three digits and at most three decimals, e.g. `0.051` or `1234`."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return number(value, min(3, max(0, 2 - exponent)))
+
+
+def amount(count: float) -> str:
+    """Return a count to three digits, e.g. `11.2 M`; a dash of nothing."""
+    return _in_units(count, "kMGT") or f"{count:.0f}" if count else MISSING
+
+
+def file_size(count: int) -> str:
+    """Return bytes to three digits in powers of 1000, e.g. `24.6 kB`."""
+    found = _in_units(count, "kMG")
+    return f"{found}B" if found else f"{count} B"
+
+
+def disk_space(count: int) -> str:
+    """Return many bytes as `3.4 MB` or, from 100 MB on, `1.20 GB`."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return _minutes(seconds)
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def measured_time(seconds: float) -> str:
+    """Return seconds to about three digits: `4.2 s`, `3 min 05 s`, `12 min` or `2 h 10 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 599.5:
+        return _minutes(round(seconds))
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _minutes(seconds: int) -> str:
+    return f"{seconds // 60} min {seconds % 60:02d} s"
+
+
+def _in_units(count: float, prefixes: str) -> str:
+    """Return a count in the largest unit that it fills, "" below the first of `prefixes`."""
+    for power in range(len(prefixes), 0, -1):
+        # 999.5 and above would round to four digits of the smaller unit.
+        if count >= 0.9995 * 1000**power:
+            return f"{three_digits(count / 1000**power)} {prefixes[power - 1]}"
+    return ""
