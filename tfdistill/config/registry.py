@@ -24,7 +24,7 @@ STUDIES = Registry(
     }
 )
 
-# What does a run: `kind` of a run.
+# What does a run: `kind` of a run. A module with run_together, cost, check and one_batch.
 RUN_KINDS = Registry(
     {
         "network": "tfdistill.training.train",

@@ -157,20 +157,10 @@ def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[R
         if problem := damage(run, folder):
             progress.say(f"{problem}; the run is done again")
     progress.begin([run.name for run in group])
-    if len(group) > 1:
-        from tfdistill.training import train
-
-        found = train.run_together(group, folder, session)
-    else:
-        found = [do_run(run, folder, session) for run in group]
+    found = _kind(group[0]).run_together(group, folder, session)
     for record in found:
         progress.end(record.name, records.outcome(record))
     return found
-
-
-def do_run(run: RunConfig, folder: Path, session: "Session") -> Record:
-    """Do one run, of whatever kind, and return its record, which is also written."""
-    return _kind(run).run(run, folder, session)
 
 
 def cost(run: RunConfig, session: "Session") -> float:
@@ -179,7 +169,7 @@ def cost(run: RunConfig, session: "Session") -> float:
 
 
 def check(run: RunConfig, session: "Session") -> None:
-    """Raise what `do_run` would raise about settings, images and network; nothing is written."""
+    """Raise what a run would raise about settings, images and network; nothing is written."""
     _kind(run).check(run, session)
 
 

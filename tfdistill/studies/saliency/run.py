@@ -121,6 +121,11 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
     return record
 
 
+def run_together(configs: list[RunConfig], study_folder: Path, session: Session) -> list[Record]:
+    """Do several runs, one after the other."""
+    return [run(config, study_folder, session) for config in configs]
+
+
 def cost(config: RunConfig, session: Session) -> float:
     """Return about how many operations a run takes, those of its forward passes."""
     settings, images = settings_of(HeatMaps, config), session.images(config.data)
