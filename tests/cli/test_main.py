@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from tfdistill.cli.commands import COMMANDS, Command
 from tfdistill.cli.main import main
+from tfdistill.cli.options import read
 
 CONFIG = {
     "seeds": [0, 1],
@@ -46,6 +48,23 @@ def finished(tmp_path_factory):
     done = tfdistill("run", path)
     assert done.returncode == 0, done.stderr
     return folder / "out", path, done.stdout
+
+
+def greet(arguments):
+    """What a command does, for the test below."""
+    print("hello", read("greet", arguments).places["name"])
+    return 3
+
+
+def test_a_new_command_is_one_entry(monkeypatch, capsys):
+    greeting = Command(f"{__name__}:greet", "NAME", "say hello", "NAME", "Say.", {"name": "whom"})
+    monkeypatch.setitem(COMMANDS, "greet", greeting)
+    assert main(["greet", "Ada"]) == 3
+    assert capsys.readouterr().out == "hello Ada\n"
+    assert main(["--help"]) == 0
+    assert "  greet NAME        say hello\n" in capsys.readouterr().out
+    assert main(["greet"]) == 2
+    assert "greet needs NAME" in capsys.readouterr().err
 
 
 class TestStudy:

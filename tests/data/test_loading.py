@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdistill.config import AugmentConfig, DataConfig
+from tfdistill.config import DataConfig
 from tfdistill.data import from_arrays, load, splits
 from tfdistill.utils.checks import UsageError
 
@@ -61,11 +61,6 @@ def test_split_seed_changes_the_split_only_of_the_training_part():
     one, other = digits(split_seed=1), digits(split_seed=2)
     assert not np.array_equal(one.validation.ids, other.validation.ids)
     assert np.array_equal(one.test.images, other.test.images)
-
-
-def test_load_twice_gives_the_same_object_whatever_the_augmentation():
-    assert digits() is digits(augment=AugmentConfig(flip=True))
-    assert digits() is not digits(validation=10)
 
 
 def test_stratified_choice_keeps_shares_and_size():

@@ -14,6 +14,7 @@ from tfdistill import data, records
 from tfdistill.cli.main import main
 from tfdistill.config import AugmentConfig, DataConfig, ModelConfig, StudyConfig, TrainingConfig
 from tfdistill.training import reproduction, runner
+from tfdistill.training.session import Session
 from tfdistill.utils import machine
 from tfdistill.utils.checks import UsageError
 
@@ -39,9 +40,7 @@ def study(tmp_path_factory):
     wanted = {STUDENT, "ensemble"}
     runs = runner.plan(CONFIG)
     wanted = runner.with_needs(runs, wanted)
-    runner.do_runs(
-        CONFIG, [run for run in runs if run.name in wanted], folder, reproduction.Silent()
-    )
+    runner.do_runs(CONFIG, [run for run in runs if run.name in wanted], folder, Session())
     return folder
 
 

@@ -10,6 +10,7 @@ from tfdistill.cli.main import main
 from tfdistill.cli.options import study_of
 from tfdistill.config import AugmentConfig, DataConfig, ModelConfig, StudyConfig
 from tfdistill.training import runner, teacher_logits
+from tfdistill.training.session import Session
 
 CONFIG = """
 study: single
@@ -51,7 +52,7 @@ def test_verify_runs_the_teacher_again(built, capsys):
     assert main(["cache", "verify", str(built / "out"), "--rows", "40"]) == 0
     assert "good" in capsys.readouterr().out
     config = study_of(built / "out")
-    table, good = teacher_logits.verification(runner.plan(config), built / "out", 40)
+    table, good = teacher_logits.verification(runner.plan(config), built / "out", 40, Session())
     assert good and table.rows[0][1] == "40" and table.rows[0][3] == "100.00"
 
 

@@ -1,9 +1,11 @@
 """The commands as they are called: what each does, what it takes and in which bounds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfdistill.config import DataConfig, ExportConfig, StudyConfig
 from tfdistill.utils import checks
+from tfdistill.utils.registry import imported
 
 GO_ON = """\
 Every value can be changed on the command line, for example --seeds [0,1,2]
@@ -183,44 +185,104 @@ class Command:
     """How a command is called.
 
     Args:
+        place: Of its function, `module:function`; that takes the words after the command and
+            returns an exit status.
+        words: Its places in short, for the list of commands.
+        brief: What it does in short, there.
         usage: What stands after `tfdistill COMMAND`.
         about: What it does, in lines of at most 82 letters.
         places: What is given without a name, in order, and what it is. `name...` stands for one or
             more, `[name]` may be left out.
         options: The dataclass of its options.
         flags: Options without a value, and what each does.
+        goes_on: Whether it leaves what it has done, and goes on from there.
     """
 
+    place: str
+    words: str
+    brief: str
     usage: str
     about: str
     places: dict[str, str]
     options: type = NoOptions
     flags: dict[str, str] = field(default_factory=dict)
+    goes_on: bool = False
+
+    @property
+    def action(self) -> Callable[[list[str]], int]:
+        """The function that does the command."""
+        return imported(self.place)
 
 
 _CONFIG = {"config": "a study's YAML file, such as configs/quickstart.yaml"}
 _FOLDER = {"folder": "the folder that a study wrote its results to"}
-_STUDY = Command(
-    "CONFIG [--dry-run] [--rehearse] [--KEY VALUE ...]",
-    STUDY_HELP,
-    _CONFIG,
-    StudyConfig,
-    DRY_RUN | REHEARSE | UNSAFE,
-)
+_ACTIONS = "tfdistill.cli.actions"
 _SHORT = "CONFIG [--dry-run] [--KEY VALUE ...]"
+_FLAGS = DRY_RUN | REHEARSE | UNSAFE
+_STUDY = ("CONFIG [--dry-run] [--rehearse] [--KEY VALUE ...]", STUDY_HELP, _CONFIG, StudyConfig)
 
+# In the order of the list of commands. To add one, write its function and one entry here.
 COMMANDS = {
-    "run": _STUDY,
-    "train": _STUDY,
-    "studies": Command(
-        "[NAME]", "List the studies, or show one with its settings.", {"[name]": "a study"}
+    "run": Command(
+        f"{_ACTIONS}:run",
+        "CONFIG",
+        "do a study: train, distil, evaluate, report; again to go on",
+        *_STUDY,
+        _FLAGS,
+        goes_on=True,
     ),
-    "sweep": Command(_SHORT, SWEEP_HELP, _CONFIG, StudyConfig, DRY_RUN | UNSAFE),
-    "cache build": Command(_SHORT, CACHE_HELP, _CONFIG, StudyConfig, DRY_RUN | UNSAFE),
+    "train": Command(
+        f"{_ACTIONS}:train",
+        "CONFIG",
+        "one student for each seed, alone and taught by `teacher`",
+        *_STUDY,
+        _FLAGS,
+        goes_on=True,
+    ),
+    "studies": Command(
+        f"{_ACTIONS}:studies",
+        "[NAME]",
+        "list the studies: question, source, commands and their cost;\n"
+        "with NAME also the study's own settings",
+        "[NAME]",
+        "List the studies, or show one with its settings.",
+        {"[name]": "a study"},
+    ),
+    "sweep": Command(
+        f"{_ACTIONS}:sweep",
+        "CONFIG",
+        "search alpha, temperature or any other key with Keras Tuner",
+        _SHORT,
+        SWEEP_HELP,
+        _CONFIG,
+        StudyConfig,
+        DRY_RUN | UNSAFE,
+        goes_on=True,
+    ),
+    "cache build": Command(
+        f"{_ACTIONS}:cache_build",
+        "CONFIG",
+        "store teachers' logits for students",
+        _SHORT,
+        CACHE_HELP,
+        _CONFIG,
+        StudyConfig,
+        DRY_RUN | UNSAFE,
+        goes_on=True,
+    ),
     "cache verify": Command(
-        "FOLDER [--rows N]", "Run a study's teachers again.", _FOLDER, VerifyOptions
+        f"{_ACTIONS}:cache_verify",
+        "FOLDER",
+        "compare stored logits with those of the teachers run again",
+        "FOLDER [--rows N]",
+        "Run the teachers again on some rows of a study's caches.",
+        _FOLDER,
+        VerifyOptions,
     ),
     "evaluate": Command(
+        f"{_ACTIONS}:evaluate",
+        "MODEL",
+        "measure a saved network on the test images",
         "MODEL [--teacher PATH] [--data.KEY VALUE ...]",
         EVALUATE_HELP,
         {"model": "a .keras file or the folder of a SavedModel"},
@@ -228,13 +290,20 @@ COMMANDS = {
         UNSAFE,
     ),
     "export": Command(
+        f"{_ACTIONS}:export",
+        "FOLDER",
+        "write networks for TensorFlow Serving, LiteRT, ONNX, each checked",
         "STUDY | RUN | MODEL [--formats NAME,NAME] [--KEY VALUE ...]",
         EXPORT_HELP,
         {"path": "a study's folder, a run's (STUDY/runs/NAME) or a .keras file"},
         ExportOptions,
         UNSAFE,
+        goes_on=True,
     ),
     "predict": Command(
+        f"{_ACTIONS}:predict",
+        "MODEL IMAGES...",
+        "classify image files with an exported network",
         "MODEL IMAGES... [--format json] [--top N] [--output FILE]",
         PREDICT_HELP,
         {
@@ -245,17 +314,36 @@ COMMANDS = {
         UNSAFE,
     ),
     "demo": Command(
+        f"{_ACTIONS}:demo",
+        "MODEL",
+        "try an exported network in the browser, beside its teacher",
         "MODEL [--teacher MODEL] [--port 7860]",
         DEMO_HELP,
         {"model": "saved_models/NAME, a .tflite or .onnx file"},
         DemoOptions,
         UNSAFE,
     ),
-    "report": Command("FOLDER", "Write the report of a study's folder anew.", _FOLDER),
+    "report": Command(
+        f"{_ACTIONS}:report",
+        "FOLDER",
+        "write the report of a study again, also of an unfinished one",
+        "FOLDER",
+        "Write the report of a study's folder again.",
+        _FOLDER,
+    ),
     "doctor": Command(
-        "[--data_dir PATH]", "Show what this machine offers to tfdistill.", {}, DoctorOptions
+        f"{_ACTIONS}:doctor",
+        "",
+        "show what this machine offers",
+        "[--data_dir PATH]",
+        "Show what this machine offers to tfdistill.",
+        {},
+        DoctorOptions,
     ),
     "reproduce": Command(
+        f"{_ACTIONS}:reproduce",
+        "RECORD",
+        "do a finished run again and compare every bit",
         "RECORD [--output FOLDER]",
         REPRODUCE_HELP,
         {"record": "STUDY/runs/NAME or its record.json"},

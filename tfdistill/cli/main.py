@@ -1,44 +1,18 @@
-"""The command `tfdistill`: parses, makes one call, prints.
-
-Only what a command needs is imported: help and errors do not wait for TensorFlow.
-"""
+"""The command `tfdistill`: finds the command that is asked for, and words every error."""
 
 import sys
-from pathlib import Path
 
 from tfdistill import __version__
 from tfdistill.cli.commands import COMMANDS
-from tfdistill.cli.options import StudyOptions, read, study_file, study_of, study_options
-from tfdistill.config import DataConfig, StudyConfig
 from tfdistill.models import saved_model_safety
-from tfdistill.utils import checks, signals, storage, tensorflow
+from tfdistill.utils import checks, signals, storage
 
 DESCRIPTION = (
     "Knowledge distillation for image classification: train teachers, distil students, compare."
 )
 EPILOG = """\
-commands:
-  run CONFIG        do a study: train, distil, evaluate, report; again to go on
-  train CONFIG      one student for each seed, alone and taught by `teacher`
-  studies [NAME]    list the studies: question, source, commands and their cost;
-                    with NAME also the study's own settings
-  sweep CONFIG      search alpha, temperature or any other key with Keras Tuner
-  cache build CONFIG | verify FOLDER
-                    store teachers' logits for students; compare them again
-  evaluate MODEL    measure a saved network on the test images
-  export FOLDER     write networks for TensorFlow Serving, LiteRT, ONNX, each checked
-  predict MODEL IMAGES...
-                    classify image files with an exported network
-  demo MODEL        try an exported network in the browser, beside its teacher
-  report FOLDER     write the report of a study anew, also of an unfinished one
-  doctor            show what this machine offers
-  reproduce RECORD  do a finished run again and compare every bit
-
 `tfdistill COMMAND --help` explains a command and lists its options.
 A first study, four minutes on two cores:  tfdistill run configs/quickstart.yaml"""
-
-# Commands that leave what they have done, and go on from there.
-LONG = ("run", "train", "sweep", "cache", "export")
 GOES_ON = "The same command goes on where this one stopped."
 
 
@@ -50,34 +24,23 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is not None:
         return _answer(arguments)
     given = sys.argv[1:]
-    return signals.run(lambda: _answer(given), GOES_ON if given and given[0] in LONG else "")
+    command = COMMANDS.get(_name(given))
+    return signals.run(lambda: _answer(given), GOES_ON if command and command.goes_on else "")
 
 
 def _answer(arguments: list[str]) -> int:
-    commands = {
-        "run": _run,
-        "train": _train,
-        "studies": _studies,
-        "sweep": _sweep,
-        "cache": _cache,
-        "evaluate": _evaluate,
-        "export": _export,
-        "predict": _predict,
-        "demo": _demo,
-        "report": _report,
-        "doctor": _doctor,
-        "reproduce": _reproduce,
-    }
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(f"usage: tfdistill COMMAND ...\n\n{DESCRIPTION}\n\n{EPILOG}")
+            print(f"usage: tfdistill COMMAND ...\n\n{DESCRIPTION}\n\n{_commands()}\n\n{EPILOG}")
             return 0
         if arguments[0] == "--version":
             print(f"tfdistill {__version__}")
             return 0
-        checks.one_of("command", arguments[0], commands)
+        name = _name(arguments)
+        if name not in COMMANDS:
+            return _unknown(name, arguments[1:])
         with saved_model_safety.trust_ends():
-            return commands[arguments[0]](arguments[1:])
+            return COMMANDS[name].action(arguments[len(name.split()) :])
     except checks.UsageError as error:
         print(f"tfdistill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -92,240 +55,34 @@ def _answer(arguments: list[str]) -> int:
         return 2
 
 
-def _run(arguments: list[str]) -> int:
-    return _study(study_options("run", arguments))
+def _name(arguments: list[str]) -> str:
+    """Return the command's name: the first word, or two where the second belongs to it."""
+    both = " ".join(arguments[:2])
+    return both if both in COMMANDS else " ".join(arguments[:1])
 
 
-def _train(arguments: list[str]) -> int:
-    return _study(study_options("train", arguments, {"study": "single"}, "-train"))
+def _unknown(word: str, more: list[str]) -> int:
+    parts = {name.partition(" ")[2]: each for name, each in COMMANDS.items()}
+    parts = {part: each for part, each in parts.items() if f"{word} {part}" in COMMANDS}
+    if not parts:
+        checks.one_of("command", word, dict.fromkeys(name.split()[0] for name in COMMANDS))
+    if more and more[0] not in ("-h", "--help"):
+        checks.one_of(word, more[0], parts)
+    start = "usage:"
+    for part, each in parts.items():
+        print(f"{start} tfdistill {word} {part} {each.usage}")
+        start = "      "
+    print("\n" + "\n".join(f"{part}: {each.about}" for part, each in parts.items()))
+    return 0 if more else 2
 
 
-def _study(options: StudyOptions) -> int:
-    from tfdistill.training import runner, study_folder
-
-    config, folder = options.config, options.folder
-    runs = runner.plan(config)
-    _check_names(runs)
-    study_folder.check_folder(config, folder)
-    if options.dry_run:
-        _print_tables([runner.plan_table(config, folder)])
-        return 0
-    from tfdistill.utils.progress import display
-
-    if options.rehearse:
-        from tfdistill.training import rehearsal
-
-        table, good = rehearsal.rehearse(config, display())
-        _print_tables([table])
-        return 0 if good else 1
-    if config.export:
-        config.export.check_packages()
-    found = runner.run_study(config, folder, display())
-    good = True
-    if config.export:
-        from tfdistill.cli import export
-
-        good = export.export_study(folder, config.export)
-    return max(_finish(config, folder, found), 0 if good else 1)
-
-
-def _studies(arguments: list[str]) -> int:
-    name = read("studies", arguments).places["name"]
-    from tfdistill.cli import list_studies
-
-    print(list_studies.page(name) if name else list_studies.pages())
-    return 0
-
-
-def _sweep(arguments: list[str]) -> int:
-    options = study_options("sweep", arguments, suffix="-sweep")
-    from tfdistill.training import runner, study_folder
-    from tfdistill.tuners import sweeps
-
-    config, folder = options.config, options.folder
-    _check_names(runner.plan(config))
-    plan = sweeps.plan_table(config, folder)
-    study_folder.check_folder(config, folder)
-    if options.dry_run:
-        _print_tables([plan])
-        return 0
-    from tfdistill.utils.progress import display
-
-    found = sweeps.search(config, folder, display())
-    if sweeps.is_worker():
-        print("The search is over; the chief confirms the best trial and writes the report.")
-        return 0
-    return _finish(config, folder, found, sweeps)
-
-
-def _cache(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        build, verify = COMMANDS["cache build"], COMMANDS["cache verify"]
-        print(f"usage: tfdistill cache build {build.usage}")
-        print(f"       tfdistill cache verify {verify.usage}\n\nbuild: {build.about}\n")
-        print("verify: Run the teachers again on some rows of a study's caches.")
-        return 0 if arguments else 2
-    action = checks.one_of("cache", arguments[0], ("build", "verify"))
-    return (_cache_build if action == "build" else _cache_verify)(arguments[1:])
-
-
-def _cache_build(arguments: list[str]) -> int:
-    options = study_options("cache build", arguments)
-    from tfdistill.training import runner, study_folder
-    from tfdistill.utils.progress import display
-
-    config, folder = options.config, options.folder
-    runs = runner.plan(config)
-    _check_names(runs)
-    study_folder.check_folder(config, folder)
-    _print_tables([runner.build_caches(config, runs, folder, display())])
-    return 0
-
-
-def _cache_verify(arguments: list[str]) -> int:
-    given = read("cache verify", arguments)
-    rows = given.options.rows
-    folder = Path(given.places["folder"])
-    config = study_of(folder)
-    tensorflow.start()
-    from tfdistill.training import runner, teacher_logits
-    from tfdistill.training.session import Session
-
-    table, good = teacher_logits.verification(runner.plan(config), folder, rows, Session())
-    _print_tables([table])
-    return 0 if good else 1
-
-
-def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
-    from tfdistill.config.registry import STUDIES
-    from tfdistill.export import study_exports
-    from tfdistill.records import FINISHED
-    from tfdistill.reporting import reports
-    from tfdistill.training import runner
-
-    notes = [config.note] if config.note else []
-    published, drawn = None, []
-    if study is None:
-        study = STUDIES[config.study]
-        published = study.PUBLISHED
-        drawn = study.figures(found) if hasattr(study, "figures") else []
-        planned = len(runner.plan(config))
-        if len(found) < planned:
-            notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
-    tables = [*study.tables(found), *study_exports.tables(folder)]
-    report = reports.write_report(
-        folder,
-        study.TITLE,
-        study.QUESTION,
-        tables,
-        found,
-        notes,
-        published=published,
-        figures=drawn,
-    )
-    _print_tables(tables)
-    print(f"Report: {report}")
-    failed = [record for record in found if record.status != FINISHED]
-    for record in failed:
-        print(f"{record.name} failed: {record.message}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _evaluate(arguments: list[str]) -> int:
-    given = read("evaluate", arguments)
-    options, model = given.options, Path(given.places["model"])
-    if given.unsafe:
-        saved_model_safety.trust()
-    if not model.exists():
-        raise checks.UsageError(
-            f"There is no model at {model}. Give a .keras file or a SavedModel."
-        )
-    images = given.images(options.config or study_file(model)) or DataConfig()
-    tensorflow.start()
-    from tfdistill.cli import evaluate
-
-    _print_tables([evaluate.table(str(model), images, options.teacher, options.batch_size)])
-    return 0
-
-
-def _export(arguments: list[str]) -> int:
-    from tfdistill.cli import export
-
-    given = read("export", arguments)
-    path, config = Path(given.places["path"]), export.config_of(given.options)
-    if not (path / "config.yaml").exists():
-        return export.export_one(path, config, given)
-    export.check_own_images(path, given)
-    study_of(path)  # its report is written afterwards; one that cannot be is known now
-    good = export.export_study(path, config)
-    return max(_report([str(path)]), 0 if good else 1)
-
-
-def _predict(arguments: list[str]) -> int:
-    from tfdistill.cli import export
-
-    return export.predict(arguments)
-
-
-def _demo(arguments: list[str]) -> int:
-    from tfdistill.cli import export
-
-    return export.demo(arguments)
-
-
-def _report(arguments: list[str]) -> int:
-    folder = Path(read("report", arguments).places["folder"])
-    config = study_of(folder)
-    from tfdistill import records
-    from tfdistill.training import runner
-    from tfdistill.tuners import sweeps
-
-    if sweeps.is_search(folder):
-        found = [*sweeps.finished_teachers(config, folder), *sweeps.trial_records(folder)]
-    else:
-        order = {run.name: place for place, run in enumerate(runner.plan(config))}
-        found = sorted(records.read_all(folder), key=lambda run: order.get(run.name, len(order)))
-    if not found:
-        raise checks.UsageError(
-            f"{folder} holds no finished run yet. Let tfdistill run finish one."
-        )
-    return _finish(config, folder, found, sweeps if sweeps.is_search(folder) else None)
-
-
-def _doctor(arguments: list[str]) -> int:
-    options = read("doctor", arguments).options
-    tensorflow.start()
-    from tfdistill.cli import doctor
-
-    _print_tables(doctor.tables(options.data_dir))
-    return 0
-
-
-def _reproduce(arguments: list[str]) -> int:
-    given = read("reproduce", arguments)
-    output = given.options.output
-    if given.unsafe:
-        saved_model_safety.trust()
-    from tfdistill.training import reproduction
-    from tfdistill.utils.progress import display
-
-    folder = Path(output) if output else None
-    found = reproduction.reproduce(Path(given.places["record"]), folder, display())
-    _print_tables(found.tables)
-    return 0 if found.equal else 1
-
-
-def _check_names(runs: list) -> None:
-    from tfdistill import models
-
-    for run in runs:
-        if run.model and run.model.name != "saved":
-            models.check_name(run.model.name)
-
-
-def _print_tables(tables: list) -> None:
-    from rich.console import Console
-
-    from tfdistill.reporting import reports
-
-    reports.print_tables(tables, Console(highlight=False))
+def _commands() -> str:
+    lines = ["commands:"]
+    for name, command in COMMANDS.items():
+        shown, first = f"{name} {command.words}".rstrip(), True
+        for line in command.brief.splitlines():
+            fits = first and len(shown) <= 17
+            lines += [] if fits or not first else [f"  {shown}"]
+            lines.append(f"  {shown if fits else '':17} {line}")
+            first = False
+    return "\n".join(lines)
