@@ -92,8 +92,8 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 
 def test_a_killed_export_is_never_a_version_and_the_next_one_clears_up(tmp_path):
     script = (
-        "import os, pathlib, sys; from tfdistill import placing\n"
-        "with placing.new_version(pathlib.Path(sys.argv[1])) as new:\n"
+        "import os, pathlib, sys; from tfdistill.export import versions\n"
+        "with versions.new_version(pathlib.Path(sys.argv[1])) as new:\n"
         "    (new.folder / 'a').write_text('half')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
