@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tfdistill.config import LITERT, SAVED_MODEL
-from tfdistill.export import benchmark, litert, saved_model
+from tfdistill.export import benchmark, litert, onnx, saved_model
 from tfdistill.export.benchmark import Form
 from tfdistill.export.isolated import ProbeError
 from tfdistill.reporting import reports
@@ -85,9 +84,9 @@ def test_of_a_folder_only_the_saved_model_is_shipped(tmp_path):
     for name in (*wanted, *others, "labels.txt", "model_card.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    shipped = benchmark.shipped("savedmodel", tmp_path)
+    shipped = saved_model.SAVED_MODEL.shipped(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in shipped] == wanted
-    assert benchmark.shipped("onnx", tmp_path / "model.onnx") == [tmp_path / "model.onnx"]
+    assert onnx.ONNX.shipped(tmp_path / "model.onnx") == [tmp_path / "model.onnx"]
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +108,8 @@ def exported(tmp_path_factory):
 def test_two_forms_are_measured(exported):
     folder, images, labels = exported
     forms = [
-        Form("large", "teacher", SAVED_MODEL, folder),
-        Form("small", "student", LITERT[0], folder / "model.float32.tflite"),
+        Form("large", "teacher", "savedmodel", folder),
+        Form("small", "student", "litert-float32", folder / "model.float32.tflite"),
     ]
     rows = benchmark.measure(forms, images, labels)
     assert rows == json.loads(json.dumps(rows, allow_nan=False))
@@ -138,5 +137,5 @@ def test_a_broken_form_is_named(tmp_path):
     broken.write_bytes(b"no model")
     with pytest.raises(ProbeError, match="model.tflite"):
         benchmark.measure(
-            [Form("x", "student", LITERT[0], broken)], np.zeros((1, *SHAPE), np.uint8), [0]
+            [Form("x", "student", "litert-float32", broken)], np.zeros((1, *SHAPE), np.uint8), [0]
         )

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from tfdistill import models
 from tfdistill.config import ModelConfig
-from tfdistill.export import litert, onnx, runtimes, saved_model
+from tfdistill.export import isolated, litert, onnx, saved_model
+from tfdistill.export.format import open_model
 from tfdistill.export.isolated import Probe, ProbeError
 
 NAMES = ("cat", "Käfer", "tree")
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(folder):
     """What the SavedModel says in this process."""
-    return runtimes.open_model(folder / KINDS["savedmodel"])(PIXELS)
+    return open_model(folder / KINDS["savedmodel"])(PIXELS)
 
 
 @pytest.mark.parametrize("kind", ["litert", "onnx"])
@@ -51,7 +52,6 @@ def test_it_answers_and_measures(folder, answers, kind):
         assert len(seconds) == 4
         assert all(0 < each < 60 for each in seconds)
         assert 2**20 < probe.peak_bytes() < 2**34
-        assert 0 < probe.startup_seconds < 600
         with pytest.raises(ProbeError, match=r"^Only a SavedModel takes image files"):
             probe.answer_bytes([b"no image"])
 
@@ -82,19 +82,20 @@ def test_wrong_images_are_refused_and_the_process_goes_on(folder, answers):
 
 
 @pytest.mark.parametrize(
-    ("name", "refused"),
+    ("runtime", "refused"),
     [
-        ("model.tflite", ["tfdistill", "tensorflow", "keras"]),
-        ("model.onnx", ["tfdistill", "tensorflow", "keras"]),
-        (".", ["tfdistill"]),
+        (litert.LiteRT, ["tfdistill", "tensorflow", "keras"]),
+        (onnx.Onnx, ["tfdistill", "tensorflow", "keras"]),
+        (saved_model.SavedModel, ["tfdistill"]),
     ],
 )
-def test_the_process_cannot_import_what_an_export_must_not_need(tmp_path, name, refused):
+def test_the_process_cannot_import_what_an_export_must_not_need(tmp_path, runtime, refused):
     # the program as a probe starts it, which then tries the imports
+    place = f"{sys.modules[runtime.__module__].__file__}:{runtime.__name__}"
     program = (
         "import runpy, sys\n"
-        f"sys.argv = ['runtimes.py', {str(tmp_path / name)!r}]\n"
-        f"try: runpy.run_path({runtimes.__file__!r}, run_name='__main__')\n"
+        f"sys.argv = ['isolated.py', {str(tmp_path / 'missing')!r}, {place!r}]\n"
+        f"try: runpy.run_path({isolated.__file__!r}, run_name='__main__')\n"
         "except SystemExit: print('ended', file=sys.stderr)\n"
         f"for name in [*{refused}, 'numpy']:\n"
         "    try: __import__(name)\n"

@@ -7,7 +7,8 @@ import pytest
 from tfdistill import Ensemble, models
 from tfdistill.config import DataConfig, ModelConfig
 from tfdistill.data.sources import digits
-from tfdistill.export import litert, runtimes
+from tfdistill.export import litert
+from tfdistill.export.format import open_model
 from tfdistill.export.saved_model import write_numeric
 from tfdistill.utils.checks import UsageError
 
@@ -26,7 +27,7 @@ def numeric(network, folder, images=PIXELS):
 def opened(numeric_folder, precision, images=PIXELS):
     path = numeric_folder.parent / f"model.{precision}.tflite"
     litert.convert(numeric_folder, path, precision, images)
-    return runtimes.open_model(path)
+    return open_model(path)
 
 
 def predicted(network, images=PIXELS):

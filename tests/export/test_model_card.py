@@ -15,13 +15,20 @@ from PIL import Image
 from tfdistill.config import DataConfig, DistillationConfig, FeatureConfig, to_dict
 from tfdistill.data import from_arrays
 from tfdistill.export import litert, model_card, onnx, saved_model
-from tfdistill.export.card_facts import Facts, Figures, File
+from tfdistill.export.model_card import Facts
+from tfdistill.export.targets import Figures
 from tfdistill.export.verify import Check
 from tfdistill.records import Record
 from tfdistill.utils.checks import UsageError
 
 WHEN = datetime(2025, 3, 1, 13, 30, 59, 7, timezone(timedelta(hours=1)))
-SAVED = [File("saved_model.pb", 120_000, "ab" * 32), File("variables/v.index", 1_400, "cd" * 32)]
+
+
+def file(path, size, sha256):
+    return {"path": path, "bytes": size, "sha256": sha256}
+
+
+SAVED = [file("saved_model.pb", 120_000, "ab" * 32), file("variables/v.index", 1_400, "cd" * 32)]
 BEST = {
     "epoch": 19.0,
     "validation_accuracy": 0.975,
@@ -74,7 +81,7 @@ def full(**changes):
         alpha=1.0, temperature=2.0, features=[FeatureConfig("hints", 100.0, "a", "b")]
     )
     student = run("distilled-0", distillation=to_dict(taught))
-    files = {"savedmodel": SAVED, "litert-int8": [File("model.int8.tflite", 12_345, "ef" * 32)]}
+    files = {"savedmodel": SAVED, "litert-int8": [file("model.int8.tflite", 12_345, "ef" * 32)]}
     checks = [
         check("savedmodel"),
         check("savedmodel", "bytes"),
@@ -294,7 +301,7 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize("format", ["litert-float32", "onnx"])
 def test_snippets_run_in_the_folder(exported, format):
     name = {"litert-float32": "model.float32.tflite", "onnx": "model.onnx"}[format]
-    page = page_of(facts(files={format: [File(name, 1, "ab")]}))
+    page = page_of(facts(files={format: [file(name, 1, "ab")]}))
     [snippet] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=exported, capture_output=True, text=True, check=True

@@ -11,7 +11,8 @@ import pytest
 
 from tfdistill import Ensemble, models
 from tfdistill.config import ModelConfig
-from tfdistill.export import onnx, runtimes
+from tfdistill.export import onnx
+from tfdistill.export.format import OUTPUTS, open_model
 from tfdistill.export.saved_model import write_numeric
 from tfdistill.utils.checks import UsageError
 
@@ -42,7 +43,7 @@ def path(network, tmp_path_factory):
 
 
 def test_it_answers_as_the_network_in_batches_of_any_size(network, path):
-    model = runtimes.open_model(path)
+    model = open_model(path)
     logits = network.predict(PIXELS.astype("float32"), verbose=0)
     for part, expected in ((PIXELS, logits), (PIXELS[:1], logits[:1]), (PIXELS[2:5], logits[2:5])):
         found = model(part)
@@ -64,7 +65,7 @@ def test_the_file_is_sound_and_says_what_it_is(path):
     assert (image.name, dimensions[0].dim_param) == ("image", "batch")
     assert [dimension.dim_value for dimension in dimensions[1:]] == [16, 16, 3]
     assert image.type.tensor_type.elem_type == onnx_package.TensorProto.UINT8
-    assert {value.name for value in model.graph.output} == set(runtimes.OUTPUTS)
+    assert {value.name for value in model.graph.output} == set(OUTPUTS)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_the_file_is_sound_and_says_what_it_is(path):
 )
 def test_networks_convert(tmp_path, make):
     network = make()
-    found = runtimes.open_model(converted(network, tmp_path))(PIXELS)
+    found = open_model(converted(network, tmp_path))(PIXELS)
     logits = network.predict(PIXELS.astype("float32"), verbose=0)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
 
@@ -90,7 +91,7 @@ def test_a_network_of_keras_applications_converts_and_prints_nothing(tmp_path, c
     path = converted(network, tmp_path, (32, 32, 3))
     assert capfd.readouterr() == ("", "")
     logits = network.predict(images.astype("float32"), verbose=0)
-    np.testing.assert_allclose(runtimes.open_model(path)(images)["logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(open_model(path)(images)["logits"], logits, atol=1e-4)
 
 
 def test_what_no_runtime_takes_is_refused_in_one_line(tmp_path):

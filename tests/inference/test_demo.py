@@ -42,7 +42,7 @@ def watch(event, arguments):
         log.write(f"{address[0]}\\n")
 sys.addaudithook(watch)
 socket.getaddrinfo("localhost", 0)
-from tfdistill import demo
+from tfdistill.inference import demo
 sys.exit(demo.launch(sys.argv[2], port=0))
 """
 # A run as its student's card names it, and in the card of its own export.

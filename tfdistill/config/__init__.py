@@ -17,7 +17,7 @@ from tfdistill.config.distillation import (
     DistillationConfig,
     FeatureConfig,
 )
-from tfdistill.config.export import FORMATS, LITERT, ONNX, SAVED_MODEL, ExportConfig, export_name
+from tfdistill.config.export import ExportConfig, export_name
 from tfdistill.config.plain import settings_of, to_dict
 from tfdistill.config.study import (
     NETWORK,
@@ -36,15 +36,11 @@ __all__ = [
     "CACHE_DTYPES",
     "DIVERGENCES",
     "FEATURE_LOSSES",
-    "FORMATS",
-    "LITERT",
     "LOGIT_LOSSES",
     "NETWORK",
     "NORMALIZATIONS",
-    "ONNX",
     "OPTIMIZERS",
     "PRECISIONS",
-    "SAVED_MODEL",
     "SCHEDULES",
     "TEACHER_VIEWS",
     "TUNERS",

@@ -3,13 +3,10 @@
 import re
 from dataclasses import dataclass, field
 
+from tfdistill.config.registry import EXPORT_FORMATS
 from tfdistill.utils import checks
 
-SAVED_MODEL, ONNX = "savedmodel", "onnx"
-LITERT = ("litert-float32", "litert-float16", "litert-int8")
-FORMATS = (SAVED_MODEL, *LITERT, ONNX)
 _PATTERN = "*?[]"
-_PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
 
 @dataclass(frozen=True)
@@ -17,8 +14,7 @@ class ExportConfig:
     """What `tfdistill export` writes, and a study at its end.
 
     Args:
-        formats: The student's formats beside a SavedModel, which there always is: `litert-float32`,
-            `litert-float16`, `litert-int8`, `onnx`.
+        formats: The student's formats beside a SavedModel, which there always is: FORMATS.
         folder: Where exports lie, as FOLDER/NAME/VERSION; without * ? [ ].
         name: Name of the model; null takes the study's and what it is, as `quickstart-student`.
         resize: Let `serving_default` take images of any size and bring them to the network's.
@@ -36,7 +32,7 @@ class ExportConfig:
 
     def __post_init__(self):
         for name in self.formats:
-            checks.one_of("export.formats", name, FORMATS)
+            checks.one_of("export.formats", name, EXPORT_FORMATS)
         if any(sign in self.folder for sign in _PATTERN):
             raise checks.UsageError(
                 f"export.folder must be without {' '.join(_PATTERN)}, which TensorFlow takes for a "
@@ -53,8 +49,14 @@ class ExportConfig:
     def check_packages(self) -> None:
         """Raise if a package that a format needs is not installed."""
         for name in self.formats:
-            extra = name.partition("-")[0]
-            checks.installed(_PACKAGES.get(extra, ()), extra, f"The format {name}")
+            format = EXPORT_FORMATS[name]
+            checks.installed(format.packages, format.extra, f"The format {name}")
+
+
+# The page of `tfdistill export --help` is made of it.
+ExportConfig.__doc__ = (ExportConfig.__doc__ or "").replace(
+    "FORMATS", ", ".join(f"`{name}`" for name in EXPORT_FORMATS if name != "savedmodel")
+)
 
 
 def export_name(text: str) -> str:

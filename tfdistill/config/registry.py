@@ -32,3 +32,14 @@ RUN_KINDS = Registry(
         "saliency": "tfdistill.studies.saliency.run",
     }
 )
+
+# Formats of exported networks: `export.formats`; in the order of tables and model cards.
+EXPORT_FORMATS = Registry(
+    {
+        "savedmodel": "tfdistill.export.saved_model:SAVED_MODEL",
+        "litert-float32": "tfdistill.export.litert:FLOAT32",
+        "litert-float16": "tfdistill.export.litert:FLOAT16",
+        "litert-int8": "tfdistill.export.litert:INT8",
+        "onnx": "tfdistill.export.onnx:ONNX",
+    }
+)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdistill.config import SAVED_MODEL
+from tfdistill.export.format import export_format
 from tfdistill.export.isolated import Probe
 from tfdistill.records import Table
 from tfdistill.utils.progress import Silent
@@ -29,8 +29,6 @@ SECONDS, FEWEST_CALLS, MOST_CALLS = 3.0, 5, 2000
 # In one turn; the probe makes a few calls that do not count before them.
 FEWEST_IN_TURN = 3
 ACCURACY_BATCH = 64
-# What TensorFlow reads of a SavedModel's folder, in which other forms and the card lie too.
-SAVED_MODEL_FILES = ("saved_model.*", "fingerprint.pb", "variables/*", "assets/*")
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Form:
     Args:
         label: What stands in the table, e.g. `student, LiteRT int8`.
         model: What the network is: `student`, `teacher`, `ensemble` or `network`.
-        format: One of `config.FORMATS`.
-        path: A SavedModel's folder, a .tflite or an .onnx file.
+        format: A name of `EXPORT_FORMATS`.
+        path: A SavedModel's folder, or the file of another format.
     """
 
     label: str
@@ -90,26 +88,13 @@ def measure(
             "format": form.format,
             "accuracy": accuracy,
             "images": len(images),
-            "bytes": sum(file.stat().st_size for file in shipped(form.format, form.path)),
+            "bytes": _size(form),
             "latency": latency,
             "peak_bytes": int(peak),
             "cpu": cpu_name(),
         }
         for form, accuracy, latency, peak in zip(forms, accuracies, latencies, peaks, strict=True)
     ]
-
-
-def shipped(format: str, path: Path) -> list[Path]:
-    """Return the files that a form needs to answer, in order of their names.
-
-    Args:
-        format: One of `config.FORMATS`.
-        path: A SavedModel's folder, a .tflite or an .onnx file.
-    """
-    if format != SAVED_MODEL:
-        return [Path(path)]
-    found = {file for pattern in SAVED_MODEL_FILES for file in Path(path).glob(pattern)}
-    return sorted(file for file in found if file.is_file())
 
 
 def table(rows: Sequence[dict]) -> Table:
@@ -178,6 +163,11 @@ def _latencies(probes: Sequence[Probe], images: np.ndarray) -> list[dict]:
 def _latency(seconds: Sequence[float]) -> dict:
     median, p95 = np.percentile(seconds, (50, 95))
     return {"median": float(median), "p95": float(p95), "calls": len(seconds)}
+
+
+def _size(form: Form) -> int:
+    files = export_format(form.format).shipped(form.path)
+    return sum(file.stat().st_size for file in files)
 
 
 def _accuracy(probe: Probe, images: np.ndarray, labels: np.ndarray) -> float:

@@ -9,38 +9,30 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfdistill import data
-from tfdistill.config import ONNX, SAVED_MODEL, ExportConfig, to_dict
+from tfdistill.config import ExportConfig, to_dict
+from tfdistill.config.registry import EXPORT_FORMATS
 from tfdistill.data import pipeline
 from tfdistill.distillation.ensembles import Ensemble
-from tfdistill.export import (
-    benchmark,
-    litert,
-    model_card,
-    onnx,
-    saved_model,
-    targets,
-    verify,
-    versions,
-)
-from tfdistill.export.card_facts import Facts, Figures, File
-from tfdistill.export.targets import Subject
+from tfdistill.export import model_card, saved_model, targets, verify, versions
+from tfdistill.export.format import ExportFormat, export_format
+from tfdistill.export.model_card import Facts
+from tfdistill.export.saved_model import SAVED_MODEL
+from tfdistill.export.targets import Figures, Subject
 from tfdistill.export.verify import Check, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.training import metrics
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
 
-FILES = {f"litert-{kind}": f"model.{kind}.tflite" for kind in ("float32", "float16", "int8")}
-FILES[ONNX] = "model.onnx"
 LABELS = "labels.txt"
 BATCH_SIZE = 64
-WARM_UP = 32
 # An export needs its weights about so many times: SavedModel, what is converted, the formats.
 ROOM = 8
 
@@ -62,11 +54,44 @@ class Exported:
     @property
     def formats(self) -> list[str]:
         """The formats that are there, a SavedModel first."""
-        return [SAVED_MODEL, *(format for format in FILES if self.file(format).exists())]
+        return [one.name for one in EXPORT_FORMATS.values() if one.opens(one.place(self.folder))]
 
     def file(self, format: str) -> Path:
         """Return the path of one format: of a SavedModel, its folder."""
-        return self.folder / FILES[format] if format in FILES else self.folder
+        return export_format(format).place(self.folder)
+
+
+class Source:
+    """What a format is written from.
+
+    Args:
+        network: From raw pixels `[n, height, width, channels]` 0..255 to logits, in float32.
+        name: Name of the model.
+        images: The data set that it was trained on.
+        resize: Let a model that can take images of any size.
+        scratch: An empty folder, for what is only converted further.
+    """
+
+    def __init__(self, network, name: str, images: data.Dataset, resize: bool, scratch: Path):
+        self.network = network
+        self.name = name
+        self.images = images
+        self.resize = resize
+        self._scratch = scratch
+
+    @cached_property
+    def numeric(self) -> Path:
+        """A SavedModel without strings and image files, as converters take it."""
+        saved_model.write_numeric(self.network, self._scratch, self.images.input_shape)
+        return self._scratch
+
+    def training_images(self, count: int) -> np.ndarray:
+        """Return evenly chosen ones as the network sees them, `[count, h, w, channels]` uint8."""
+        return _as_seen(_evenly(self.images.train, count), self.images)
+
+    def test_images(self, count: int) -> np.ndarray:
+        """Return evenly chosen ones, as `training_images` does."""
+        return _as_seen(_evenly(self.images.test, count), self.images)
 
 
 def export(
@@ -96,7 +121,7 @@ def export(
     logits = _logits(network, test.images)
     with versions.new_version(model) as new:
         progress.say(f"Exporting {subject.name} as {model}")
-        _write(network, new.folder, name, subject, config)
+        _write(network, new.folder, name, subject.images, config)
         done = _compare(new.folder, config, test, logits, progress)
         figures = _figures(subject, test, logits)
         card = _describe(subject, network, new, config, done, figures)
@@ -116,7 +141,7 @@ def export_network(
         name: Name of the model.
         images: The data set that it was trained on, as `data.load` or `data.from_arrays` returns
             it: test images to compare with, training images for int8, class names.
-        formats: Beside a SavedModel: `litert-float32`, `litert-float16`, `litert-int8`, `onnx`.
+        formats: Names of `EXPORT_FORMATS`, such as `litert-int8`; a SavedModel there always is.
         **settings: Others of `ExportConfig`: folder, resize, check_images, licence.
 
     Returns:
@@ -195,32 +220,21 @@ def _check_room(network, model: Path) -> None:
         )
 
 
-def _write(network, folder: Path, name: str, subject: Subject, config: ExportConfig) -> None:
+def _write(network, folder: Path, name: str, images: data.Dataset, config: ExportConfig) -> None:
     """Write the SavedModel and every other format into a folder."""
-    images = subject.images
-    shape, classes = images.input_shape, images.class_names
-    size = images.train.images.shape[1]
-    saved_model.write(network, folder, shape, classes, image_size=size, resize=config.resize)
-    saved_model.write_warmup(folder, name, _as_seen(_evenly(images.test, WARM_UP), images))
-    lines = [" ".join(label.split()) for label in classes]  # a name with a line break is one line
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Source(network, name, images, config.resize, Path(scratch))
+        for format in _formats(config):
+            format.write(source, format.place(folder))
+    # A name with a line break is one line, too.
+    lines = [" ".join(label.split()) for label in images.class_names]
     (folder / LABELS).write_text("\n".join([*lines, ""]), encoding="utf-8")
-    others = _others(config)
-    if not others:
-        return
-    with tempfile.TemporaryDirectory() as numeric:
-        saved_model.write_numeric(network, Path(numeric), shape)
-        for format in others:
-            path = folder / FILES[format]
-            if format == ONNX:
-                onnx.convert(Path(numeric), path, classes)
-            else:
-                shown = _as_seen(_evenly(images.train, litert.REPRESENTATIVE), images)
-                litert.convert(Path(numeric), path, format.removeprefix("litert-"), shown)
 
 
-def _others(config: ExportConfig) -> list[str]:
-    """Return the formats beside the SavedModel."""
-    return [format for format in FILES if format in config.formats]
+def _formats(config: ExportConfig) -> list[ExportFormat]:
+    """Return the SavedModel's format, and those that were asked for beside it."""
+    others = [name for name in EXPORT_FORMATS if name in config.formats]
+    return [SAVED_MODEL, *(EXPORT_FORMATS[name] for name in others if name != SAVED_MODEL.name)]
 
 
 def _evenly(examples: data.Examples, count: int) -> data.Examples:
@@ -238,9 +252,8 @@ def _as_seen(examples: data.Examples, images: data.Dataset) -> np.ndarray:
 def _compare(folder: Path, config: ExportConfig, test: TestImages, logits, progress) -> list[Check]:
     """Return how every format answers, asked in processes of their own."""
     found = []
-    for format in (SAVED_MODEL, *_others(config)):
-        path = folder / FILES[format] if format in FILES else folder
-        for one in verify.compare(format, path, test, logits):
+    for format in _formats(config):
+        for one in verify.compare(format, format.place(folder), test, logits):
             progress.say(one.text())
             found.append(one)
     return found
@@ -265,7 +278,7 @@ def _describe(subject: Subject, network, new, config: ExportConfig, done, figure
         licence=config.licence,
         images=subject.images,
         resize=config.resize,
-        files={format: _files(new.folder, format) for format in (SAVED_MODEL, *_others(config))},
+        files={format.name: _files(new.folder, format) for format in _formats(config)},
         checks=done,
         parameters=network.count_params(),
         flops=flops(network, subject.images.input_shape),
@@ -284,11 +297,10 @@ def _describe(subject: Subject, network, new, config: ExportConfig, done, figure
     return card
 
 
-def _files(folder: Path, format: str) -> list[File]:
-    path = folder / FILES[format] if format in FILES else folder
+def _files(folder: Path, format: ExportFormat) -> list[dict]:
     return [
-        File(file.relative_to(folder).as_posix(), file.stat().st_size, versions.sha256(file))
-        for file in benchmark.shipped(format, path)
+        {"path": file.relative_to(folder).as_posix(), **versions.facts_of(file)}
+        for file in format.shipped(format.place(folder))
     ]
 
 

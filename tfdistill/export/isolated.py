@@ -1,22 +1,25 @@
-"""An exported network in a process of its own, where nothing of this package can be imported.
+"""An exported network in a process of its own, where this package cannot be imported.
 
-What is measured there, answers, times and memory, is what a user of the export gets. The process
-runs the file `runtimes.py` and is asked by lines of JSON; arrays go through a temporary folder.
+What is measured there, answers, times and memory, is what a user of the export gets. This file is
+both ends: a `Probe` starts it as a program and asks it by lines of JSON; arrays go through a
+temporary folder. So what only the `Probe` needs is imported there: the package, and what would add
+to the memory of the program.
 """
 
+import argparse
 import contextlib
+import importlib.util
 import json
 import os
-import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tfdistill.export import runtimes
+UNMEASURED_CALLS = 3
 
 
 class ProbeError(RuntimeError):
@@ -29,11 +32,8 @@ class Probe:
     `with` starts it and ends it.
 
     Args:
-        path: A folder with `saved_model.pb`, or a file `*.tflite` or `*.onnx`.
+        path: A SavedModel's folder, or a file of another format.
         threads: CPU threads that it may use.
-
-    Attributes:
-        startup_seconds: From the start of Python to the loaded network.
 
     Raises:
         ProbeError: From `with` and from all methods: the model cannot be run, the input does not
@@ -45,20 +45,18 @@ class Probe:
         ...     seconds = probe.time(data.test.images, batch_size=1, calls=100)
     """
 
-    startup_seconds: float
-
     def __init__(self, path: str | Path, threads: int = 1):
         self.path = Path(path)
         self.threads = threads
 
     def __enter__(self) -> "Probe":
+        import tempfile
+
         with contextlib.ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            start = time.perf_counter()
             self._process = stack.enter_context(self._started())
             stack.callback(self._process.kill)
             self._reply()
-            self.startup_seconds = time.perf_counter() - start
             self._open = stack.pop_all()
         return self
 
@@ -100,9 +98,11 @@ class Probe:
         """Return the most memory that the process has held so far, as Linux counts it."""
         return self._ask("peak")["bytes"]
 
-    def _started(self) -> subprocess.Popen:
+    def _started(self):
+        import subprocess
+
         # -I keeps the working folder, PYTHONPATH and the user's own packages out.
-        command = [sys.executable, "-I", runtimes.__file__, str(self.path)]
+        command = [sys.executable, "-I", __file__, str(self.path), self._runtime()]
         with open(self._errors, "wb") as errors:
             return subprocess.Popen(
                 [*command, "--threads", str(self.threads)],
@@ -112,6 +112,17 @@ class Probe:
                 bufsize=0,
                 env=self._environment(),
             )
+
+    def _runtime(self) -> str:
+        """Return what runs the model as `FILE:CLASS`."""
+        from tfdistill.export import format
+        from tfdistill.utils import checks
+
+        try:
+            runtime = format.runtime_of(self.path)
+        except checks.UsageError as error:
+            raise ProbeError(str(error)) from None
+        return f"{sys.modules[runtime.__module__].__file__}:{runtime.__name__}"
 
     def _environment(self) -> dict[str, str]:
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -152,3 +163,111 @@ class Probe:
         lines = self._errors.read_text(errors="replace").strip().splitlines()
         ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         return lines[-1] if lines else f"The process that ran {self.path} has ended: {ended}."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer requests from stdin on stdout, each a line of JSON, until stdin ends."""
+    parser = argparse.ArgumentParser(
+        description="Run an exported network for a Probe of tfdistill.export.isolated."
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("runtime", help="what runs it: FILE:CLASS")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args(arguments)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no reply
+    try:
+        model = _loaded(options.runtime).opened(options.model, options.threads)
+    except (ValueError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    _reply(replies, {})
+    for line in sys.stdin:
+        _reply(replies, _answered(model, json.loads(line)))
+    return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    # Loading a model takes long, and only afterwards is it seen that nobody asks any more.
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _loaded(place: str):
+    """Return the class FILE:CLASS; of this package, its file can import `format` alone."""
+    file, _, name = place.rpartition(":")
+    sys.modules["tfdistill"] = None
+    _run_file("tfdistill.export.format", Path(__file__).with_name("format.py"))
+    runtime = getattr(_run_file("runtime", file), name)
+    sys.modules.update(dict.fromkeys(runtime.without))  # None cannot be imported
+    return runtime
+
+
+def _run_file(name: str, file: str | Path):
+    spec = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _reply(replies, fields: dict) -> None:
+    replies.write(json.dumps(fields) + "\n")
+    replies.flush()
+
+
+def _answered(model, request: dict) -> dict:
+    try:
+        return _WORK[request["do"]](model, request)
+    except (ValueError, ImportError) as error:
+        return {"error": str(error)}
+
+
+def _answer(model, request: dict) -> dict:
+    images = np.load(request["images"], allow_pickle=False)
+    model.check(images)
+    _save(request, model, images)
+    return {}
+
+
+def _answer_bytes(model, request: dict) -> dict:
+    with np.load(request["files"], allow_pickle=False) as stored:
+        whole, ends = stored["bytes"].tobytes(), stored["ends"].tolist()
+    files = [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    _save(request, model.answer_bytes, files)
+    return {}
+
+
+def _save(request: dict, answer: Callable, inputs: Sequence) -> None:
+    size = request["batch_size"]
+    starts = range(0, max(len(inputs), 1), size)  # one call without inputs, for its error
+    parts = [answer(inputs[at : at + size]) for at in starts]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    np.savez(request["answers"], **whole)
+
+
+def _time(model, request: dict) -> dict:
+    images = np.load(request["images"], allow_pickle=False)
+    model.check(images)
+    batch = np.resize(images, (request["batch_size"], *images.shape[1:]))
+    seconds = []
+    for _ in range(UNMEASURED_CALLS + request["calls"]):
+        start = time.perf_counter()
+        model(batch)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds[UNMEASURED_CALLS:]}
+
+
+def _peak(model, request: dict) -> dict:
+    # getrusage would count the process that started this one, too.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return {"bytes": 1024 * int(kilobytes)}
+
+
+_WORK = {"answer": _answer, "answer_bytes": _answer_bytes, "time": _time, "peak": _peak}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdistill.utils import checks, tensorflow
-from tfdistill.utils.quiet import quiet
+from tfdistill.export.format import (
+    DEFAULT,
+    IMAGE,
+    ExportFormat,
+    Runtime,
+    check_names,
+    imported,
+    muted,
+)
 
 PRECISIONS = ("float32", "float16", "int8")
 REPRESENTATIVE = 500
@@ -32,7 +39,7 @@ def convert(
     are not in LiteRT: such a network is converted from its float32 twin.
 
     Args:
-        numeric_folder: A SavedModel of `formats.saved_model.write_numeric`.
+        numeric_folder: A SavedModel of `saved_model.write_numeric`.
         path: The file to write.
         precision: `float32`, `float16` or `int8`.
         representative: `[k, height, width, channels]` uint8, for `int8`: training images, about
@@ -45,6 +52,9 @@ def convert(
     Example:
         >>> convert(Path("numeric"), Path("model.int8.tflite"), "int8", data.train.images[:500])
     """
+    from tfdistill.utils import checks, tensorflow
+    from tfdistill.utils.quiet import quiet
+
     checks.one_of("precision", precision, PRECISIONS)
     tensorflow.start()
     import tensorflow as tf
@@ -91,6 +101,8 @@ def _converted(converter, precision: str, representative: np.ndarray | None) -> 
 
 def _check_representative(images: np.ndarray | None) -> None:
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        from tfdistill.utils import checks
+
         received = "none" if images is None else f"{images.dtype} {list(images.shape)}"
         raise checks.UsageError(
             "int8 needs representative images, uint8 [k, height, width, channels]. "
@@ -99,6 +111,8 @@ def _check_representative(images: np.ndarray | None) -> None:
 
 
 def _cause(error: Exception) -> str:
+    from tfdistill.utils import checks
+
     text = str(error)
     if "xf16>" in text or "xbf16>" in text:
         return "It computes in mixed precision, which LiteRT cannot."
@@ -106,3 +120,78 @@ def _cause(error: Exception) -> str:
     if marked:
         return f"LiteRT lacks the operations {operations.splitlines()[0].strip()}."
     return checks.first_line(error)
+
+
+class LiteRT(Runtime):
+    """A LiteRT file, run by the package `ai-edge-litert`."""
+
+    title = "LiteRT"
+
+    def __init__(self, path: Path, threads: int | None):
+        package = imported("ai_edge_litert.interpreter", "ai-edge-litert", path, "litert")
+        self._interpreter = package.Interpreter(str(path), num_threads=threads)
+        inputs, outputs = self._details()
+        check_names(inputs, outputs)
+        self._input = inputs[IMAGE]["index"]
+        self._outputs = {name: detail["index"] for name, detail in outputs.items()}
+        self.input_shape = tuple(int(side) for side in inputs[IMAGE]["shape"][1:])
+        self._batch = None
+        self._allocate(1)
+
+    def run(self, images):
+        self._allocate(len(images))
+        self._interpreter.set_tensor(self._input, images)
+        self._interpreter.invoke()
+        tensors = self._outputs.items()
+        return {name: self._interpreter.get_tensor(index) for name, index in tensors}
+
+    def _details(self) -> tuple[dict, dict]:
+        # While a signature runner lives, nothing can be allocated.
+        runner = self._interpreter.get_signature_runner(DEFAULT)
+        return runner.get_input_details(), runner.get_output_details()
+
+    def _allocate(self, batch: int) -> None:
+        if batch == self._batch:
+            return
+        with muted():  # LiteRT says here how it computes
+            self._interpreter.resize_tensor_input(self._input, (batch, *self.input_shape))
+            self._interpreter.allocate_tensors()
+        self._batch = batch
+
+
+def _format(precision: str, tolerance: float | None, limit: str = "") -> ExportFormat:
+    def write(source, path: Path) -> None:
+        shown = source.training_images(REPRESENTATIVE) if precision == "int8" else None
+        convert(source.numeric, path, precision, shown)
+
+    return ExportFormat(
+        name=f"litert-{precision}",
+        title=f"LiteRT {precision}",
+        file=f"model.{precision}.tflite",
+        write=write,
+        runtime=LiteRT,
+        tolerance=tolerance,
+        packages=("ai_edge_litert",),
+        extra="litert",
+        usage=USAGE,
+        limit=limit,
+    )
+
+
+USAGE = """LiteRT, in the version's folder:
+
+```python
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+images = np.zeros((1, {{ sizes }}), np.uint8)  # yours
+classify = Interpreter("{{ format.files[0].path }}").get_signature_runner("serving_default")
+class_id = classify(image=images)["class_id"][0]
+print(open("labels.txt", encoding="utf-8").read().splitlines()[class_id])
+```
+"""
+FLOAT32 = _format("float32", tolerance=1e-4)
+FLOAT16 = _format("float16", tolerance=1e-2)
+INT8 = _format(
+    "int8", None, "In int8 the answers differ a little; its own accuracy is in the table."
+)

@@ -8,29 +8,77 @@ of it the page that people read. After Mitchell et al., "Model Cards for Model R
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tfdistill.config import LITERT, ONNX, SAVED_MODEL, DistillationConfig, to_dict
-from tfdistill.export.card_facts import Facts
+from tfdistill.config import DistillationConfig, to_dict
+from tfdistill.data import Dataset
+from tfdistill.export.format import export_format
+from tfdistill.export.targets import KINDS, Figures
+from tfdistill.export.verify import Check
 from tfdistill.records import Record
+from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, file_size
 
 FORMAT = 1
 JSON_FILE, PAGE_FILE = "model_card.json", "model_card.md"
 TEMPLATE = "model_card.md.j2"
-FORMAT_NAMES = {
-    SAVED_MODEL: "SavedModel",
-    **{name: "LiteRT " + name.removeprefix("litert-") for name in LITERT},
-    ONNX: "ONNX",
-}
 # More class names than these are only counted on the page.
 SHOWN_CLASSES = 20
 # Settings of a distillation that are told even where they are the default.
 TOLD = ("loss", "alpha", "temperature", "scale_by_t2", "average")
 MARKUP = frozenset("\\`*_{}[]<>#|~!&$")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about an export.
+
+    Args:
+        name: Name of the model.
+        version: Its version, >= 1.
+        key: What the export follows from, as a hash.
+        kind: `student`, `teacher`, `ensemble` or `network`.
+        created: When, with a time zone.
+        versions: Versions of the libraries.
+        licence: Of the weights.
+        images: The images that the figures are of, and where known those it was trained on.
+        resize: Whether `serving_default` takes images of any size.
+        files: By format, the files that one would ship: `path`, `bytes` and `sha256`.
+        checks: How the formats compare with the network.
+        parameters: Number of weights.
+        flops: Operations of one image's forward pass; None where they were not counted.
+        figures: On the test images; None where they were not measured.
+        record: Of its run; None for a file of one's own, or an ensemble that has no run.
+        teachers: Records of the runs that taught it.
+        members: Records of the runs that an ensemble averages.
+        average: How it averages them.
+    """
+
+    name: str
+    version: int
+    key: str
+    kind: str
+    created: datetime
+    versions: Mapping[str, str]
+    licence: str
+    images: Dataset
+    resize: bool
+    files: Mapping[str, Sequence[dict]]
+    checks: Sequence[Check]
+    parameters: int
+    flops: int | None = None
+    figures: Figures | None = None
+    record: Record | None = None
+    teachers: Sequence[Record] = ()
+    members: Sequence[Record] = ()
+    average: str = "probabilities"
+
+    def __post_init__(self):
+        checks.one_of("kind", self.kind, KINDS)
+        checks.count("version", self.version)
 
 
 def card(facts: Facts) -> dict:
@@ -63,7 +111,7 @@ def card(facts: Facts) -> dict:
             "versions": facts.versions,
             "data": _data(facts),
             "preprocessing": _preprocessing(facts),
-            "signatures": _signatures(facts),
+            "signatures": {name: _signatures(name, facts) for name in facts.files},
             "figures": asdict(facts.figures) if facts.figures else None,
             "parameters": facts.parameters,
             "flops": facts.flops,
@@ -105,9 +153,16 @@ def markdown(card: dict) -> str:
         "digits": _digits,
         "settings": _settings,
     }
-    page = environment.get_template(TEMPLATE).render(
-        card=card, format_names=FORMAT_NAMES, shown_classes=SHOWN_CLASSES
-    )
+    shape = card["preprocessing"]
+    names = {"card": card, "shape": shape, "shown_classes": SHOWN_CLASSES}
+    names["formats"] = {name: export_format(name) for name in card["formats"]}
+    names["sizes"] = "{height}, {width}, {channels}".format(**shape)
+    usages = {}  # formats that are asked alike have one
+    for name, one in names["formats"].items():
+        if one.usage and one.usage not in usages:
+            template = environment.from_string(one.usage)
+            usages[one.usage] = template.render(names, format=card["formats"][name])
+    page = environment.get_template(TEMPLATE).render(names, usages=usages.values())
     # Sections that are left out leave their blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
@@ -128,7 +183,7 @@ def _percent(value: float | None) -> str:
 
 
 def _digits(value: float | None, spec: str) -> str:
-    return MISSING if value is None else format(value, spec)
+    return MISSING if value is None else f"{value:{spec}}"
 
 
 def _settings(values: Mapping[str, Any]) -> str:
@@ -244,36 +299,16 @@ def _scales_itself(model: dict | None) -> bool:
     return model is None or model["name"] == "saved" or model["name"].startswith("keras:")
 
 
-def _signatures(facts: Facts) -> dict:
-    """Return by format and signature the inputs and outputs; a size of null may be any."""
-    height, width, channels = facts.images.input_shape
-    rows = ["n", facts.images.num_classes]
-    outputs = {
-        "logits": _tensor("float32", rows),
-        "probabilities": _tensor("float32", rows),
-        "class_id": _tensor("int32", ["n"]),
-    }
-    image = {"image": _tensor("uint8", ["n", height, width, channels])}
-    fixed = {"serving_default": {"inputs": image, "outputs": outputs}}
-    named = outputs | {"class_name": _tensor("string", ["n"])}
-    sizes = [None, None] if facts.resize else [height, width]
-    inputs = {
-        "serving_default": {"image": _tensor("uint8", ["n", *sizes, channels])},
-        "bytes": {"image_bytes": _tensor("string", ["n"])},
-    }
-    served = {name: {"inputs": given, "outputs": named} for name, given in inputs.items()}
-    return {name: served if name == SAVED_MODEL else fixed for name in facts.files}
-
-
-def _tensor(dtype: str, shape: list) -> dict:
-    return {"dtype": dtype, "shape": shape}
+def _signatures(name: str, facts: Facts) -> dict:
+    shape, classes = facts.images.input_shape, facts.images.num_classes
+    return export_format(name).signatures(shape, classes, facts.resize)
 
 
 def _format(name: str, facts: Facts) -> dict:
     files = facts.files[name]
     return {
-        "bytes": sum(file.bytes for file in files),
-        "files": [asdict(file) for file in files],
+        "bytes": sum(file["bytes"] for file in files),
+        "files": list(files),
         "checks": [
             asdict(check) | {"tolerance": check.tolerance}
             for check in facts.checks
@@ -351,6 +386,5 @@ def _limits(facts: Facts) -> list[str]:
         "It was not examined how errors fall on groups of people or things, nor how images made "
         "to deceive it do. Do not let it decide alone where an error does harm.",
     ]
-    if LITERT[-1] in facts.files:
-        limits.append("In int8 the answers differ a little; its own accuracy is in the table.")
-    return limits
+    of_formats = (export_format(name).limit for name in facts.files)
+    return [*limits, *(limit for limit in of_formats if limit)]

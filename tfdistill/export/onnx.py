@@ -1,14 +1,13 @@
 """ONNX files, for runtimes other than TensorFlow's."""
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfdistill.utils import checks, tensorflow
-from tfdistill.utils.quiet import quiet
+from tfdistill.export.format import IMAGE, ExportFormat, Runtime, check_names, imported
 
 OPSET = 15  # of ONNX 1.10, 2021: every runtime of today reads it
+PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 
 
 def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> None:
@@ -19,7 +18,7 @@ def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> Non
     the class names, a JSON list under `class_names`.
 
     Args:
-        numeric_folder: A SavedModel of `formats.saved_model.write_numeric`.
+        numeric_folder: A SavedModel of `saved_model.write_numeric`.
         path: The file to write.
         class_names: One name for each class.
 
@@ -30,7 +29,10 @@ def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> Non
     Example:
         >>> convert(Path("numeric"), Path("model.onnx"), data.class_names)
     """
-    checks.installed(["tf2onnx", "onnx", "onnxruntime"], "onnx", "The format onnx")
+    from tfdistill.utils import checks, tensorflow
+    from tfdistill.utils.quiet import quiet
+
+    checks.installed(PACKAGES, "onnx", "The format onnx")
     tensorflow.start()
     try:
         with quiet():
@@ -53,6 +55,8 @@ def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> Non
 
 
 def _converted(numeric_folder: Path):
+    import logging
+
     import tf2onnx
     from tf2onnx import tf_loader
 
@@ -80,3 +84,55 @@ def _converted(numeric_folder: Path):
 def _name_batches(model) -> None:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+class Onnx(Runtime):
+    """An ONNX file, run by ONNX Runtime."""
+
+    title = "ONNX"
+
+    def __init__(self, path: Path, threads: int | None):
+        package = imported("onnxruntime", "onnxruntime", path, "onnx")
+        options = package.SessionOptions()
+        options.log_severity_level = 4  # what is wrong is raised as well
+        if threads is not None:
+            options.intra_op_num_threads = options.inter_op_num_threads = threads
+        providers = ["CPUExecutionProvider"]
+        self._session = package.InferenceSession(str(path), options, providers=providers)
+        inputs = {value.name: value for value in self._session.get_inputs()}
+        self._names = [value.name for value in self._session.get_outputs()]
+        check_names(inputs, self._names)
+        self.input_shape = tuple(inputs[IMAGE].shape[1:])
+
+    def run(self, images):
+        found = self._session.run(self._names, {IMAGE: images})
+        return dict(zip(self._names, found, strict=True))
+
+
+def _write(source, path: Path) -> None:
+    convert(source.numeric, path, source.images.class_names)
+
+
+USAGE = """ONNX, in the version's folder:
+
+```python
+import numpy as np
+import onnxruntime
+
+images = np.zeros((1, {{ sizes }}), np.uint8)  # yours
+session = onnxruntime.InferenceSession("{{ format.files[0].path }}")
+(class_ids,) = session.run(["class_id"], {"image": images})
+print(open("labels.txt", encoding="utf-8").read().splitlines()[class_ids[0]])
+```
+"""
+ONNX = ExportFormat(
+    name="onnx",
+    title="ONNX",
+    file="model.onnx",
+    write=_write,
+    runtime=Onnx,
+    tolerance=1e-4,
+    packages=PACKAGES,
+    extra="onnx",
+    usage=USAGE,
+)

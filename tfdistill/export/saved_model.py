@@ -1,29 +1,25 @@
-"""Networks as SavedModels for TensorFlow Serving: raw pixels or image files in, classes out.
+"""SavedModels for TensorFlow Serving: raw pixels or image files in, classes out.
 
-What an image goes through is part of the graph and equals what the data pipeline does to images
-from files. Files come from anyone, so their headers are checked before anything is decoded.
+What an image goes through is part of the graph: `image_graph`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from tfdistill.data import augment
-from tfdistill.data.decode import PARALLEL, squared
-from tfdistill.data.headers import MAX_PIXELS
-from tfdistill.distillation.distiller import Distiller
-from tfdistill.utils import checks
+from tfdistill.export.format import (
+    BYTES,
+    DEFAULT,
+    IMAGE,
+    ExportFormat,
+    Runtime,
+    check_names,
+    imported,
+)
 
-DEFAULT, BYTES = "serving_default", "bytes"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 32)
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-# A PNG's first chunk is IHDR, 13 bytes that begin with width and height.
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND"
 
 
 def write(
@@ -61,19 +57,24 @@ def write(
         >>> served = tf.saved_model.load("saved_models/digits/1").signatures["serving_default"]
         >>> served(image=images)["class_name"]
     """
+    import tensorflow as tf
+
+    from tfdistill.export import image_graph
+
     network = _alone(network)
-    frame = _Frame(tuple(input_shape), image_size)
+    frame = image_graph.Frame(tuple(input_shape), image_size)
 
     def serve(image):
-        image = _some(image, "image")
-        return answer(_fitted(image, frame) if resize else image)
+        image = image_graph.some(image, "image")
+        return answer(image_graph.fitted(image, frame) if resize else image)
 
     def serve_bytes(image_bytes):
-        return answer(_decoded(_some(image_bytes, "image_bytes"), frame))
+        files = image_graph.some(image_bytes, "image_bytes")
+        return answer(image_graph.decoded(files, frame))
 
     def answer(pixels):
         found = _answer(network, pixels)
-        _same_number(class_names, found["logits"].shape[-1])
+        _check_number(class_names, found["logits"].shape[-1])
         names = tf.constant(list(class_names), tf.string)
         return {**found, "class_name": tf.gather(names, found["class_id"])}
 
@@ -97,6 +98,8 @@ def write_numeric(network, folder: Path, input_shape: tuple[int, int, int]) -> N
     Example:
         >>> write_numeric(student, Path("numeric"), (8, 8, 1))
     """
+    import tensorflow as tf
+
     network = _alone(network)
     archive = _archive(network)
     pixels = tf.TensorSpec((None, *input_shape), tf.uint8, "image")
@@ -115,6 +118,7 @@ def write_warmup(folder: Path, name: str, images: np.ndarray) -> None:
     Example:
         >>> write_warmup(Path("saved_models/digits/1"), "digits", data.test.images[:32])
     """
+    import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     batches = [np.resize(images, (size, *images.shape[1:])) for size in WARMUP_BATCHES]
@@ -140,6 +144,7 @@ def read_warmup(path: Path) -> list:
         >>> tf.make_ndarray(first.inputs["image"]).shape
         (1, 8, 8, 1)
     """
+    import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
     records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
@@ -148,18 +153,25 @@ def read_warmup(path: Path) -> list:
 
 
 def _alone(network):
+    from tfdistill.distillation.distiller import Distiller
+
     return network.student if isinstance(network, Distiller) else network
 
 
-def _same_number(class_names: Sequence[str], classes: int) -> None:
+def _check_number(class_names: Sequence[str], classes: int) -> None:
     if len(class_names) != classes:
+        from tfdistill.utils import checks
+
         raise checks.UsageError(
             f"A network needs one name for each of its {classes} classes. Received: "
             f"{len(class_names)} names. Give the class names of the images it was trained on."
         )
 
 
-def _archive(network) -> keras.export.ExportArchive:
+def _archive(network):
+    import keras
+    import tensorflow as tf
+
     archive = keras.export.ExportArchive()
     # Endpoints bring their variables; a network that is tracked itself has them written twice.
     # A module that holds it brings what is no variable: lookup tables of a user's SavedModel.
@@ -169,7 +181,9 @@ def _archive(network) -> keras.export.ExportArchive:
     return archive
 
 
-def _answer(network, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+def _answer(network, pixels) -> dict:
+    import tensorflow as tf
+
     logits = tf.cast(network(tf.cast(pixels, tf.float32), training=False), tf.float32)
     return {
         "logits": logits,
@@ -178,133 +192,108 @@ def _answer(network, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """What brings images of other sizes to the network's, and which it refuses.
+class SavedModel(Runtime):
+    """A SavedModel, run by TensorFlow."""
 
-    Args:
-        input_shape: `(height, width, channels)` of the network.
-        image_size: Side of the data set's stored images; None means the network's own.
-    """
+    title = "SavedModel"
+    without = ()
+    takes_bytes = True
 
-    input_shape: tuple[int, int, int]
-    image_size: int | None
+    def __init__(self, path: Path, threads: int | None):
+        self._tf = tf = imported("tensorflow", "tensorflow", path)
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        self._model = tf.saved_model.load(str(path))  # its signatures do not keep it alive
+        signatures = self._model.signatures
+        if DEFAULT not in signatures:
+            raise ValueError(f"it has no signature `{DEFAULT}`.")
+        self._pixels, self._files = signatures[DEFAULT], signatures.get(BYTES)
+        self.takes_bytes = self._files is not None
+        inputs = self._pixels.structured_input_signature[1]
+        check_names(inputs, self._pixels.structured_outputs)
+        self.input_shape = tuple(inputs[IMAGE].shape[1:])
 
-    @property
-    def side(self) -> int:
-        """Side that an image's shorter side is scaled to."""
-        return self.image_size or max(self.input_shape[:2])
+    def run(self, images):
+        return self._answers(self._pixels, image=images)
 
-    def fit(self, pixels: tf.Tensor, done: bool = True) -> tf.Tensor:
-        """Bring `[n, h, w, c]` uint8 to the network's size; what has it stays untouched.
+    def answer_bytes(self, files):
+        if not self.takes_bytes:
+            raise ValueError("The SavedModel takes no image files: it has no signature `bytes`.")
+        if not len(files):
+            raise ValueError("The model takes one or more image files. Received: none.")
+        return self._answers(self._files, image_bytes=np.array(files, dtype=object))
 
-        Args:
-            pixels: The images.
-            done: Whether images of the network's size have been brought to it before; a file of
-                that size goes through the stored images' size first, as in training.
-        """
-        if not done and self.side != max(self.input_shape[:2]):
-            return self._scaled(pixels)
-        same = tf.reduce_all(tf.shape(pixels)[1:3] == self.input_shape[:2])
-        return tf.ensure_shape(
-            tf.cond(same, lambda: pixels, lambda: self._scaled(pixels)), (None, *self.input_shape)
-        )
-
-    def fault(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Return what is wrong with a size (scalars, int32), or an empty string."""
-        height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
-        shorter, longer = tf.minimum(height, width), tf.maximum(height, width)
-        # A long, narrow image is small until its shorter side is scaled up.
-        ratio = max(1, MAX_PIXELS // self.side**2)
-        size = tf.strings.format(" has {} x {} pixels; ", (height, width))
-        # A quotient, as the product of two sides from a header may be too large for an integer.
-        few = (shorter > 0) & (longer <= MAX_PIXELS // tf.maximum(shorter, 1))
-        narrow = f"give images at most {ratio} times as long as wide."
-        many = f"give images of 1 to {MAX_PIXELS} pixels."
-        text = tf.strings.join([size, tf.where(few, narrow, many)])
-        return tf.where(few & (longer <= ratio * shorter), "", text)
-
-    def _scaled(self, pixels: tf.Tensor) -> tf.Tensor:
-        height, width, channels = self.input_shape
-        if height != width:
-            return augment.to_uint8(tf.image.resize(pixels, (height, width), antialias=True))
-        square = squared(pixels, self.side)
-        return augment.resize(
-            tf.ensure_shape(square, (None, self.side, self.side, channels)), height
-        )
+    def _answers(self, signature: Callable, **inputs) -> dict[str, np.ndarray]:
+        tensors = {name: self._tf.constant(value) for name, value in inputs.items()}
+        try:
+            found = {name: value.numpy() for name, value in signature(**tensors).items()}
+        except self._tf.errors.InvalidArgumentError as error:
+            raise ValueError(_refusal(error)) from None
+        if "class_name" in found:
+            found["class_name"] = np.array([name.decode() for name in found["class_name"]])
+        return found
 
 
-def _some(batch: tf.Tensor, name: str) -> tf.Tensor:
-    """Return a batch that is not empty: TensorFlow answers an empty one with internal errors."""
-    fault = tf.where(tf.shape(batch)[0] == 0, " has no images; give at least one.", "")
-    return _checked(batch, name, fault)
+def _refusal(error: Exception) -> str:
+    """Return what an operation of a SavedModel says of its input."""
+    before_node = str(error).split("[[{{node")[0].strip().splitlines() or [""]
+    text = before_node[-1].strip().removeprefix("assertion failed: [").removesuffix("]")
+    return f"The SavedModel refuses its input: {text[:300]}"
 
 
-def _fitted(pixels: tf.Tensor, frame: _Frame) -> tf.Tensor:
-    shape = tf.shape(pixels)
-    return frame.fit(_checked(pixels, "image", frame.fault(shape[1], shape[2])))
-
-
-def _decoded(files: tf.Tensor, frame: _Frame) -> tf.Tensor:
-    """Decode JPEG and PNG files, string `[n]`, into the network's images."""
-
-    def one(item):
-        place, data = item
-        subject = tf.strings.format("image_bytes[{}]", place)
-        data = _checked(data, subject, _file_fault(data))
-        data = _checked(data, subject, frame.fault(*_header_size(data)))
-        image = tf.io.decode_image(data, channels=frame.input_shape[2], expand_animations=False)
-        return frame.fit(image[None], done=False)[0]
-
-    return tf.map_fn(
-        one,
-        (tf.range(tf.size(files)), files),
-        fn_output_signature=tf.TensorSpec(frame.input_shape, tf.uint8),
-        parallel_iterations=PARALLEL,
+def _write(source, folder: Path) -> None:
+    images = source.images
+    write(
+        source.network,
+        folder,
+        images.input_shape,
+        images.class_names,
+        image_size=images.train.images.shape[1],
+        resize=source.resize,
     )
+    write_warmup(folder, source.name, source.test_images(max(WARMUP_BATCHES)))
 
 
-def _checked(value: tf.Tensor, subject, fault: tf.Tensor) -> tf.Tensor:
-    """Return `value`, which can be had only after the check that there is no fault."""
-    check = tf.debugging.Assert(tf.equal(fault, ""), [tf.strings.join([subject, fault])])
-    with tf.control_dependencies([check]):
-        return tf.identity(value)
+USAGE = """TensorFlow Serving, image files over REST:
 
+```sh
+curl -d @- http://localhost:8501/v1/models/{{ card.name }}:predict <<END
+{"signature_name": "bytes", "instances": [{"image_bytes": {"b64": {# -#}
+"$(base64 < image.png | tr -d '\\n')"}}]}
+END
+```
 
-def _file_fault(data: tf.Tensor) -> tf.Tensor:
-    """Return what is wrong with a file (scalar string) at first sight, or an empty string."""
-    is_jpeg, is_png = _starts(data, _JPEG_START), _starts(data, _PNG_START)
-    whole = (is_jpeg & _holds(data, _JPEG_END)) | (is_png & _holds(data, _PNG_END))
-    size = tf.strings.length(data)
-    problem = tf.where(is_jpeg | is_png, " is cut off", " is neither JPEG nor PNG")
-    problem = tf.where(size == 0, " is empty", problem)
-    advice = tf.strings.format(" ({} bytes); give whole JPEG or PNG files.", size)
-    return tf.where(whole, "", tf.strings.join([problem, advice]))
+Over gRPC:
 
+```python
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-def _starts(data: tf.Tensor, with_bytes: bytes) -> tf.Tensor:
-    return tf.equal(tf.strings.substr(data, 0, len(with_bytes)), with_bytes)
+request = predict_pb2.PredictRequest()
+request.model_spec.name, request.model_spec.signature_name = "{{ card.name }}", "bytes"
+image = open("image.png", "rb").read()
+request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image]))
+channel = grpc.insecure_channel("localhost:8500")
+answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=10)
+print(tf.make_ndarray(answer.outputs["class_name"]))
+```
 
-
-def _holds(data: tf.Tensor, part: bytes) -> tf.Tensor:
-    values = tf.io.decode_raw(data, tf.uint8)
-    places = tf.maximum(tf.size(values) - len(part) + 1, 0)
-    found = [values[at : at + places] == value for at, value in enumerate(part)]
-    return tf.reduce_any(tf.reduce_all(tf.stack(found), axis=0))
-
-
-def _header_size(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the height and width that a file's header tells."""
-
-    def png():
-        at = len(_PNG_START)
-        width_height = tf.io.decode_raw(
-            tf.strings.substr(data, at, 8), tf.int32, little_endian=False
-        )
-        return width_height[1], width_height[0]
-
-    def jpeg():
-        shape = tf.image.extract_jpeg_shape(data)
-        return shape[0], shape[1]
-
-    return tf.cond(_starts(data, _PNG_START), png, jpeg)
+Pixels go to the signature `serving_default` as `image`, uint8 {% if shape.any_size -%}
+`[n, height, width, {{ shape.channels }}]` of any size
+{%- else -%}
+`[n, {{ sizes }}]`
+{%- endif %}.
+"""
+SAVED_MODEL = ExportFormat(
+    name="savedmodel",
+    title="SavedModel",
+    file="saved_model.pb",
+    write=_write,
+    runtime=SavedModel,
+    tolerance=1e-4,
+    # What TensorFlow reads of the folder, in which other formats and the card lie, too.
+    parts=("saved_model.*", "fingerprint.pb", "variables/*", "assets/*"),
+    usage=USAGE,
+)

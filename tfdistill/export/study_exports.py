@@ -8,9 +8,10 @@ import dataclasses
 from pathlib import Path
 
 from tfdistill import records
-from tfdistill.config import SAVED_MODEL, ExportConfig, export_name, to_dict
+from tfdistill.config import ExportConfig, export_name, to_dict
 from tfdistill.export import benchmark, versions
-from tfdistill.export.model_card import FORMAT_NAMES
+from tfdistill.export.format import export_format
+from tfdistill.export.saved_model import SAVED_MODEL
 from tfdistill.records import Table
 from tfdistill.training import study_folder
 from tfdistill.utils import storage, tensorflow
@@ -117,4 +118,4 @@ def _forms(found: list, done: list) -> list[benchmark.Form]:
 
 
 def _label(kind: str, format: str) -> str:
-    return kind if format == SAVED_MODEL else f"{kind}, {FORMAT_NAMES[format]}"
+    return kind if format == SAVED_MODEL.name else f"{kind}, {export_format(format).title}"

@@ -12,18 +12,14 @@ from pathlib import Path
 import numpy as np
 import scipy.special
 
-from tfdistill.config import LITERT, ONNX, SAVED_MODEL
+from tfdistill.export.format import BYTES, DEFAULT, ExportFormat, export_format
 from tfdistill.export.isolated import Probe
 from tfdistill.records import Table
 from tfdistill.training import metrics
 from tfdistill.utils import checks
 
-FLOAT32, FLOAT16, INT8 = LITERT
-# Largest difference of logits, in units of the largest logit where that is above 1.
-TOLERANCES = {SAVED_MODEL: 1e-4, ONNX: 1e-4, FLOAT32: 1e-4, FLOAT16: 1e-2}
-# Accuracy that 8 bits may cost.
+# Accuracy that a format without a tolerance, one in 8 bits, may cost.
 INT8_LOSS = 0.01
-IMAGES, BYTES = "serving_default", "bytes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +42,7 @@ class Check:
     """How far a format's answers are from the network's.
 
     Args:
-        format: One of `config.FORMATS`.
+        format: A name of `EXPORT_FORMATS`.
         signature: `serving_default` or `bytes`.
         images: Number of test images.
         difference: Largest difference of a logit.
@@ -70,7 +66,7 @@ class Check:
     @property
     def tolerance(self) -> float | None:
         """Largest difference allowed, in units of the largest logit or 1; None for int8."""
-        return TOLERANCES.get(self.format)
+        return export_format(self.format).tolerance
 
     @property
     def good(self) -> bool:
@@ -90,16 +86,17 @@ class Check:
 
     @property
     def label(self) -> str:
-        """Its format, and of a SavedModel also its signature."""
-        return self.format if self.format != SAVED_MODEL else f"{self.format}, {self.signature}"
+        """Its format and, where there are several, its signature."""
+        several = export_format(self.format).runtime.takes_bytes
+        return f"{self.format}, {self.signature}" if several else self.format
 
 
-def compare(format: str, path: Path, test: TestImages, logits: np.ndarray) -> list[Check]:
+def compare(format: ExportFormat, path: Path, test: TestImages, logits: np.ndarray) -> list[Check]:
     """Return how a file answers, one `Check` for each of its signatures.
 
     Args:
-        format: One of `config.FORMATS`.
-        path: A SavedModel's folder, a .tflite or an .onnx file.
+        format: Its format.
+        path: A SavedModel's folder, or the file of another format.
         test: What it is asked.
         logits: `[n, classes]` float32, what the Keras network answers.
 
@@ -108,10 +105,10 @@ def compare(format: str, path: Path, test: TestImages, logits: np.ndarray) -> li
         ProbeError: It cannot be loaded or does not answer.
     """
     with Probe(path) as probe:
-        answers = {IMAGES: probe.answer(test.images)}
-        if format == SAVED_MODEL:
+        answers = {DEFAULT: probe.answer(test.images)}
+        if format.runtime.takes_bytes:
             answers[BYTES] = probe.answer_bytes([_png(image) for image in test.stored])
-    found = [_compared(format, name, answers[name], test.labels, logits) for name in answers]
+    found = [_compared(format.name, name, answers[name], test.labels, logits) for name in answers]
     for one in found:
         if not one.good:
             raise checks.Refused(_refusal(one))

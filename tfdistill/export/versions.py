@@ -15,6 +15,7 @@ from pathlib import Path
 
 import filelock
 
+from tfdistill.config.registry import EXPORT_FORMATS
 from tfdistill.utils import checks, storage
 from tfdistill.utils.storage import sha256
 
@@ -90,10 +91,15 @@ def files_of(folder: Path) -> dict[str, dict]:
     """Return size and SHA-256 of every file of a version but its card, by relative path."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(folder).as_posix(): facts_of(path)
         for path in paths
         if not path.name.startswith(CARD)
     }
+
+
+def facts_of(file: Path) -> dict:
+    """Return size and SHA-256 of one file, as a card lists it."""
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def card_of(folder: Path) -> dict | None:
@@ -132,15 +138,12 @@ def check(path: Path) -> None:
         listed = storage.read_checked(card).get("files", {})
     except storage.DamagedError as error:
         raise checks.UsageError(f"{error.problem}. {REMEDY}") from None
-    own = [path.name] if path != folder else [name for name in listed if _is_saved_model(name)]
+    others = [format.file for format in EXPORT_FORMATS.values() if not format.parts]
+    own = [path.name] if path != folder else [name for name in listed if name not in others]
     for name in own:
         there = folder / name
         if name in listed and not (there.is_file() and sha256(there) == listed[name]["sha256"]):
             raise storage.DamagedError(there, "is not what was exported", REMEDY)
-
-
-def _is_saved_model(name: str) -> bool:
-    return not name.endswith((".tflite", ".onnx"))
 
 
 def _is_version(path: Path) -> bool:

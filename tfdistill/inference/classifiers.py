@@ -11,13 +11,11 @@ from tfdistill import records
 from tfdistill.config import DataConfig, build
 from tfdistill.data import image_files
 from tfdistill.export import versions
+from tfdistill.export.format import formats_of, open_model, suffixes
 from tfdistill.utils import checks, tensorflow
 
-GRAPH, LABELS, CARD = "saved_model.pb", "labels.txt", "model_card.json"
+LABELS, CARD = "labels.txt", "model_card.json"
 KERAS = ".keras"
-# Optional packages: by a file's ending, what it needs and the extra that brings it.
-PACKAGES = {".tflite": ("ai_edge_litert", "litert"), ".onnx": ("onnxruntime", "onnx")}
-KINDS = {"savedmodel": "SavedModel", "litert": "LiteRT", "onnx": "ONNX", "keras": "Keras"}
 # Side of the image that a model of any size is tried with.
 TRIED_SIZE = 64
 
@@ -38,7 +36,7 @@ class Model:
     Args:
         path: Folder of the SavedModel, or the file.
         runtime: What runs it: from images uint8 `[n, height, width, channels]` to named arrays,
-            `probabilities` `[n, classes]` among them; `runtime.kind` is a key of `KINDS`.
+            `probabilities` `[n, classes]` among them; `runtime.title` says what it is.
         shape: `(height, width, channels)` of its images; height and width None take any.
         image_size: Side of the square that images are brought to first; None means the model's.
         class_names: One for each class: names, or numbers where no names are known.
@@ -53,7 +51,7 @@ class Model:
     @property
     def name(self) -> str:
         """E.g. `quickstart-student/1` or `model.int8.tflite`."""
-        if self.path.suffix in (KERAS, *PACKAGES):
+        if self.path.is_file():
             return self.path.name
         return "/".join(self.path.resolve().parts[-2:])
 
@@ -131,30 +129,26 @@ def place_of(model: Path) -> Path:
     Raises:
         UsageError: There is no model.
     """
-    if model.is_file() and model.suffix in (KERAS, *PACKAGES):
+    if model.is_file() and model.suffix == KERAS:
         return model
-    for folder in (model, versions.latest(model)):
-        if folder and (folder / GRAPH).is_file():
-            return folder
+    for place in (model, versions.latest(model)):
+        if place and formats_of(place):
+            return place
     what = "which is of another kind" if model.exists() else "which does not exist"
     raise checks.UsageError(
-        f"A model must be a folder saved_models/NAME or saved_models/NAME/VERSION, or a .tflite, "
-        f".onnx or .keras file. Received: {str(model)!r}, {what}."
+        f"A model must be a folder saved_models/NAME or saved_models/NAME/VERSION, or a "
+        f"{', '.join(suffixes())} or {KERAS} file. Received: {str(model)!r}, {what}."
     )
 
 
 def _runtime(path: Path, allow_unsafe: bool):
     """Return what runs an export."""
-    from tfdistill.export import runtimes
     from tfdistill.models import saved_model_safety
 
     if path.is_dir():
         saved_model_safety.check_saved_model(path, allow_unsafe)
-    else:
-        package, extra = PACKAGES[path.suffix]
-        checks.installed([package], extra, f"A {path.suffix} model")
     try:
-        return runtimes.open_model(path)
+        return open_model(path)
     except (ValueError, ImportError) as error:
         raise checks.UsageError(str(error)) from error
 
@@ -184,9 +178,9 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
 
 
 class _KerasRuntime:
-    """Runs the network in a .keras file, as `runtimes` runs exports."""
+    """Runs the network in a .keras file, as a `Runtime` runs an export."""
 
-    kind = "keras"
+    title = "Keras"
 
     def __init__(self, path: Path, allow_unsafe: bool):
         import tensorflow as tf

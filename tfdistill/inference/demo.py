@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill.data import image_files
-from tfdistill.export import benchmark, model_card, versions
+from tfdistill.export import model_card, versions
+from tfdistill.export.format import format_of, formats_of
 from tfdistill.inference import classifiers
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, file_size
@@ -197,7 +198,7 @@ def _facts(shown: Sequence[Shown], answers: Sequence[_Answer | None]) -> str:
     rows = {
         "Model": [_name(one) for one in shown],
         "Format": [_format_name(one.model) for one in shown],
-        "Size on disk": [_size(one.model) for one in shown],
+        "Size on disk": [_size(one.model.path) for one in shown],
         "Test accuracy": [_accuracy(one) for one in shown],
         "Time per image": [f"{1000 * one.seconds:.3f} ms" if one else MISSING for one in answers],
     }
@@ -216,24 +217,20 @@ def _name(one: Shown) -> str:
     return f"{one.card['name']}/{one.card['version']}" if one.card else one.model.name
 
 
-def _format(model: classifiers.Model) -> str:
-    """Return the format's name in a model card."""
-    precision = model.path.stem.rpartition(".")[2]
-    return f"litert-{precision}" if model.runtime.kind == "litert" else model.runtime.kind
-
-
 def _format_name(model: classifiers.Model) -> str:
-    return model_card.FORMAT_NAMES.get(_format(model), classifiers.KINDS[model.runtime.kind])
+    return (format_of(model.path) or model.runtime).title
 
 
-def _size(model: classifiers.Model) -> str:
-    files = benchmark.shipped(model.runtime.kind, model.path)
+def _size(path: Path) -> str:
+    found = formats_of(path)
+    files = found[0].shipped(path) if found else [path]
     return file_size(sum(file.stat().st_size for file in files))
 
 
 def _accuracy(one: Shown) -> str:
     """Return the accuracy of this very file, as its check measured it."""
-    described = one.card.get("formats", {}).get(_format(one.model))
+    found = format_of(one.model.path)
+    described = found and one.card.get("formats", {}).get(found.name)
     if not described or not described["checks"]:
         return MISSING
     check = described["checks"][0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tfdistill.inference import predictions
-from tfdistill.inference.classifiers import KINDS, Guess
+from tfdistill.inference.classifiers import Guess
 from tfdistill.inference.predictions import Answer, Predictions
 from tfdistill.records import Table
 from tfdistill.reporting import reports
@@ -104,7 +104,7 @@ def summary(answers: Predictions) -> list[str]:
     each = 1000 * answers.seconds / max(1, answers.images)
     number = f"{answers.images} image{'s' * (answers.images != 1)}, {answers.failed} failed"
     lines = [f"{number}. {each:.1f} ms for each, with reading it."]
-    lines.append(f"Model: {answers.model.path} ({KINDS[answers.model.runtime.kind]})")
+    lines.append(f"Model: {answers.model.path} ({answers.model.runtime.title})")
     if answers.skipped:
         files = "file that is no image" if answers.skipped == 1 else "files that are no images"
         names = [printable(name) for name in answers.skipped_names]

@@ -1,7 +1,5 @@
 """Exported networks behind one face: answers, refused input, damaged files, missing packages."""
 
-import shutil
-import subprocess
 import sys
 
 import keras
@@ -12,7 +10,8 @@ import tensorflow as tf
 
 from tfdistill import models
 from tfdistill.config import ModelConfig
-from tfdistill.export import litert, onnx, runtimes, saved_model
+from tfdistill.export import litert, onnx, saved_model
+from tfdistill.export.format import MissingPackage, open_model
 
 NAMES = ("cat", "Käfer", "tree")
 KINDS = {"savedmodel": "served", "litert": "model.tflite", "onnx": "model.onnx"}
@@ -37,7 +36,7 @@ def folder(network, tmp_path_factory):
 
 @pytest.fixture(params=KINDS)
 def model(folder, request):
-    return runtimes.open_model(folder / KINDS[request.param])
+    return open_model(folder / KINDS[request.param])
 
 
 def test_it_answers_as_the_network_in_batches_of_any_size(network, model):
@@ -54,9 +53,8 @@ def test_it_answers_as_the_network_in_batches_of_any_size(network, model):
 
 
 def test_kinds_are_told_apart_by_their_paths(folder):
-    assert {kind: runtimes.open_model(folder / name).kind for kind, name in KINDS.items()} == {
-        kind: kind for kind in KINDS
-    }
+    titles = [open_model(folder / name).title for name in KINDS.values()]
+    assert titles == ["SavedModel", "LiteRT", "ONNX"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +74,7 @@ def test_other_input_is_refused(model, images, received):
 
 
 def test_a_saved_model_takes_files_and_names_classes(folder):
-    model = runtimes.open_model(folder / KINDS["savedmodel"])
+    model = open_model(folder / KINDS["savedmodel"])
     assert model.takes_bytes
     files = [tf.io.encode_png(image).numpy() for image in PIXELS]
     found, expected = model.answer_bytes(files), model(PIXELS)
@@ -85,7 +83,7 @@ def test_a_saved_model_takes_files_and_names_classes(folder):
 
 
 def test_files_that_cannot_be_taken_are_refused_in_one_line(folder):
-    model = runtimes.open_model(folder / KINDS["savedmodel"])
+    model = open_model(folder / KINDS["savedmodel"])
     good = tf.io.encode_png(PIXELS[0]).numpy()
     with pytest.raises(ValueError, match=r"^The SavedModel refuses.*: image_bytes\[1\].+\.$"):
         model.answer_bytes([good, b"no image"])
@@ -95,7 +93,7 @@ def test_files_that_cannot_be_taken_are_refused_in_one_line(folder):
     with pytest.raises(ValueError, match="one or more image files"):
         model.answer_bytes([])
     for other in ("numeric", KINDS["litert"], KINDS["onnx"]):
-        model = runtimes.open_model(folder / other)
+        model = open_model(folder / other)
         assert not model.takes_bytes
         with pytest.raises(ValueError, match="image files"):
             model.answer_bytes([b"no image"])
@@ -103,7 +101,7 @@ def test_files_that_cannot_be_taken_are_refused_in_one_line(folder):
 
 def test_a_saved_model_that_resizes_takes_every_size(network, tmp_path):
     saved_model.write(network, tmp_path / "any", (8, 6, 3), NAMES, resize=True)
-    model = runtimes.open_model(tmp_path / "any")
+    model = open_model(tmp_path / "any")
     assert model.input_shape == (None, None, 3)
     assert model(np.zeros((2, 20, 30, 3), np.uint8))["logits"].shape == (2, 3)
     with pytest.raises(ValueError, match=r"\[n, any, any, 3\].*Received: uint8 \[2, 20, 30, 1\]"):
@@ -117,13 +115,13 @@ def test_damaged_files_are_refused_in_one_line(folder, tmp_path, kind, kept):
     path = tmp_path / KINDS[kind]
     path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
     with pytest.raises(ValueError, match=f"^Cannot read the model {path}: .+\\.$"):
-        runtimes.open_model(path)
+        open_model(path)
 
 
 def test_a_damaged_saved_model_is_refused_in_one_line(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=f"^Cannot read the model {tmp_path}: .+\\.$"):
-        runtimes.open_model(tmp_path)
+        open_model(tmp_path)
 
 
 def test_a_model_that_is_no_exported_network_is_refused(folder, tmp_path):
@@ -131,17 +129,17 @@ def test_a_model_that_is_no_exported_network_is_refused(folder, tmp_path):
     renamed = onnx_package.compose.add_prefix(model, "other_")
     onnx_package.save(renamed, tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="must take `image` and return .*a model from other_image"):
-        runtimes.open_model(tmp_path / "model.onnx")
+        open_model(tmp_path / "model.onnx")
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="no signature `serving_default`"):
-        runtimes.open_model(tmp_path / "empty")
+        open_model(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.tflite", "notes.txt"])
 def test_what_is_no_model_is_refused(tmp_path, name):
     (tmp_path / "notes.txt").write_text("no model")
     with pytest.raises(ValueError, match=f"There is no model .*{name}. Give a folder with"):
-        runtimes.open_model(tmp_path / name)
+        open_model(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -158,21 +156,6 @@ def test_a_missing_runtime_is_named_with_the_command_that_installs_it(
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(runtimes.MissingPackage) as caught:
-        runtimes.open_model(folder / KINDS[kind])
+    with pytest.raises(MissingPackage) as caught:
+        open_model(folder / KINDS[kind])
     assert str(caught.value).endswith(f"which is not installed. Run: {command}")
-
-
-def test_the_file_alone_runs_a_network_elsewhere(folder, tmp_path):
-    copy = tmp_path / "runtimes.py"
-    shutil.copy(runtimes.__file__, copy)
-    program = (
-        "import sys; sys.path.insert(0, '.'); sys.modules['tfdistill'] = None\n"
-        "import numpy, runtimes\n"
-        f"model = runtimes.open_model({str(folder / KINDS['litert'])!r}, threads=1)\n"
-        "print(model(numpy.zeros((2, 8, 6, 3), 'uint8'))['class_id'].shape)\n"
-        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
-    )
-    command = [sys.executable, "-I", "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(2,)\n", "")
