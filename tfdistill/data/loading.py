@@ -1,7 +1,6 @@
 """Where images come from: `load` reads the configured source, splits it and measures it.
 
-A reader takes the configuration and what follows the colon of `data.source`, and returns a
-`Source`. To add one, write it beside the others and name it in `SOURCES`.
+To add a source, write its `Reader` beside the others in `sources` and name it in `SOURCES`.
 """
 
 import os
@@ -9,9 +8,10 @@ import os
 import numpy as np
 
 from tfdistill.config import DataConfig, to_dict
+from tfdistill.config.data import ARRAYS
+from tfdistill.config.registry import SOURCES
 from tfdistill.data import decode, splits
-from tfdistill.data.dataset import Dataset, Examples, Source
-from tfdistill.data.sources import digits, folder, tfds_prepared
+from tfdistill.data.dataset import Dataset, Examples, Reader, Source
 from tfdistill.utils import checks
 from tfdistill.utils.storage import digest
 
@@ -19,22 +19,6 @@ __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load"]
 
 KEPT_DATASETS = 4
 _loaded: dict[str, Dataset] = {}
-
-
-def _read_imagewoof(config: DataConfig, name: str) -> Source:
-    # A TFDS builder is a class of that package, which is imported only where it is asked for.
-    tfds_prepared.import_tfds()
-    from tfdistill.data.sources import imagewoof
-
-    return imagewoof.read(config, name)
-
-
-SOURCES = {
-    "digits": digits.read,
-    "tfds": tfds_prepared.read,
-    "imagewoof": _read_imagewoof,
-    "folder": folder.read,
-}
 
 
 def load(config: DataConfig) -> Dataset:
@@ -58,12 +42,11 @@ def load(config: DataConfig) -> Dataset:
         >>> len(data.train), data.input_shape, data.num_classes
         (900, (8, 8, 1), 10)
     """
-    settings = to_dict(config) | {"augment": None, "data_dir": tfds_prepared.data_dir(config)}
+    reader, name = _reader(config.source)
+    settings = to_dict(config) | {"augment": None, "data_dir": reader.data_dir(config)}
     key = digest(settings, os.getcwd())
     if key not in _loaded:
-        kind, _, name = config.source.partition(":")
-        checks.one_of("data.source", kind, SOURCES)
-        dataset = _assembled(SOURCES[kind](config, name), config)
+        dataset = _assembled(reader.read(config, name), config)
         while len(_loaded) >= KEPT_DATASETS:
             _loaded.pop(next(iter(_loaded)))
         _loaded[key] = dataset
@@ -93,7 +76,7 @@ def from_arrays(
     Example:
         >>> data = from_arrays(train=(x, y), test=(x_test, y_test))
     """
-    config = config or DataConfig(source="arrays")
+    config = config or DataConfig(source=ARRAYS)
     parts = [_checked(*part, name, config) for part, name in ((train, "train"), (test, "test"))]
     largest = max(int(part.labels.max()) for part in parts)
     names = tuple(class_names or map(str, range(largest + 1)))
@@ -104,7 +87,17 @@ def from_arrays(
             f"Training and test images must have the same shape. Received: "
             f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}."
         )
-    return _assembled(Source(names, *parts), config, name="arrays")
+    return _assembled(Source(names, *parts), config, name=ARRAYS)
+
+
+def _reader(source: str) -> tuple[Reader, str]:
+    """Return what reads a source, and what follows the colon in its name."""
+    kind, _, name = source.partition(":")
+    reader = SOURCES[checks.one_of("data.source", kind, SOURCES)]
+    if bool(name) != bool(reader.argument):
+        form = f"{kind}:{reader.argument}" if reader.argument else kind
+        raise checks.UsageError(f"data.source must be {form}. Received: data.source={source!r}.")
+    return reader, name
 
 
 def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConfig) -> Examples:

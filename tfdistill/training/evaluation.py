@@ -10,7 +10,6 @@ from tfdistill import data, models, records
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.distillation.ensembles import average_logits
-from tfdistill.models import cnn  # noqa: F401, a saved network may have its layer
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.training import metrics
@@ -42,6 +41,7 @@ def load_network(
     path = folder / f"{part}.keras"
     if path.name in record.files:
         storage.check_file(path, record.files[path.name])
+    models.register_layers()
     try:
         network = keras.saving.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py and unknown layers each raise their own kinds

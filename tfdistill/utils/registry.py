@@ -23,7 +23,7 @@ class Registry(MutableMapping[str, object]):
 
     def __getitem__(self, name: str):
         member = self._members[name]
-        return _imported(member) if isinstance(member, str) else member
+        return imported(member) if isinstance(member, str) else member
 
     def __setitem__(self, name: str, member) -> None:
         self._members[name] = member
@@ -41,7 +41,8 @@ class Registry(MutableMapping[str, object]):
         return len(self._members)
 
 
-def _imported(place: str):
+def imported(place: str):
+    """Return what `module` or `module:attribute` names."""
     module, _, attribute = place.partition(":")
     found = importlib.import_module(module)
     return getattr(found, attribute) if attribute else found

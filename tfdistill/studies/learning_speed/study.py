@@ -21,12 +21,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
+from tfdistill.config.registry import NETWORKS
 from tfdistill.records import Record, Spread, Table, by_row, spread
 from tfdistill.reporting.cells import p_value, percent, plain
 from tfdistill.reporting.significance import Comparison, Family, dunnett
 from tfdistill.utils import checks
 
 TEACHER, HARD = "teacher", "hard labels"
+# The published mistakes, as `published` rebuilds them: a loss, and the end of a network's name.
+ZERO, DROPPING = "kl_of_log", "-dropout-in-evaluation"
 
 TITLE = "Learning speed"
 QUESTION = (
@@ -129,6 +132,12 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         )
     checks.unused("self_distillation", config.self_distillation, "learning_speed")
     settings = settings_of(Settings, config)
+    student = config.student or config.teacher
+    if settings.flawed_cells and student.name + DROPPING not in NETWORKS["learning_speed"].names:
+        raise checks.UsageError(
+            "settings.flawed_cells need the student cnn2 or cnn4, whose dropout can be left on. "
+            f"Received: {student.name}. Take one of them, or set settings.flawed_cells to []."
+        )
     students = [run for seed in config.seeds for run in _students(config, settings, seed)]
     return [_teacher(config), *students]
 
@@ -174,7 +183,7 @@ def _taught(
     alpha, temperature = cell
     changes = {"alpha": alpha, "temperature": temperature}
     if zero:
-        changes["divergence"] = "kl_of_log"
+        changes |= {"loss": ZERO, "divergence": "kl"}
     return dataclasses.replace(
         hard,
         name=f"a{alpha:g}-T{temperature:g}{'-zero' if zero else ''}-s{hard.seed}",
@@ -190,7 +199,7 @@ def _with_dropout(run: RunConfig) -> RunConfig:
         run,
         name=f"dropout-{run.name}",
         row=flawed_row(run.row, False, True),
-        model=dataclasses.replace(run.model, dropout_in_evaluation=True),
+        model=dataclasses.replace(run.model, name=run.model.name + DROPPING),
     )
 
 
@@ -226,8 +235,7 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
 def _kind(record: Record) -> tuple[bool, bool]:
     """Return whether a student's soft loss is zero, and whether dropout is on in validation."""
     taught = record.config["distillation"] or {}
-    zero = taught.get("divergence") == "kl_of_log"
-    return zero, record.config["model"]["dropout_in_evaluation"]
+    return taught.get("loss") == ZERO, record.config["model"]["name"].endswith(DROPPING)
 
 
 def _cell(record: Record) -> tuple[float, float]:
