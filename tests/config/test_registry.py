@@ -32,7 +32,7 @@ STUDY = {
 
 
 class HalfSquare(TemperedLoss):
-    """Half the squared difference of the logits, at a temperature that is not the configured."""
+    """Half the squared difference of the logits, times a weight from the configuration."""
 
     def __init__(self, temperature=4.0, weight=1.0, name="half_square"):
         super().__init__(temperature, name)
@@ -46,17 +46,19 @@ class HalfSquare(TemperedLoss):
         return self.weight * ops.mean(ops.square(y_true - y_pred), axis=-1) / 2
 
 
+def means(teacher_features, student_features):
+    """Return the squared difference of mean activations, per example."""
+    teacher, student = (
+        ops.mean(each, axis=(1, 2, 3)) for each in (teacher_features, student_features)
+    )
+    return ops.square(teacher - student)
+
+
 class Means(ActivationLoss):
-    """The squared difference of mean activations."""
+    """`means` as a Keras loss."""
 
     default_weight = 30.0
-
-    def __init__(self, name="means"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        teacher, student = (ops.mean(each, axis=(1, 2, 3)) for each in (y_true, y_pred))
-        return ops.square(teacher - student)
+    formula = staticmethod(means)
 
 
 def stripes(config, name):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.test_training import DIGITS, NETWORK, SHORT, STUDENT, TEACHER, StopAfter, renamed
+from tests.training.test_train import DIGITS, NETWORK, SHORT, STUDENT, TEACHER, StopAfter, renamed
 from tfdistill import Distiller, FeatureLoss, SoftTargets
 from tfdistill.config import DistillationConfig, FeatureConfig, ModelConfig
 from tfdistill.config.registry import FEATURE_LOSSES

@@ -34,7 +34,7 @@ class Family:
 
     def has(self, name: str) -> bool:
         """Return whether a network of this name is one of the family."""
-        return name in self.names or bool(re.fullmatch(self.pattern, name) if self.pattern else 0)
+        return name in self.names or bool(self.pattern and re.fullmatch(self.pattern, name))
 
     @property
     def build(self) -> Callable:

@@ -22,8 +22,8 @@ def build(
     std=1.0,
     dropout_layer=layers.Dropout,
 ) -> keras.Model:
-    """Return `cnn2` or `cnn4`, the start of the name; other dropout is for controls of a study."""
-    create = {"cnn2": cnn2, "cnn4": cnn4}[config.name[:4]]
+    """Return `cnn2` or `cnn4`; another layer that drops out is for the controls of a study."""
+    create = {"cnn2": cnn2, "cnn4": cnn4}[config.name]
     settings = {"width": config.width, "dropout": config.dropout, "dropout_layer": dropout_layer}
     return create(input_shape, num_classes, mean=mean, std=std, **settings)
 

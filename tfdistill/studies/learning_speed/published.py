@@ -3,6 +3,8 @@
 Source: github.com/valukov-alex/knoledge_distilling, 2020.
 """
 
+import dataclasses
+
 import keras
 from keras import layers, ops
 
@@ -83,9 +85,10 @@ def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0)
     Raises:
         UsageError: A `cnn2` that has no dropout.
     """
-    if config.name.startswith("cnn2") and not config.dropout:
+    plain = dataclasses.replace(config, name=config.name.removesuffix("-dropout-in-evaluation"))
+    if plain.name == "cnn2" and not config.dropout:
         raise checks.UsageError(
             f"{config.name} needs dropout. Received: model.dropout={config.dropout}. Give a rate "
             "above 0, or take cnn4, which has dropout of its own."
         )
-    return cnn.build(config, input_shape, num_classes, mean, std, AlwaysDropout)
+    return cnn.build(plain, input_shape, num_classes, mean, std, AlwaysDropout)
