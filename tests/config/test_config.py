@@ -34,8 +34,11 @@ from tfdistill.utils.checks import UsageError
         (lambda: DistillationConfig(temperature=float("inf")), "temperature must be a number"),
         (
             lambda: DistillationConfig(divergence="js"),
-            "one of: kl, cross_entropy, kl_of_log. Received: .*'js'",
+            "one of: kl, cross_entropy. Received: .*'js'",
         ),
+        (lambda: DistillationConfig(loss="dst"), "loss must be one of: .*Did you mean 'dist'"),
+        (lambda: FeatureConfig(loss="hint"), "loss must be one of: .*Did you mean 'hints'"),
+        (lambda: ModelConfig("resnet21"), "model.name must be one of: cnn2, .*'resnet21'"),
         (
             lambda: ExportConfig(folder="models [old]"),
             r"export.folder must be without \* \? \[ \].* Received: .*'models \[old\]'",

@@ -9,7 +9,8 @@ import pytest
 from tests.training.test_train import DIGITS, NETWORK, SHORT, STUDENT, TEACHER, StopAfter, renamed
 from tfdistill import Distiller, FeatureLoss, SoftTargets
 from tfdistill.config import DistillationConfig, FeatureConfig, ModelConfig
-from tfdistill.losses import FEATURE_LOSSES, Decoupled, Hints, SimilarityPreserving, decoupled
+from tfdistill.config.registry import FEATURE_LOSSES
+from tfdistill.losses import Decoupled, Hints, SimilarityPreserving, decoupled
 from tfdistill.training import train
 from tfdistill.training.session import Session
 

@@ -17,7 +17,6 @@ from tfdistill.config import (
     AVERAGES,
     CACHE_DTYPES,
     DIVERGENCES,
-    LOGIT_LOSSES,
     NORMALIZATIONS,
     OPTIMIZERS,
     PRECISIONS,
@@ -27,7 +26,7 @@ from tfdistill.config import (
     StudyConfig,
     read_yaml,
 )
-from tfdistill.config.registry import STUDIES
+from tfdistill.config.registry import LOGIT_LOSSES, STUDIES
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))
 WITH_SETTINGS = [values for values in map(read_yaml, CONFIGS) if "settings" in values]
@@ -50,8 +49,8 @@ CHOICES = {
     "schedule": SCHEDULES,
     "select": ("best", "last"),
     "tuner": TUNERS,
-    "distillation.loss": LOGIT_LOSSES,
-    "self_distillation.loss": LOGIT_LOSSES,
+    "distillation.loss": tuple(LOGIT_LOSSES),
+    "self_distillation.loss": tuple(LOGIT_LOSSES),
     "study": ("mysteries", "single"),
     "data.source": ("digits", "imagewoof", "tfds:cifar10", "folder:photos"),
     "teacher_data.source": ("digits", "imagewoof", "tfds:cifar10", "folder:photos"),

@@ -16,8 +16,7 @@ from tests.small_teachers import CROPPED, Counting, settings
 from tfdistill import UsageError
 from tfdistill.config import DataConfig
 from tfdistill.data import decode
-from tfdistill.data.sources import folder as folder_source
-from tfdistill.data.sources import imagewoof
+from tfdistill.data.sources import folder, imagewoof
 from tfdistill.teacher_cache import build, open_cache
 
 pytest_plugins = ["tests.stored_logits"]
@@ -36,8 +35,8 @@ def pictures_folder(tmp_path):
     return tmp_path
 
 
-def read(folder, size=16):
-    return folder_source.read(DataConfig(source=f"folder:{folder}", image_size=size), str(folder))
+def read(root, size=16):
+    return folder.read(DataConfig(source=f"folder:{root}", image_size=size), str(root))
 
 
 class TestImagesOfATrainingFolder:

@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from tfdistill.losses import SoftTargets, soft_targets
-from tfdistill.losses.soft_targets import kl_of_log, standardized
+from tfdistill.losses.soft_targets import standardized
 
 
 def one(*arguments, **settings):
@@ -82,25 +82,6 @@ def test_a_confidently_wrong_student_gets_the_difference_of_the_probabilities():
     with tf.GradientTape() as tape:
         loss = SoftTargets(temperature=1.0)(teacher, student)
     np.testing.assert_allclose(tape.gradient(loss, student), [[-1.0, 1.0]], atol=1e-5)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize("gap", [0.0, 1.0, 60.0, 1e4])
-def test_kl_of_log_is_zero_and_teaches_nothing(temperature, gap):
-    import tensorflow as tf
-
-    teacher, student = tf.Variable([[gap, 0.0, -1.0]]), tf.Variable([[0.0, gap, 2.0]])
-    with tf.GradientTape() as tape:
-        loss = SoftTargets(temperature, divergence="kl_of_log")(teacher, student)
-    assert float(loss) == 0.0
-    for gradient in tape.gradient(loss, [teacher, student]):
-        np.testing.assert_array_equal(gradient, np.zeros((1, 3)))
-
-
-def test_kl_of_log_is_the_formula_where_the_target_is_positive():
-    # Given probabilities, as it should be, the same formula is the divergence.
-    p, q = np.array([0.75, 0.25, 0.0]), np.array([0.5, 0.25, 0.25])
-    assert float(kl_of_log(p, np.log(q))) == pytest.approx(0.75 * math.log(1.5))
 
 
 def test_an_unknown_divergence_is_refused_with_the_known_ones():

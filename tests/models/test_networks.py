@@ -1,8 +1,5 @@
 """Our own networks: published sizes, raw pixels in, float32 logits out, save and load."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -10,7 +7,6 @@ import pytest
 from tfdistill import models
 from tfdistill.config import ModelConfig
 from tfdistill.models import blocks
-from tfdistill.utils.checks import UsageError
 
 # Millions of weights with batch-norm statistics, as published for 32x32x3 images.
 PUBLISHED = [
@@ -190,50 +186,3 @@ def _convolutions(layer):
             yield after
         else:
             yield from _convolutions(after)
-
-
-def _dropping(**settings):
-    keras.utils.set_random_seed(3)
-    return _small("cnn4", **settings)
-
-
-def test_dropout_in_evaluation_gives_other_logits_every_time(pixels):
-    network = _dropping(dropout_in_evaluation=True)
-    assert abs(network.predict(pixels, verbose=0) - network.predict(pixels, verbose=0)).max() > 0.1
-
-
-def test_dropout_in_evaluation_does_not_change_the_training(pixels):
-    trained = []
-    for dropping in (False, True):
-        network = _dropping(dropout_in_evaluation=dropping)
-        network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        batches = (pixels, np.arange(4))
-        network.fit(*batches, epochs=3, verbose=0, shuffle=False, validation_data=batches)
-        trained.append(network.get_weights())
-    for plain, dropping in zip(*trained, strict=True):
-        np.testing.assert_array_equal(plain, dropping)
-
-
-def test_dropout_in_evaluation_outlives_a_file(pixels, tmp_path):
-    network = _dropping(dropout_in_evaluation=True)
-    network.save(tmp_path / "network.keras")
-    code = (
-        "import sys, numpy; from tfdistill import models; from tfdistill.config import ModelConfig;"
-        "config = ModelConfig('saved', path=sys.argv[1]); pixels = numpy.load(sys.argv[2]);"
-        "network = models.build(config, (16, 16, 3), 5);"
-        "print(abs(network.predict(pixels, verbose=0) - network.predict(pixels, verbose=0)).max())"
-    )
-    np.save(tmp_path / "pixels.npy", pixels)
-    files = [str(tmp_path / name) for name in ("network.keras", "pixels.npy")]
-    found = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert float(found.stdout) > 0.1
-
-
-def test_dropout_in_evaluation_needs_dropout():
-    for name in ("resnet8", "wrn-10-1", "cnn2"):
-        with pytest.raises(UsageError, match="dropout_in_evaluation=True needs a cnn with dropout"):
-            models.build(ModelConfig(name, dropout_in_evaluation=True), (16, 16, 3), 5)
-    assert models.build(
-        ModelConfig("cnn2", dropout=0.5, dropout_in_evaluation=True), (16, 16, 3), 5
-    )

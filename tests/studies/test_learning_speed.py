@@ -62,11 +62,11 @@ def test_the_seven_published_cells_are_the_default():
 def test_rows_differ_in_what_their_name_says_and_in_nothing_else():
     runs = by_name()
     hard, meant, both = (runs[f"{name}-s5"] for name in ("hard", "a0.5-T5", "dropout-a0.5-T5-zero"))
-    assert hard.distillation is None and hard.needs == () and not hard.model.dropout_in_evaluation
+    assert hard.distillation is None and hard.needs == () and hard.model == ModelConfig("cnn4")
     assert meant.needs == ("teacher",)
     assert meant.distillation == DistillationConfig(0.5, 5.0, divergence="kl", scale_by_t2=True)
-    assert both.distillation == dataclasses.replace(meant.distillation, divergence="kl_of_log")
-    assert both.model == ModelConfig("cnn4", dropout_in_evaluation=True)
+    assert both.distillation == dataclasses.replace(meant.distillation, loss="kl_of_log")
+    assert both.model == ModelConfig("cnn4-dropout-in-evaluation")
     assert runs["a0.5-T5-zero-s5"].model == hard.model
     for run in (meant, both):
         assert (run.seed, run.data, run.training) == (hard.seed, hard.data, hard.training)
@@ -100,6 +100,11 @@ def test_without_flawed_cells_there_are_no_controls():
 def test_wrong_settings(settings, message):
     with pytest.raises(UsageError, match=message):
         study.runs(config(settings=settings))
+
+
+def test_the_flaws_need_a_student_whose_dropout_can_be_left_on():
+    with pytest.raises(UsageError, match="need the student cnn2 or cnn4.* Received: resnet8"):
+        study.runs(config(student=ModelConfig("resnet8")))
 
 
 def test_without_a_teacher_there_is_no_study():

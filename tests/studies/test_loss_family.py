@@ -85,7 +85,7 @@ def test_losses_between_layers_stand_beside_the_labels_alone_and_without_a_cache
 
 
 def test_the_weights_are_those_that_the_losses_name_as_their_papers():
-    from tfdistill.losses import FEATURE_LOSSES
+    from tfdistill.config.registry import FEATURE_LOSSES
 
     named = {name: kind.default_weight for name, kind in FEATURE_LOSSES.items()}
     assert {name: study.WEIGHTS[name] for name in named} == named

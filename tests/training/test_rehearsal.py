@@ -56,6 +56,6 @@ def test_all_kinds_run_and_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_kind_that_cannot_run_is_refused_beforehand():
-    wrong = dataclasses.replace(CONFIG, teacher=ModelConfig("cnn9"))
-    with pytest.raises(UsageError, match="cnn9"):
+    wrong = dataclasses.replace(CONFIG, teacher=ModelConfig("resnet8", dropout=0.5))
+    with pytest.raises(UsageError, match="model.dropout=0.5 needs"):
         rehearsal.rehearse(wrong)

@@ -3,9 +3,11 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from tfdistill.config.registry import SOURCES
 from tfdistill.utils import checks
 
 NORMALIZATIONS = ("measured", "none")
+ARRAYS = "arrays"  # no source to be read, but what `data.from_arrays` makes
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class DataConfig:
     """Which images, how they are split and what is done to them.
 
     Args:
-        source: `digits`, `tfds:NAME`, `imagewoof` or `folder:PATH`.
+        source: `digits`, `tfds:NAME`, `imagewoof` or `folder:PATH`; `arrays` for `from_arrays`.
         data_dir: Where prepared TensorFlow Datasets lie; default TFDS_DATA_DIR, else
             ~/tensorflow_datasets.
         archive: An already downloaded archive of the source (imagewoof2-160.tgz).
@@ -90,8 +92,8 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self):
-        kind = self.source.partition(":")[0]
-        checks.one_of("data.source", kind, ("digits", "tfds", "imagewoof", "folder", "arrays"))
+        if self.source != ARRAYS:
+            checks.one_of("data.source", self.source.partition(":")[0], SOURCES)
         for name in ("image_size", "input_size", "train_examples", "test_examples"):
             if getattr(self, name) is not None:
                 checks.count(f"data.{name}", getattr(self, name))

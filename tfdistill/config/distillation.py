@@ -2,18 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from tfdistill.config.registry import FEATURE_LOSSES, LOGIT_LOSSES
 from tfdistill.utils import checks
 
-LOGIT_LOSSES = ("soft_targets", "decoupled", "dist")
-FEATURE_LOSSES = (
-    "similarity_preserving",
-    "hints",
-    "attention_transfer",
-    "relational_distance",
-    "relational_angle",
-    "probabilistic",
-)
-DIVERGENCES = ("kl", "cross_entropy", "kl_of_log")
+DIVERGENCES = ("kl", "cross_entropy")
 CACHE_DTYPES = ("float32", "float16")
 AVERAGES = ("probabilities", "logits")
 TEACHER_VIEWS = ("same", "fixed", "independent")
@@ -50,12 +42,12 @@ class DistillationConfig:
         alpha: Weight of the soft loss; 1 - alpha is the weight of the labels.
         temperature: Softens teacher and student, 0.001 to 1000.
         divergence: Of soft targets: `kl` or `cross_entropy`, whose gradients are the same and whose
-            values are not; or `kl_of_log`, a published mistake that is always zero.
+            values are not.
         scale_by_t2: Multiply the soft loss by T^2, so that its gradient does not fade as T grows.
         standardize: Standardise the logits of every example first (arXiv 2403.01427).
         average: Whether several teachers are averaged as `probabilities` or `logits`.
-        loss: The soft loss: `soft_targets`, `decoupled` (arXiv 2203.08679) or `dist`
-            (arXiv 2205.10536).
+        loss: The soft loss: `soft_targets`, `decoupled` (arXiv 2203.08679), `dist`
+            (arXiv 2205.10536), or the control `kl_of_log`, a published mistake: it is always zero.
         beta: Weight of the other classes in `decoupled`, >= 0; its paper's depend on the networks.
         hard_weight: Weight of the labels, >= 0; null means 1 - alpha.
         soft_weight: Weight of the soft loss, >= 0; null means alpha.

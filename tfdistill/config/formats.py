@@ -14,9 +14,32 @@ from tfdistill.config.study import RunConfig
 from tfdistill.utils import checks, storage
 
 KEY = "format"
-FORMAT = 1
+FORMAT = 2
+
+
+def _mistakes_of_one_study(config):
+    """Return a configuration of format 1 as one of format 2.
+
+    Published mistakes that one study rebuilds, `dropout_in_evaluation` of every network and a
+    `divergence` named `kl_of_log`, have become a network and a loss. Networks and distillations may
+    stand anywhere, also in a study's own settings.
+    """
+    if isinstance(config, list):
+        return [_mistakes_of_one_study(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _mistakes_of_one_study(part) for key, part in config.items()}
+    if config.pop("dropout_in_evaluation", False):
+        config["name"] = f"{config.get('name', 'cnn2')}-dropout-in-evaluation"
+    if config.get("divergence") == "kl_of_log":
+        config["divergence"] = "kl"
+        if config.get("loss", "soft_targets") == "soft_targets":  # others know no divergence
+            config["loss"] = "kl_of_log"
+    return config
+
+
 # From each format to the next; of a study's configuration as of a run's.
-_STEPS: dict[int, Callable[[dict], dict]] = {}
+_STEPS: dict[int, Callable[[dict], dict]] = {1: _mistakes_of_one_study}
 
 
 def number(path: Path, values: dict) -> int:

@@ -5,7 +5,79 @@ have. A place is a module, or `module:attribute`; it is imported when it is firs
 names are checked without TensorFlow.
 """
 
+from tfdistill.config.networks import APPLICATIONS, WIDE, Family
 from tfdistill.utils.registry import Registry
+
+# Where images come from: what stands before the colon in `data.source`.
+SOURCES = Registry(
+    {
+        "digits": "tfdistill.data.sources.digits:READER",
+        "tfds": "tfdistill.data.sources.tfds_prepared:READER",
+        "imagewoof": "tfdistill.data.sources.imagewoof:READER",
+        "folder": "tfdistill.data.sources.folder:READER",
+    }
+)
+
+# Architectures, by families of names: `name` of a network.
+NETWORKS = Registry(
+    {
+        "cnn": Family("tfdistill.models.cnn:build", ("cnn2", "cnn4"), ("width", "dropout")),
+        "cifar_resnet": Family(
+            "tfdistill.models.resnet:build_cifar",
+            (
+                *(f"resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)),
+                *(f"resnet{depth}x4" for depth in (8, 32)),
+            ),
+            ("width",),
+        ),
+        "resnet": Family(
+            "tfdistill.models.resnet:build",
+            tuple(f"resnet{depth}{stem}" for stem in ("", "-imagenet") for depth in (18, 34, 50)),
+            ("width",),
+        ),
+        "wrn": Family(
+            "tfdistill.models.wide_resnet:build",
+            settings=("dropout",),
+            pattern=WIDE,
+            shown="wrn-D-K (D = 6n + 4, as wrn-28-10)",
+        ),
+        "keras": Family(
+            "tfdistill.models.applications:build",
+            tuple(f"keras:{name}" for name in APPLICATIONS),
+            ("weights",),
+            shown="keras:NAME (as keras:MobileNetV2)",
+        ),
+        "saved": Family("tfdistill.models.saved:build", ("saved",), ("path",)),
+        "learning_speed": Family(
+            "tfdistill.studies.learning_speed.published:build",
+            tuple(f"{name}-dropout-in-evaluation" for name in ("cnn2", "cnn4")),
+            ("width", "dropout"),
+            layers=True,
+        ),
+    }
+)
+
+# Losses between softened logits: `distillation.loss`. The class has `from_settings`.
+LOGIT_LOSSES = Registry(
+    {
+        "soft_targets": "tfdistill.losses.soft_targets:SoftTargets",
+        "decoupled": "tfdistill.losses.decoupled:Decoupled",
+        "dist": "tfdistill.losses.dist:Dist",
+        "kl_of_log": "tfdistill.studies.learning_speed.published:KlOfLog",
+    }
+)
+
+# Losses between inner layers: `loss` of `distillation.features`.
+FEATURE_LOSSES = Registry(
+    {
+        "similarity_preserving": "tfdistill.losses.similarity:SimilarityPreserving",
+        "hints": "tfdistill.losses.hints:Hints",
+        "attention_transfer": "tfdistill.losses.attention:AttentionTransfer",
+        "relational_distance": "tfdistill.losses.relational:RelationalDistance",
+        "relational_angle": "tfdistill.losses.relational:RelationalAngle",
+        "probabilistic": "tfdistill.losses.probabilistic:Probabilistic",
+    }
+)
 
 # Questions: `study` of a configuration.
 STUDIES = Registry(

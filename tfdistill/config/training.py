@@ -2,11 +2,41 @@
 
 from dataclasses import dataclass, field
 
+from tfdistill.config.networks import Family
+from tfdistill.config.registry import NETWORKS
 from tfdistill.utils import checks
 
 SCHEDULES = ("constant", "cosine", "steps")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def known_networks() -> tuple[str, ...]:
+    """Return all names of networks, with `wrn-D-K` and `keras:NAME` standing for many."""
+    shown = [(each.shown,) if each.shown else each.names for each in NETWORKS.values()]
+    return tuple(name for names in shown for name in names)
+
+
+def network_family(name: str) -> Family:
+    """Return the member of `NETWORKS` that builds a network, without importing Keras.
+
+    Args:
+        name: As in `ModelConfig`.
+
+    Raises:
+        UsageError: An unknown name; the message lists the known ones.
+
+    Example:
+        >>> network_family("wrn-28-10").settings
+        ('dropout',)
+    """
+    found = next((family for family in NETWORKS.values() if family.has(name)), None)
+    if found is None:
+        kind = f"{name.partition(':')[0]}:"
+        every = [each for family in NETWORKS.values() for each in family.names]
+        known = [each for each in every if each.startswith(kind)] or known_networks()
+        checks.one_of("model.name", name, [each for each in known if each != name])
+    return found
 
 
 @dataclass(frozen=True)
@@ -18,8 +48,6 @@ class ModelConfig:
             `resnet18-imagenet`), `keras:NAME` for a keras.applications model, or `saved`.
         width: Multiplies the number of channels of a cnn or resnet.
         dropout: Dropout rate where the architecture has dropout; null keeps its own.
-        dropout_in_evaluation: Drop out in validation and test as well, as a published experiment
-            did by mistake; only of a cnn.
         weights: `imagenet`, a weights file, or null for random weights.
         path: The .keras file or SavedModel folder of a `saved` model.
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
@@ -28,17 +56,17 @@ class ModelConfig:
     name: str = "cnn2"
     width: float = 1.0
     dropout: float | None = None
-    dropout_in_evaluation: bool = False
     weights: str | None = None
     path: str | None = None
     outputs: str = "auto"
 
     def __post_init__(self):
+        needs_path = "path" in network_family(self.name).settings
         checks.positive("model.width", self.width)
         if self.dropout is not None:
             checks.fraction("model.dropout", self.dropout)
         checks.one_of("model.outputs", self.outputs, ("auto", "logits", "probabilities"))
-        if (self.name == "saved") != (self.path is not None):
+        if needs_path != (self.path is not None):
             raise checks.UsageError(
                 "A model named 'saved' needs a path, and only it. "
                 f"Received: name={checks.shown(self.name)}, path={checks.shown(self.path)}."

@@ -7,11 +7,14 @@ teacher logits are looked up by it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tfdistill.config import DataConfig
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -76,6 +79,21 @@ class Source:
     class_names: tuple[str, ...]
     train: Examples
     test: Examples
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of `data.source`, as a member of `SOURCES`.
+
+    Args:
+        read: Returns the source, of the configuration and of what follows the colon.
+        argument: What must follow the colon, as `PATH`; empty where nothing may.
+        data_dir: Returns the folder of prepared sets that is read; None means as configured.
+    """
+
+    read: Callable[[DataConfig, str], Source]
+    argument: str = ""
+    data_dir: Callable[[DataConfig], str | None] = lambda config: config.data_dir
 
 
 @dataclass(frozen=True, eq=False)

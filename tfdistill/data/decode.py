@@ -61,10 +61,7 @@ def _checked(
     data: bytes, at: int, name_of: Callable[[int], str], channels: int, size: int | None
 ) -> bytes:
     try:
-        _, decodable = headers.checked(data, channels)
-        if size is not None:
-            headers.check_sides(headers.sides(data), size)
-        return decodable
+        return headers.checked(data, channels, size)[1]
     except headers.ImageError as error:
         raise unreadable(name_of(at), str(error)) from None
 

@@ -37,31 +37,34 @@ def contents(path: Path) -> bytes:
     return data
 
 
-def checked(data: bytes, channels: int) -> tuple[str, bytes]:
+def checked(data: bytes, channels: int, size: int | None = None) -> tuple[str, bytes]:
     """Return an image's format, and the bytes of it that may be decoded.
 
     Args:
         data: The bytes of a file.
         channels: 1 or 3 (PNG also 4).
+        size: Side of the square that it is to be brought to; None keeps its size.
 
     Returns:
         One of `FORMATS`, and the bytes; of a GIF, those of the first frame.
 
     Raises:
-        ImageError: No image, one of more than 25 megapixels, or one whose colours cannot be turned
-            into `channels`.
+        ImageError: No image, one of more than 25 megapixels, now or when its shorter side is
+            `size`, or one whose colours cannot be turned into `channels`.
 
     Example:
         >>> checked(Path("cat.jpg").read_bytes(), 3)[0]
         'JPEG'
     """
-    format, mode, _ = _header(data)
+    format, mode, sides = _header(data)
     data = _first_frame(data) if format == "GIF" else data
     if not _readable(format, mode, channels):
         raise ImageError(
             f"A {format} with colours of kind {mode} cannot be read into {channels} "
             f"channel{'s' * (channels > 1)}. Save it as PNG."
         )
+    if size is not None:
+        check_sides(sides, size)
     return format, data
 
 
@@ -74,15 +77,6 @@ def check_sides(sides: tuple[int, int], size: int) -> None:
     short, long = sorted(sides)
     if size * size * long > MAX_PIXELS * short:
         raise ImageError(f"Its sides of {long} and {short} pixels are too unequal.")
-
-
-def sides(data: bytes) -> tuple[int, int]:
-    """Return an image's width and height, as its header says.
-
-    Raises:
-        ImageError: No image, or one of more than 25 megapixels.
-    """
-    return _header(data)[2]
 
 
 def _header(data: bytes) -> tuple[str, str, tuple[int, int]]:

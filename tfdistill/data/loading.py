@@ -1,34 +1,18 @@
 """Where images come from: `load` reads the configured source, splits it and measures it.
 
-A reader takes the configuration and what follows the colon of `data.source`, and returns a
-`Source`. To add one, write it beside the others and name it in `SOURCES`.
+To add a source, write its `Reader` beside the others in `sources` and name it in `SOURCES`.
 """
 
 import numpy as np
 
 from tfdistill.config import DataConfig
+from tfdistill.config.data import ARRAYS
+from tfdistill.config.registry import SOURCES
 from tfdistill.data import decode, splits
-from tfdistill.data.dataset import Dataset, Examples, Source
-from tfdistill.data.sources import digits, folder, tfds_prepared
+from tfdistill.data.dataset import Dataset, Examples, Reader, Source
 from tfdistill.utils import checks
 
 __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load"]
-
-
-def _read_imagewoof(config: DataConfig, name: str) -> Source:
-    # A TFDS builder is a class of that package, which is imported only where it is asked for.
-    tfds_prepared.import_tfds()
-    from tfdistill.data.sources import imagewoof
-
-    return imagewoof.read(config, name)
-
-
-SOURCES = {
-    "digits": digits.read,
-    "tfds": tfds_prepared.read,
-    "imagewoof": _read_imagewoof,
-    "folder": folder.read,
-}
 
 
 def load(config: DataConfig) -> Dataset:
@@ -52,9 +36,8 @@ def load(config: DataConfig) -> Dataset:
         >>> len(data.train), data.input_shape, data.num_classes
         (900, (8, 8, 1), 10)
     """
-    kind, _, name = config.source.partition(":")
-    checks.one_of("data.source", kind, SOURCES)
-    return _assembled(SOURCES[kind](config, name), config)
+    reader, name = _reader(config.source)
+    return _assembled(reader.read(config, name), config)
 
 
 def from_arrays(
@@ -80,7 +63,7 @@ def from_arrays(
     Example:
         >>> data = from_arrays(train=(x, y), test=(x_test, y_test))
     """
-    config = config or DataConfig(source="arrays")
+    config = config or DataConfig(source=ARRAYS)
     parts = [_checked(*part, name, config) for part, name in ((train, "train"), (test, "test"))]
     largest = max(int(part.labels.max()) for part in parts)
     names = tuple(class_names or map(str, range(largest + 1)))
@@ -91,7 +74,17 @@ def from_arrays(
             f"Training and test images must have the same shape. Received: "
             f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}."
         )
-    return _assembled(Source(names, *parts), config, name="arrays")
+    return _assembled(Source(names, *parts), config, name=ARRAYS)
+
+
+def _reader(source: str) -> tuple[Reader, str]:
+    """Return what reads a source, and what follows the colon in its name."""
+    kind, _, name = source.partition(":")
+    reader = SOURCES[checks.one_of("data.source", kind, SOURCES)]
+    if bool(name) != bool(reader.argument):
+        form = f"{kind}:{reader.argument}" if reader.argument else kind
+        raise checks.UsageError(f"data.source must be {form}. Received: data.source={source!r}.")
+    return reader, name
 
 
 def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConfig) -> Examples:

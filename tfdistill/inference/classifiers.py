@@ -210,9 +210,10 @@ def _load(path: Path, allow_unsafe: bool):
     import keras
 
     from tfdistill.distillation import distiller, ensembles  # noqa: F401, a file may hold one
-    from tfdistill.models import cnn, saved_model_safety  # noqa: F401, a file may have a layer of cnn
+    from tfdistill.models import register_layers, saved_model_safety
 
     trusted = allow_unsafe or saved_model_safety.trusting()
+    register_layers()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not trusted)
     except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds

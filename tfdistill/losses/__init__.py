@@ -1,4 +1,7 @@
-"""Distillation losses: each a formula with one value per example, and a Keras loss around it."""
+"""Distillation losses: each a formula with one value per example, and a Keras loss around it.
+
+Their names in a configuration are in `tfdistill.config.registry`.
+"""
 
 from tfdistill.losses.attention import AttentionTransfer, attention_transfer
 from tfdistill.losses.decoupled import Decoupled, decoupled
@@ -16,19 +19,7 @@ from tfdistill.losses.relational import (
 from tfdistill.losses.similarity import SimilarityPreserving, similarity_preserving
 from tfdistill.losses.soft_targets import SoftTargets, soft_targets
 
-LOGIT_LOSSES = {"soft_targets": SoftTargets, "decoupled": Decoupled, "dist": Dist}
-FEATURE_LOSSES = {
-    "similarity_preserving": SimilarityPreserving,
-    "hints": Hints,
-    "attention_transfer": AttentionTransfer,
-    "relational_distance": RelationalDistance,
-    "relational_angle": RelationalAngle,
-    "probabilistic": Probabilistic,
-}
-
 __all__ = [
-    "FEATURE_LOSSES",
-    "LOGIT_LOSSES",
     "ActivationLoss",
     "AttentionTransfer",
     "Decoupled",

@@ -70,12 +70,7 @@ class AttentionTransfer(ActivationLoss):
     """
 
     default_weight = 1000.0
-
-    def __init__(self, name: str = "attention_transfer"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        return attention_transfer(y_true, y_pred)
+    formula = staticmethod(attention_transfer)
 
     def connector(self, teacher_shape: tuple, student_shape: tuple) -> None:
         """Return None; raise a UsageError for activations that cannot be compared."""

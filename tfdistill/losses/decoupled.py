@@ -3,9 +3,12 @@
 Zhao, Cui, Song, Qiu & Liang 2022 (arXiv 2203.08679), section 3.
 """
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
+from tfdistill.config import DistillationConfig
 from tfdistill.losses.logit_loss import TemperedLoss, softened
 from tfdistill.losses.soft_targets import kl
 from tfdistill.utils import checks
@@ -103,6 +106,11 @@ class Decoupled(TemperedLoss):
         super().__init__(temperature, name)
         self.alpha = checks.non_negative("alpha", alpha)
         self.beta = checks.non_negative("beta", beta)
+
+    @classmethod
+    def from_settings(cls, settings: DistillationConfig) -> Decoupled:
+        """Return the loss with the temperature and beta of a configuration, and alpha 1."""
+        return cls(settings.temperature, beta=settings.beta)
 
     def call(self, y_true, y_pred):
         if not isinstance(y_true, (tuple, list)):

@@ -1,5 +1,7 @@
 """What losses between inner activations share: a weight, a connector, pooled and unit vectors."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -9,13 +11,21 @@ from tfdistill.utils import checks
 class ActivationLoss(keras.losses.Loss):
     """A loss between activations of the teacher (y_true) and of the student (y_pred).
 
-    `default_weight` is its weight in the paper, beside a cross-entropy of weight 1.
+    `formula` of both gives one value per example; `default_weight` is its weight in the paper,
+    beside a cross-entropy of weight 1.
+
+    Args:
+        name: Default is the formula's.
     """
 
     default_weight = 1.0
+    formula: Callable
 
-    def __init__(self, name: str):
-        super().__init__(name=name, dtype="float32")
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name or self.formula.__name__, dtype="float32")
+
+    def call(self, y_true, y_pred):
+        return self.formula(y_true, y_pred)
 
     def connector(self, teacher_shape: tuple, student_shape: tuple) -> keras.Layer | None:
         """Return the layer that brings the student's activations to the teacher's shape.

@@ -51,12 +51,7 @@ class Hints(ActivationLoss):
     """
 
     default_weight = 100.0
-
-    def __init__(self, name: str = "hints"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        return hints(y_true, y_pred)
+    formula = staticmethod(hints)
 
     def connector(self, teacher_shape: tuple, student_shape: tuple) -> keras.Layer:
         """Return the regressor from the student's shape to the teacher's, built.

@@ -1,8 +1,11 @@
 """What losses on softened logits share: a temperature that a compiled step reads at run time."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
+from tfdistill.config import DistillationConfig
 from tfdistill.utils import checks
 
 
@@ -24,6 +27,11 @@ class TemperedLoss(keras.losses.Loss):
         self.temperature_variable = keras.Variable(
             temperature, trainable=False, dtype="float32", name="temperature"
         )
+
+    @classmethod
+    def from_settings(cls, settings: DistillationConfig) -> TemperedLoss:
+        """Return the loss that a configuration describes; one that has more settings takes them."""
+        return cls(temperature=settings.temperature)
 
     @property
     def temperature(self) -> float:

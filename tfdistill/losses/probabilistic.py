@@ -49,9 +49,4 @@ class Probabilistic(ActivationLoss):
     """
 
     default_weight = 30000.0
-
-    def __init__(self, name: str = "probabilistic"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        return probabilistic(y_true, y_pred)
+    formula = staticmethod(probabilistic)

@@ -83,12 +83,7 @@ class RelationalDistance(ActivationLoss):
     """
 
     default_weight = 25.0
-
-    def __init__(self, name: str = "relational_distance"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        return relational_distance(y_true, y_pred)
+    formula = staticmethod(relational_distance)
 
 
 @keras.saving.register_keras_serializable("tfdistill")
@@ -102,9 +97,4 @@ class RelationalAngle(ActivationLoss):
     """
 
     default_weight = 50.0
-
-    def __init__(self, name: str = "relational_angle"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        return relational_angle(y_true, y_pred)
+    formula = staticmethod(relational_angle)

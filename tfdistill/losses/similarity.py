@@ -49,9 +49,4 @@ class SimilarityPreserving(ActivationLoss):
     """
 
     default_weight = 3000.0
-
-    def __init__(self, name: str = "similarity_preserving"):
-        super().__init__(name)
-
-    def call(self, y_true, y_pred):
-        return similarity_preserving(y_true, y_pred)
+    formula = staticmethod(similarity_preserving)

@@ -4,10 +4,12 @@ Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2; logit standardisation
 2024 (arXiv 2403.01427), equation 8.
 """
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
-from tfdistill.config import DIVERGENCES
+from tfdistill.config import DIVERGENCES, DistillationConfig
 from tfdistill.losses.logit_loss import TemperedLoss, softened
 from tfdistill.utils import checks
 
@@ -25,13 +27,12 @@ def soft_targets(
     With p = softmax(z / T): `kl` is T^2 * sum_k p_t[k] (log p_t[k] - log p_s[k]), zero where both
     agree; `cross_entropy` is T^2 * sum_k -p_t[k] log p_s[k], which has the same gradient. The
     factor T^2 keeps the gradient's size as T grows; without it the gradient fades as 1 / T^2.
-    `kl_of_log` is a control: the flaw of a published experiment, zero whatever the student says.
 
     Args:
         teacher_logits: `[batch, num_classes]` float; log-probabilities are logits too.
         student_logits: `[batch, num_classes]` float.
         temperature: T > 0, a number or a scalar tensor.
-        divergence: `kl`, `cross_entropy` or `kl_of_log`.
+        divergence: `kl` or `cross_entropy`.
         scale_by_t2: Multiply by T^2.
         standardize: First shift and scale the logits of each example to mean 0, deviation 1.
 
@@ -71,21 +72,7 @@ def cross_entropy(log_p, log_q):
     return -ops.sum(ops.exp(log_p) * log_q, axis=-1)
 
 
-def kl_of_log(log_p, log_q):
-    """Return what torch.kl_div gave when it got log p where it expects p: zero, always.
-
-    PyTorch of 2020 computed where(target > 0, target * (log target - input), 0) for each element.
-    A target of log-probabilities is nowhere above 0, so value and gradient are exactly zero. So the
-    "distilled" networks of a published ImageWoof experiment (github.com/valukov-alex,
-    knoledge_distilling, 2020) learned from the labels alone.
-    """
-    target = log_p
-    positive = target > 0
-    log_target = ops.log(ops.where(positive, target, 1.0))  # a logarithm that is always finite
-    return ops.sum(ops.where(positive, target * (log_target - log_q), 0.0), axis=-1)
-
-
-_FORMULAE = {"kl": kl, "cross_entropy": cross_entropy, "kl_of_log": kl_of_log}
+_FORMULAE = {"kl": kl, "cross_entropy": cross_entropy}
 
 
 @keras.saving.register_keras_serializable("tfdistill")
@@ -94,7 +81,7 @@ class SoftTargets(TemperedLoss):
 
     Args:
         temperature: T, 0.001 to 1000.
-        divergence: `kl`, `cross_entropy` or the control `kl_of_log`.
+        divergence: `kl` or `cross_entropy`.
         scale_by_t2: Multiply by T^2.
         standardize: Standardise each example's logits first.
 
@@ -117,6 +104,13 @@ class SoftTargets(TemperedLoss):
         self.divergence = checks.one_of("divergence", divergence, DIVERGENCES)
         self.scale_by_t2 = scale_by_t2
         self.standardize = standardize
+
+    @classmethod
+    def from_settings(cls, settings: DistillationConfig) -> SoftTargets:
+        """Return the loss with all that a configuration says of soft targets."""
+        return cls(
+            settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
+        )
 
     def call(self, y_true, y_pred):
         return soft_targets(

@@ -2,22 +2,38 @@
 
 Every network normalises its images itself, so that an exported student needs nothing else, and has
 its last feature map in a layer `features` (a `saved` model has the layers that its file has). The
-tables of names are in `names`; Keras is imported when a network is built.
+names are in `NETWORKS` of `tfdistill.config.registry`; Keras is imported when a network is built.
 """
 
 from tfdistill.config import ModelConfig
-from tfdistill.models.names import (
-    CIFAR_RESNETS,
-    CNNS,
-    KERAS,
-    RESNETS,
-    check_name,
-    known_names,
-    wide,
-)
+from tfdistill.config.registry import NETWORKS
+from tfdistill.config.training import known_networks as known_names
+from tfdistill.config.training import network_family
 from tfdistill.utils import checks
+from tfdistill.utils.registry import imported
 
-__all__ = ["build", "check_name", "known_names"]
+__all__ = ["build", "check_name", "known_names", "register_layers"]
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it is that of a network, without importing Keras.
+
+    Raises:
+        UsageError: An unknown name; the message lists the known ones.
+
+    Example:
+        >>> check_name("wrn-28-10")
+        'wrn-28-10'
+    """
+    network_family(name)
+    return name
+
+
+def register_layers() -> None:
+    """Make known to Keras what layers a saved network may have that are none of Keras's."""
+    for family in NETWORKS.values():
+        if family.layers:
+            imported(family.builder)
 
 
 def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0):
@@ -44,70 +60,29 @@ def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0)
         >>> student(images).shape
         (128, 10)
     """
-    _check_settings(config)
-    if config.name == "saved":
-        from tfdistill.models import cnn  # noqa: F401, its layer may be in the file
-        from tfdistill.models.saved import load
-
-        model = load(config.path, input_shape, num_classes, config.outputs)
-    elif config.name.startswith(KERAS):
-        from tfdistill.models.applications import application, is_backbone
-
-        name = config.name.removeprefix(KERAS)
-        model = application(name, input_shape, num_classes, weights=config.weights)
-        if config.weights == "imagenet" or is_backbone(config.weights):
-            return model
-    else:
-        model = _own(config, input_shape, num_classes, mean, std)
-    if config.weights is not None:
+    family = network_family(config.name)
+    _check_settings(config, family.settings)
+    model = family.build(config, input_shape, num_classes, mean, std)
+    if config.weights is not None and "weights" not in family.settings:
         from tfdistill.models.blocks import load_weights
 
         load_weights(model, config.weights)
     return model
 
 
-def _own(config: ModelConfig, input_shape, num_classes: int, mean, std):
-    from tfdistill.models import cnn, resnet, wide_resnet
-
-    name, scale = config.name, {"mean": mean, "std": std}
-    if name in CNNS:
-        create = {"cnn2": cnn.cnn2, "cnn4": cnn.cnn4}[name]
-        settings = {
-            "width": config.width,
-            "dropout": config.dropout,
-            "dropout_in_evaluation": config.dropout_in_evaluation,
-        }
-        return create(input_shape, num_classes, **scale, **settings)
-    if name in CIFAR_RESNETS:
-        depth, is_wide = CIFAR_RESNETS[name]
-        widths = resnet.WIDE if is_wide else resnet.NARROW
-        scale["width"] = config.width
-        return resnet.cifar_resnet(input_shape, num_classes, depth, widths, **scale)
-    if name in RESNETS:
-        depth, stem = RESNETS[name]
-        return resnet.resnet(input_shape, num_classes, depth, stem, width=config.width, **scale)
-    depth, factor = wide(name)
-    return wide_resnet.wide_resnet(
-        input_shape, num_classes, depth, factor, dropout=config.dropout, **scale
-    )
+def _check_settings(config: ModelConfig, known: tuple[str, ...]) -> None:
+    if config.width != 1.0 and "width" not in known:
+        _refuse(config, "width", "a name that says its width, such as wrn-16-2,")
+    if config.dropout is not None and "dropout" not in known:
+        _refuse(config, "dropout", "null")
+    if config.weights == "imagenet" and "weights" not in known:
+        _refuse(config, "weights", "a file of weights, or null,")
 
 
-def _check_settings(config: ModelConfig) -> None:
-    check_name(config.name)
-    is_cnn, is_resnet = config.name in CNNS, config.name in (*CIFAR_RESNETS, *RESNETS)
-    if config.width != 1.0 and not (is_cnn or is_resnet):
-        _refuse(config, "width", "a cnn or resnet", "a name that says its width, such as wrn-16-2,")
-    if config.dropout is not None and not (is_cnn or wide(config.name)):
-        _refuse(config, "dropout", "a cnn or wrn", "null")
-    if config.dropout_in_evaluation and not (config.name == "cnn4" or is_cnn and config.dropout):
-        _refuse(config, "dropout_in_evaluation", "a cnn with dropout", "false")
-    if config.weights == "imagenet" and not config.name.startswith(KERAS):
-        _refuse(config, "weights", "a keras:NAME network", "a file of weights, or null")
-
-
-def _refuse(config: ModelConfig, setting: str, who: str, instead: str) -> None:
+def _refuse(config: ModelConfig, setting: str, instead: str) -> None:
     value = getattr(config, setting)
+    having = [name for name, family in NETWORKS.items() if setting in family.settings]
     raise checks.UsageError(
-        f"model.{setting}={value!r} needs {who}. Received: model.name={config.name!r}. "
-        f"Give {instead} or take another network."
+        f"model.{setting}={value!r} needs a network of: {', '.join(having)}. Received: "
+        f"model.name={config.name!r}. Give {instead} or take another network."
     )

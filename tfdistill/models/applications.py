@@ -4,12 +4,22 @@ Each takes raw pixels and prepares them as its authors did, inside the model: by
 of its module, or by layers of its own, as EfficientNet, ConvNeXt and MobileNetV3 do.
 """
 
+import sys
+
 import keras
 from keras import layers
 
+from tfdistill.config import ModelConfig
+from tfdistill.config.networks import APPLICATIONS
 from tfdistill.models.blocks import classify, load_weights
-from tfdistill.models.names import APPLICATIONS
 from tfdistill.utils import checks
+
+
+def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+    """Return the network of a name such as `keras:MobileNetV2`; its own mean and std are used."""
+    return application(
+        config.name.removeprefix("keras:"), input_shape, num_classes, weights=config.weights
+    )
 
 
 def application(
@@ -24,7 +34,7 @@ def application(
         num_classes: Number of classes.
         weights: `imagenet` (downloaded by Keras), the path of an `.h5` file as Keras publishes
             them (without top; not of EfficientNetB0 to B7, to which Keras adds a scaling layer
-            with `imagenet` only), or null for random weights. Other files are left to the caller.
+            with `imagenet` only) or of any file of the whole network; or null for random weights.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`;
@@ -41,15 +51,16 @@ def application(
     """
     checks.one_of("name", name, APPLICATIONS)
     inputs, x = _rgb(name, input_shape)
-    x = vars(keras.applications)[APPLICATIONS[name]].preprocess_input(x)
-    if weights != "imagenet" and not is_backbone(weights):
-        weights = None
-    backbone = _backbone(name, x, weights)
+    create = vars(keras.applications)[name]
+    backbone = _backbone(create, sys.modules[create.__module__].preprocess_input(x), weights)
     features = layers.Activation("linear", name="features")(backbone.output)
-    return classify(inputs, features, num_classes, name)
+    model = classify(inputs, features, num_classes, name)
+    if weights not in (None, "imagenet") and not _is_backbone(weights):
+        load_weights(model, weights)
+    return model
 
 
-def is_backbone(weights: str | None) -> bool:
+def _is_backbone(weights: str | None) -> bool:
     """Return whether `weights` names a file as Keras publishes them, of all but the last layer."""
     return str(weights).endswith(".h5") and not str(weights).endswith(".weights.h5")
 
@@ -66,8 +77,8 @@ def _rgb(name: str, input_shape):
     return inputs, layers.Concatenate(dtype="float32", name="rgb")([inputs] * 3)
 
 
-def _backbone(name: str, x, weights: str | None) -> keras.Model:
-    create = vars(keras.applications)[name]
+def _backbone(create, x, weights: str | None) -> keras.Model:
+    name = create.__name__
     download = "imagenet" if weights == "imagenet" else None
     try:
         backbone = create(
@@ -84,6 +95,6 @@ def _backbone(name: str, x, weights: str | None) -> keras.Model:
             f"{checks.first_line(error)} Try again with a connection, or give model.weights the "
             "path of a local weights file."
         ) from error
-    if is_backbone(weights):
+    if _is_backbone(weights):
         load_weights(backbone, weights)
     return backbone

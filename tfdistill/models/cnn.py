@@ -7,41 +7,25 @@ widths of the two-layer network of the CIFAR-10 grid were never published; ours 
 import keras
 from keras import layers
 
+from tfdistill.config import ModelConfig
 from tfdistill.models.blocks import logits, norm, pixels, scaled
 from tfdistill.utils import checks
 
 SMALLEST_VALID = 46  # below, four unpadded convolutions and poolings leave nothing
 
 
-@keras.saving.register_keras_serializable("tfdistill")
-class AlwaysDropout(layers.Dropout):
-    """Dropout that goes on in validation and test, as where a program forgets to turn it off.
-
-    Out of training it draws from a generator of its own, so a network that has this layer in the
-    place of `Dropout`, from the same seed, gets the same weights.
-
-    Args:
-        rate: Share of the inputs that is set to zero, in 0..1.
-        settings: As of `keras.layers.Dropout`.
-
-    Example:
-        >>> AlwaysDropout(0.5)(ops.ones((1, 4)), training=False)
-        [[2.0, 0.0, 0.0, 2.0]]
-    """
-
-    def build(self, input_shape):
-        if self.rate > 0:
-            # A new random seed would be a draw more than `Dropout` makes of Python's generator.
-            seed = int(self.seed_generator.state.numpy()[0])
-            self.evaluation_generator = keras.random.SeedGenerator(seed)
-        super().build(input_shape)
-
-    def call(self, inputs, training=False):
-        if training or self.rate == 0:
-            return super().call(inputs, training=training)
-        return keras.random.dropout(
-            inputs, self.rate, self.noise_shape, seed=self.evaluation_generator
-        )
+def build(
+    config: ModelConfig,
+    input_shape,
+    num_classes: int,
+    mean=0.0,
+    std=1.0,
+    dropout_layer=layers.Dropout,
+) -> keras.Model:
+    """Return `cnn2` or `cnn4`; another layer that drops out is for the controls of a study."""
+    create = {"cnn2": cnn2, "cnn4": cnn4}[config.name]
+    settings = {"width": config.width, "dropout": config.dropout, "dropout_layer": dropout_layer}
+    return create(input_shape, num_classes, mean=mean, std=std, **settings)
 
 
 def cnn2(
@@ -52,7 +36,7 @@ def cnn2(
     std=1.0,
     width=1.0,
     dropout=None,
-    dropout_in_evaluation=False,
+    dropout_layer=layers.Dropout,
 ) -> keras.Model:
     """Return a network of two convolutions.
 
@@ -67,7 +51,7 @@ def cnn2(
         std: Divided by inside, as `mean`, > 0.
         width: Multiplies the channels, > 0.
         dropout: Rate before the logits, in 0..1; null means none.
-        dropout_in_evaluation: Drop out in validation and test as well.
+        dropout_layer: Class of the layer that drops out.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
@@ -83,8 +67,7 @@ def cnn2(
         x = layers.Conv2D(scaled(channels, width), 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D()(x)
     x = layers.Flatten()(layers.Activation("linear", name="features")(x))
-    drop = AlwaysDropout if dropout_in_evaluation else layers.Dropout
-    x = drop(checks.fraction("dropout", dropout))(x) if dropout else x
+    x = dropout_layer(checks.fraction("dropout", dropout))(x) if dropout else x
     return keras.Model(inputs, logits(x, num_classes), name="cnn2")
 
 
@@ -96,7 +79,7 @@ def cnn4(
     std=1.0,
     width=1.0,
     dropout=None,
-    dropout_in_evaluation=False,
+    dropout_layer=layers.Dropout,
 ) -> keras.Model:
     """Return a network of four convolutions and a hidden layer.
 
@@ -112,7 +95,7 @@ def cnn4(
         std: Divided by inside, as `mean`, > 0.
         width: Multiplies the channels of convolutions and hidden layer, > 0.
         dropout: Rate, in 0..1; null means the published 0.5.
-        dropout_in_evaluation: Drop out in validation and test as well, as the published program.
+        dropout_layer: Class of the layers that drop out.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
@@ -123,16 +106,15 @@ def cnn4(
         (128, 10)
     """
     rate = checks.fraction("dropout", 0.5 if dropout is None else dropout)
-    drop = AlwaysDropout if dropout_in_evaluation else layers.Dropout
     inputs, x = pixels(input_shape, mean, std)
     padding = "valid" if min(input_shape[:2]) >= SMALLEST_VALID else "same"
     for channels in (16, 32, 64, 128):
         x = norm(layers.Conv2D(scaled(channels, width), 3, padding=padding)(x))
-        x = drop(rate)(layers.Activation("relu")(x))
+        x = dropout_layer(rate)(layers.Activation("relu")(x))
         x = layers.MaxPooling2D(padding=padding)(x)
     x = layers.Flatten()(layers.Activation("linear", name="features")(x))
     x = layers.Dense(scaled(128, width), activation="relu")(x)
-    return keras.Model(inputs, logits(drop(rate)(x), num_classes), name="cnn4")
+    return keras.Model(inputs, logits(dropout_layer(rate)(x), num_classes), name="cnn4")
 
 
 def _at_least(name: str, input_shape, pixels_a_side: int) -> None:

@@ -8,6 +8,7 @@ with batch norm, as there. The ImageNet family comes with either stem. Weights s
 import keras
 from keras import layers
 
+from tfdistill.config import ModelConfig
 from tfdistill.models.blocks import classify, conv, norm, pixels, scaled
 from tfdistill.utils import checks
 
@@ -15,6 +16,23 @@ NARROW = (16, 16, 32, 64)  # stem and three stages
 WIDE = (32, 64, 128, 256)
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 STEMS = ("cifar", "imagenet")
+
+
+def build_cifar(
+    config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0
+) -> keras.Model:
+    """Return the CIFAR ResNet of a name such as `resnet20` or `resnet8x4`."""
+    depth, _, wide = config.name.removeprefix("resnet").partition("x")
+    widths = WIDE if wide else NARROW
+    scale = {"mean": mean, "std": std, "width": config.width}
+    return cifar_resnet(input_shape, num_classes, int(depth), widths, **scale)
+
+
+def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+    """Return the ResNet of a name such as `resnet18` or `resnet50-imagenet`."""
+    depth, _, stem = config.name.removeprefix("resnet").partition("-")
+    scale = {"mean": mean, "std": std, "width": config.width}
+    return resnet(input_shape, num_classes, int(depth), stem or "cifar", **scale)
 
 
 def cifar_resnet(

@@ -11,11 +11,17 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfdistill.models import saved_model_safety
+from tfdistill.config import ModelConfig
+from tfdistill.models import register_layers, saved_model_safety
 from tfdistill.utils import checks
 
 LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
+
+
+def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+    """Return the user's own model at `config.path`, which does its own preprocessing."""
+    return load(config.path, input_shape, num_classes, config.outputs)
 
 
 def load(path, input_shape, num_classes: int, outputs: str = "auto") -> keras.Model:
@@ -69,6 +75,7 @@ def _keras_file(path: str, input_shape: tuple) -> keras.Model:
             f"model.path must be a .keras file or a SavedModel folder. Received: {path!r}, "
             "which does not exist."
         )
+    register_layers()
     try:
         model = keras.models.load_model(
             path, compile=False, safe_mode=not saved_model_safety.trusting()

@@ -8,8 +8,16 @@ after its first batch norm and ReLU. Weights start as `blocks` says.
 import keras
 from keras import layers
 
+from tfdistill.config import ModelConfig
 from tfdistill.models.blocks import classify, conv, norm, pixels
 from tfdistill.utils import checks
+
+
+def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+    """Return the Wide ResNet of a name such as `wrn-28-10`."""
+    depth, factor = map(int, config.name.removeprefix("wrn-").split("-"))
+    scale = {"mean": mean, "std": std, "dropout": config.dropout}
+    return wide_resnet(input_shape, num_classes, depth, factor, **scale)
 
 
 def wide_resnet(

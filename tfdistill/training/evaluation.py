@@ -9,7 +9,6 @@ import numpy as np
 from tfdistill import data, models, records
 from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
-from tfdistill.models import cnn  # noqa: F401, a saved network may have its layer
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.training import metrics
@@ -41,6 +40,7 @@ def load_network(
     path = folder / f"{part}.keras"
     if path.name in record.files:
         storage.check_file(path, record.files[path.name])
+    models.register_layers()
     try:
         network = keras.saving.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py and unknown layers each raise their own kinds

@@ -13,13 +13,8 @@ import keras
 import tensorflow as tf
 
 from tfdistill import data, losses
-from tfdistill.config import (
-    DistillationConfig,
-    FeatureConfig,
-    RunConfig,
-    TrainingConfig,
-    to_dict,
-)
+from tfdistill.config import DistillationConfig, FeatureConfig, RunConfig, TrainingConfig, to_dict
+from tfdistill.config.registry import FEATURE_LOSSES, LOGIT_LOSSES
 from tfdistill.data import pipeline
 from tfdistill.distillation import schedules
 from tfdistill.distillation.distiller import Distiller, FeatureLoss
@@ -260,17 +255,11 @@ def distiller(
 
 
 def _soft_loss(settings: DistillationConfig) -> losses.TemperedLoss:
-    if settings.loss == "decoupled":
-        return losses.Decoupled(settings.temperature, beta=settings.beta)
-    if settings.loss == "dist":
-        return losses.Dist(settings.temperature)
-    return losses.SoftTargets(
-        settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
-    )
+    return LOGIT_LOSSES[settings.loss].from_settings(settings)
 
 
 def _feature_loss(feature: FeatureConfig) -> FeatureLoss:
-    loss = losses.FEATURE_LOSSES[feature.loss]()
+    loss = FEATURE_LOSSES[feature.loss]()
     weight = loss.default_weight if feature.weight is None else feature.weight
     return FeatureLoss(loss, weight, feature.teacher_layer, feature.student_layer)
 

@@ -170,6 +170,8 @@ def _teacher(study_folder: Path, name: str, images: data.Dataset) -> teacher_cac
     """Return a finished run as a teacher whose network is only loaded where it must be run."""
     record = evaluation.known_record(study_folder, name)
     model = record.config["model"] or record.config["members"]
+    if record.config["model"]:
+        model = {**model, "dropout_in_evaluation": False}  # a key of format 1, in stored hashes
     return teacher_cache.Teacher(
         name,
         record.weights[record.select],

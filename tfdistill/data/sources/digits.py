@@ -7,7 +7,7 @@ import numpy as np
 
 from tfdistill.config import DataConfig
 from tfdistill.data import decode, splits
-from tfdistill.data.dataset import Examples, Source
+from tfdistill.data.dataset import Examples, Reader, Source
 from tfdistill.utils import checks
 
 TEST_EXAMPLES = 797
@@ -32,3 +32,6 @@ def read(config: DataConfig, _: str = "") -> Source:
         train=Examples.numbered(pixels[train], labels[train]),
         test=Examples.numbered(pixels[test], labels[test]),
     )
+
+
+READER = Reader(read)

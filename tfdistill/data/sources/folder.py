@@ -10,7 +10,7 @@ import numpy as np
 
 from tfdistill.config import DataConfig
 from tfdistill.data import array_cache, decode, headers, splits
-from tfdistill.data.dataset import Examples, Source
+from tfdistill.data.dataset import Examples, Reader, Source
 from tfdistill.utils import checks
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -25,7 +25,7 @@ def read(config: DataConfig, name: str) -> Source:
             and `config.image_size` is None.
     """
     root = Path(name).expanduser()
-    if not name or not root.is_dir():
+    if not root.is_dir():
         raise checks.UsageError(
             f"data.source 'folder:PATH' needs a folder of images. Received: {name!r}, which is no "
             f"folder."
@@ -89,3 +89,6 @@ def _divided(classes: tuple[str, ...], every: Examples, seed: int) -> Source:
     train = splits.without(test, len(every))
     parts = (Examples.numbered(every.images[at], every.labels[at]) for at in (train, test))
     return Source(classes, *parts)
+
+
+READER = Reader(read, argument="PATH")

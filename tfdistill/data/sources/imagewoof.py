@@ -8,14 +8,13 @@ import contextlib
 import io
 from pathlib import Path, PurePath
 
-import tensorflow_datasets as tfds
-
 from tfdistill.config import DataConfig
 from tfdistill.data import headers
-from tfdistill.data.dataset import Source
+from tfdistill.data.dataset import Reader, Source
 from tfdistill.data.sources import tfds_prepared
 from tfdistill.utils import checks
 
+tfds = tfds_prepared.import_tfds()  # a builder is a class of that package
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-160.tgz"
 IMAGE_SIZE = 160
 BREEDS = {
@@ -123,3 +122,6 @@ def _prepare(folder: str, archive: str | None) -> None:
             f"Cannot prepare ImageWoof from {archive} in data_dir {folder}: "
             f"{' '.join(str(error).split())[:200]}. Give the published imagewoof2-160.tgz."
         ) from error
+
+
+READER = Reader(read, data_dir=tfds_prepared.data_dir)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfdistill.config import DataConfig
 from tfdistill.data import array_cache, decode
-from tfdistill.data.dataset import Examples, Source
+from tfdistill.data.dataset import Examples, Reader, Source
 from tfdistill.utils import checks
 
 
@@ -151,3 +151,6 @@ def numbers(names: list, total: int) -> np.ndarray:
         if len(set(ids)) == total and ids.max() < 2 * total:
             return ids.astype(np.int64)
     return np.arange(total, dtype=np.int64)
+
+
+READER = Reader(read, argument="NAME", data_dir=data_dir)
