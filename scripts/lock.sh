@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes scripts/locks/EXTRA.txt anew: the packages of setup.cfg in the versions of constraints.txt, with the
+# Writes scripts/locks/EXTRA.txt again: the packages of setup.cfg in the versions of constraints.txt, with the
 # SHA-256 of every file that the package index has of them. Needs Python 3.11 on Linux (PYTHON names it) and
 # ten minutes for each extra. Afterwards: bash scripts/test.sh.
 set -euo pipefail

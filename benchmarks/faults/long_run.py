@@ -5,7 +5,7 @@ Each case is a process of its own:
     study     `tfdistill train`: a teacher and networks alone, in the second half students of its
               stored logits; runs of one kind share a compiled step
     changing  alone, taught by stored logits, taught by the live teacher, and an ensemble in turn,
-              so that every run compiles anew
+              so that every run is recompiled
 
 Prints slopes in both halves, each without its warm-up (the first step of a kind takes memory once).
 Linux only. 20 minutes on two cores.

@@ -132,7 +132,7 @@ class TestStudy:
         assert "13 runs" in printed and "single-*" in printed and "3 x 2 epochs" in printed
         assert not (config.parent / "out").exists()
 
-    def test_report_is_written_anew(self, finished, tmp_path):
+    def test_report_is_written_again(self, finished, tmp_path):
         folder = tmp_path / "copy"
         shutil.copytree(finished[0], folder)
         (folder / "report.html").unlink()

@@ -22,7 +22,7 @@ CONFIG = {
 }
 DEADLINE = 240
 DAYS = 3 * 86400
-GOES_ON = "The same command goes on where this one stopped."
+GOES_ON = "The same command resumes where this one stopped."
 # Signals come while Python does not run its handlers, or while a library swallows what they raise.
 DEAF = {
     "native code": """

@@ -171,7 +171,7 @@ class TestFinishedStudy:
         assert main(["report", str(copied)]) == 2
         assert "record.json is damaged" in errors_of(capsys)[0]
 
-    def test_tables_and_the_configuration_are_written_anew(self, study, copied):
+    def test_tables_and_the_configuration_are_written_again(self, study, copied):
         for name in ("results.csv", "report.html"):
             (copied / name).write_text("damaged")
         (copied / "config.yaml").unlink()

@@ -1,4 +1,4 @@
-"""Files of stored logits: whole, or seen to be damaged; a killed build goes on."""
+"""Files of stored logits: whole, or seen to be damaged; a killed build is resumed."""
 
 import dataclasses
 import errno

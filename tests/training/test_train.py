@@ -335,7 +335,7 @@ def test_one_diverging_student_does_not_stop_the_others(study):
 
 
 def test_a_reused_learner_gives_what_a_new_one_gives(study):
-    """The dropout network's random state must start anew too."""
+    """The dropout network's random state must be reset too."""
     model = ModelConfig("cnn4", width=0.25, dropout=0.3)
     runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=model) for seed in (3, 4, 3)]
     session = Session()

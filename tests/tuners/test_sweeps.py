@@ -110,7 +110,7 @@ def test_a_finished_search_only_reads_its_results(whole):
 
 
 def writes(folder):
-    """Return a function that tells how many files were written or written anew since then."""
+    """Return a function that tells how many files were written or written again since then."""
     seen = set()
 
     def count():

@@ -10,7 +10,7 @@ from tfdistill.utils.registry import imported
 GO_ON = """\
 Every value can be changed on the command line, for example --seeds [0,1,2]
 --training.epochs 20. Results go to --output, by default results/ and the file's
-name. The same command goes on after an interruption."""
+name. The same command resumes after an interruption."""
 
 STUDY_HELP = f"""\
 Do the study that a YAML file describes, and print its tables when all is done.

@@ -13,7 +13,7 @@ DESCRIPTION = (
 EPILOG = """\
 `tfdistill COMMAND --help` explains a command and lists its options.
 A first study, four minutes on two cores:  tfdistill run configs/quickstart.yaml"""
-GOES_ON = "The same command goes on where this one stopped."
+GOES_ON = "The same command resumes where this one stopped."
 
 
 def main(arguments: list[str] | None = None) -> int:

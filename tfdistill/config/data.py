@@ -12,7 +12,7 @@ ARRAYS = "arrays"  # no source to be read, but what `data.from_arrays` makes
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of a training image; all zero means none.
+    """Random augmentation of a training image; all zero means none.
 
     Args:
         pad_crop: Zero padding in pixels on each side before a random crop of the original size.
@@ -22,7 +22,7 @@ class AugmentConfig:
         rotation: Largest rotation in degrees, drawn uniformly to both sides.
         cutout: Side of a square set to mid-grey, in pixels.
         mixup: Parameter a of the Beta(a, a) from which the mixing weight is drawn.
-        views: Number of views (differently changed copies) of each image: epoch e shows view e
+        views: Number of views (differently augmented copies) of each image: epoch e shows view e
             modulo this, the same to every run, so that teachers' logits can be stored. null: every
             run has views of its own, a new one in every epoch.
         view_seed: Seed of the views, where their number is set.
@@ -49,7 +49,7 @@ class AugmentConfig:
 
     @property
     def active(self) -> bool:
-        """Whether any change is asked for."""
+        """Whether any augmentation is asked for."""
         return dataclasses.replace(self, views=None, view_seed=0) != AugmentConfig()
 
     @property
@@ -76,7 +76,7 @@ class DataConfig:
         test_examples: Test on a stratified subset of this many images; null means all.
         normalize: `measured` (mean and deviation of the training images), `none` (0..255 kept), or
             [mean, deviation], each one number or one for each channel, in units of the 0..1 range.
-        augment: Random changes of the training images.
+        augment: Random augmentation of the training images.
     """
 
     source: str = "digits"

@@ -1,4 +1,4 @@
-"""Random changes of whole batches of images, decided by the draws of a view (`views.draws`).
+"""Random augmentation of whole batches of images, decided by the draws of a view (`views.draws`).
 
 Shifts and flips are gathers and stay uint8; crops of other sizes and rotations are one affine
 transform, mirrored at the border and rounded back to uint8. Cutout is DeVries & Taylor 2017 (arXiv

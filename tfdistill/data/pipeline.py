@@ -25,9 +25,9 @@ class BatchSettings:
     Args:
         batch_size: Images in a batch; the last of an epoch may be smaller.
         seed: Of the order and of the views.
-        augment: Random changes of the images.
+        augment: Random augmentation of the images.
         num_classes: Needed for mixup and `one_hot`, whose labels are `[b, num_classes]` float32.
-        input_size: Side in pixels that images are brought to, after all changes; None keeps theirs.
+        input_size: Side in pixels that images are brought to, after augmentation; None keeps theirs.
         one_hot: Give labels as distributions even without mixup.
     """
 
@@ -235,7 +235,7 @@ def _seen_by_teacher(teacher_view: str, epoch: tf.Tensor, num_views: int | None)
 def _check_logits(shape: tuple[int, ...], num_views: int | None, num_ids: int) -> None:
     if num_views is None:
         raise checks.UsageError(
-            "Teacher logits of changed images need a number of views. Received: views=None. Set "
+            "Teacher logits of augmented images need a number of views. Received: views=None. Set "
             "augment.views, for example to 10."
         )
     if len(shape) != 3 or shape[0] < num_views or shape[1] < num_ids:

@@ -76,7 +76,7 @@ class Population(keras.Model):
         self.built = True  # a member without weights gets them in its first call
 
     def compile(self, jit_compile="auto", steps_per_execution: int = 1, run_eagerly: bool = False):
-        """Prepare the joint step; to be repeated after a member is compiled anew.
+        """Prepare the joint step; to be repeated after a member is recompiled.
 
         Args:
             jit_compile: Whether to use XLA, or `auto`.

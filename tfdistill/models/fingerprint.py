@@ -24,7 +24,7 @@ def weights_hash(network) -> str:
 def architecture_hash(network) -> str:
     """Return the SHA-256 of a network's configuration.
 
-    Names that Keras made up (`conv2d_3`) are numbered anew in their order, so building a network
+    Names that Keras made up (`conv2d_3`) are renumbered in their order, so building a network
     twice in one process gives equal hashes. What a network was compiled with and its weights'
     initializers are left out: they do not change what it computes. A network without a
     configuration is known by its class and the shapes of its weights.

@@ -72,7 +72,7 @@ def fingerprint(
     with `top_k`.
 
     Raises:
-        UsageError: Two teachers of one name, changes without a number of views, or a `top_k` that
+        UsageError: Two teachers of one name, augmentation without a number of views, or a `top_k` that
             keeps all classes.
     """
     _check_asked(teachers, images, settings, cache, average)
@@ -117,7 +117,7 @@ def build(
         folder: Of this cache alone.
         teachers: Networks from raw pixels to logits `[batch, classes]`.
         images: Its training examples are shown to them.
-        settings: Their changes, size and batch size.
+        settings: Their augmentation, size and batch size.
         cache: dtype and top_k.
         average: With `top_k`, how the members are averaged before they are stored.
         progress: What `say` of it is told.
@@ -281,7 +281,7 @@ def _check_asked(teachers, images, settings, cache: CacheConfig, average: str) -
     checks.one_of("average", average, AVERAGES)
     if settings.augment.num_views is None:
         raise checks.UsageError(
-            "Storing teachers' logits needs a number of views of the changed images. Received: "
+            "Storing teachers' logits needs a number of views of the augmented images. Received: "
             "views=None. Set augment.views, for example to 10."
         )
     if cache.top_k is not None and cache.top_k >= images.num_classes:

@@ -1,4 +1,4 @@
-"""How teachers' logits lie on disk: a killed build goes on, and no damage goes unseen.
+"""How teachers' logits lie on disk: a killed build is resumed, and no damage goes unseen.
 
 A folder holds `logits.npy` `[views, members, examples, classes]`, `ids.npy` (the examples' numbers
 in the order of the rows), `manifest.json` (what the logits follow from) and `chunks.json` (the

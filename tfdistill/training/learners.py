@@ -162,7 +162,7 @@ def compiled_for(
 
     key = digest([_shape(config) for config in configs], teacher[1] if teacher else "")
     if any(_has_features(config) for config in configs):
-        key = ""  # connectors start anew only when they are built anew
+        key = ""  # connectors get new weights only when they are rebuilt
     learners = bench.learners(key, new, fresh)
     for config, learner in zip(configs, learners.each, strict=True):
         if config.distillation:

@@ -87,7 +87,7 @@ class TrainingState:
                 if not failure:
                     _load(self._best_file(place))
         except storage.DamagedError as error:
-            self.problem = f"{error.problem}; the training begins anew"
+            self.problem = f"{error.problem}; the run is trained from the start"
             return False
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)

@@ -100,7 +100,7 @@ def build_caches(
     if not users:
         raise checks.UsageError(
             "No student of this study can be taught by stored logits. Received: no teacher, "
-            "cache=null, or changed images without data.augment.views."
+            "cache=null, or augmented images without data.augment.views."
         )
     wanted = {name for user in users for name in user.teachers}
     teachers = [run for run in runs if run.name in with_needs(runs, wanted)]

@@ -1,6 +1,6 @@
 """Runs of a study: trained alone, or several together in one step, and recorded.
 
-A run killed at any moment goes on at its last finished epoch and ends with the same weights, bit
+A run killed at any moment resumes at its last finished epoch and ends with the same weights, bit
 for bit on a CPU: images follow from (seed, epoch), and `resume` keeps all that an epoch depends on.
 """
 
@@ -35,7 +35,7 @@ from tfdistill.utils.storage import digest
 def run(config: RunConfig, study_folder: Path, session: Session | None = None) -> Record:
     """Train one network, or evaluate what needs no training, and return its record.
 
-    Leaves `record.json`, `best.keras` and `last.keras` in the run's folder; goes on from the last
+    Leaves `record.json`, `best.keras` and `last.keras` in the run's folder; resumes at the last
     finished epoch if an earlier call was interrupted.
 
     Args:

@@ -1,7 +1,7 @@
 """What all tuners share: several seeds, exact resume and one compiled step.
 
 Keras Tuner keeps only the mean over executions, swallows errors, compiles a model for every trial
-(most of a short trial's time) and begins an interrupted trial anew; these tuners do not.
+(most of a short trial's time) and restarts an interrupted trial; these tuners do not.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ IDLE_SECONDS = 0.2
 class DistillationTuner(kt.Tuner):
     """Base of the tuners: runs every trial with every seed and survives any interruption.
 
-    The same call after a kill goes on where the search stood: with the epoch, if it was training.
+    The same call after a kill resumes where the search stood: with the epoch, if it was training.
     A trial's figures are those of the best epoch by the objective; its score is their mean over the
     seeds, and `results` and `seed_results` show all of them. The weights of the best seed are kept
     for `get_best_models`. In a trial's folder `seed-<seed>.json` holds one seed's figures.
 
-    Any other Keras Tuner hypermodel works too, compiled anew for each training; if it has a `fit`
-    of its own, an interrupted seed begins anew. An error ends the search as it is; only a loss that
+    Any other Keras Tuner hypermodel works too, recompiled for each training; if it has a `fit`
+    of its own, an interrupted seed is restarted. An error ends the search as it is; only a loss that
     is no number, or a `FailedTrialError`, marks the trial as failed and the search goes on.
 
     In a distributed search (see Keras Tuner's guide) give all processes the same directory. A
@@ -50,7 +50,7 @@ class DistillationTuner(kt.Tuner):
         progress: Where to show progress; None shows nothing.
         directory: Where the project's folder is.
         project_name: Its name.
-        overwrite: Begin anew, without what is in the folder.
+        overwrite: Start over, without what is in the folder.
         **kwargs: Further arguments of `keras_tuner.Tuner`.
 
     Raises:
@@ -98,8 +98,8 @@ class DistillationTuner(kt.Tuner):
 
         Args:
             *fit_args: As of `fit`. `x` may also be a function from the first epoch's number to a
-                dataset; then training goes on exactly where it was interrupted. Other data begins
-                anew at each start.
+                dataset; then training resumes exactly where it was interrupted. Other data starts
+                over each time.
             **fit_kwargs: As of `fit`, such as `epochs`, `validation_data`, `callbacks`; with
                 `verbose=0` nothing is printed.
         """
@@ -282,7 +282,7 @@ class DistillationTuner(kt.Tuner):
         except grpc.RpcError as error:
             raise checks.UsageError(
                 f"Lost the oracle during the search ({error.code().name}). Start the chief and "
-                "this worker again: the search goes on where it stood."
+                "this worker again: the search resumes where it stood."
             ) from None
         finally:
             self.oracle = local

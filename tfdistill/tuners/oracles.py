@@ -23,7 +23,7 @@ from keras_tuner.src.distribute import utils as roles
 
 from tfdistill.utils import checks, storage
 
-REMEDY = "Put the file back, or begin anew: remove the search's folder, or give overwrite=True."
+REMEDY = "Put the file back, or start over: remove the search's folder, or give overwrite=True."
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 # What follows from the trials' files, or is not worth keeping in each of them.
 _DERIVED = ("start_order", "end_order", "run_times", "retry_queue", "tried_so_far", "id_to_hash")

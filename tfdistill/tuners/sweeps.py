@@ -57,8 +57,8 @@ def plan_table(config: StudyConfig, folder: Path) -> Table:
 def search(config: StudyConfig, folder: Path, progress: Silent | None = None) -> list[Record]:
     """Search, confirm the best trial with fresh seeds, and return all records.
 
-    The same call goes on after an interruption: finished trials are kept, a half-finished one goes
-    on at its last epoch. In Keras Tuner's distributed mode (`KERASTUNER_TUNER_ID`,
+    The same call resumes after an interruption: finished trials are kept, a half-finished one is
+    resumed at its last epoch. In Keras Tuner's distributed mode (`KERASTUNER_TUNER_ID`,
     `KERASTUNER_ORACLE_IP`, `KERASTUNER_ORACLE_PORT`) every process makes this call in the same
     folder: workers return when the search is over, the chief confirms the best trial.
 

@@ -28,7 +28,7 @@ class Silent:
         """Begin a run, or several that are trained together."""
 
     def resume(self, epoch: int, epochs: int) -> None:
-        """Tell that the run goes on after `epoch` finished epochs."""
+        """Tell that the run is resumed after `epoch` finished epochs."""
 
     def skip(self, name: str, why: str) -> None:
         """Pass over a run that is finished or cannot be done."""
@@ -113,7 +113,7 @@ class Lines(Silent):
 
     def resume(self, epoch, epochs):
         self.clock.resume(self.name, epoch / epochs)
-        self.say(f"{self._place(self.name)} {self.title}: goes on after epoch {epoch}")
+        self.say(f"{self._place(self.name)} {self.title}: resumed after epoch {epoch}")
 
     def skip(self, name, why):
         self.clock.skip(name)

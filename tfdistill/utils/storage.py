@@ -73,7 +73,7 @@ class LaterError(checks.UsageError):
 def explained(
     place: Path,
     content: str = "",
-    full: str = "Make room and give the same command again: it goes on.",
+    full: str = "Make room and give the same command again: it resumes.",
     denied: str = "Make it writable, or choose another folder.",
 ) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written into one line for the user.
@@ -274,7 +274,7 @@ def unmarked(path: Path) -> str:
     Raises:
         DamagedError: It is not the text that was written, or no text.
     """
-    remedy = "Remove it and give the study's command again: it is written anew."
+    remedy = "Remove it and give the study's command again: it is written again."
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -34,7 +34,7 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
     """Train a group of networks, or evaluate an ensemble of finished ones, and return the record.
 
     Leaves `record.json` and, of trained networks, `weights.npz` in the run's folder. An interrupted
-    run starts anew.
+    run is restarted.
 
     Args:
         config: Its `settings` are those of `GroupSettings`. Its networks start from those of the

@@ -3,7 +3,7 @@
 Source: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent" (arXiv
 2106.05237), section 3: the student learns from the teacher alone (alpha = 1), T^2 KL(teacher ||
 student), and both see the same crop, mixed up with another image (function matching). Against it:
-a teacher that answered once for the unchanged image, one that sees another crop, and the same crops
+a teacher that answered once for the original image, one that sees another crop, and the same crops
 without mixup; each at short and long schedules. Expected: fixed and independent teachers overfit
 and fall behind in long schedules, function matching is slow and ends best. Other than there: each
 image has its own mixup weight instead of one for the batch, and the number of different views is
