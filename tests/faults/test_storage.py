@@ -244,7 +244,7 @@ class TestTrainingState:
                 assert weights_hash(state.networks[0]) == expected
             else:
                 noticed += 1
-                assert f"{name} is" in state.problem and "begins anew" in state.problem
+                assert f"{name} is" in state.problem and "trained from the start" in state.problem
             path.write_bytes(whole)
         assert noticed > 100
 

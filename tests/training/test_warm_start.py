@@ -68,7 +68,7 @@ def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
     run = dataclasses.replace(WARM, name="again")
     train.run(run, study)
     assert finished(run, study)
-    # Another first run: what started from it must be done anew.
+    # Another first run: what started from it must be retrained.
     train.run(FIRST, tmp_path)
     train.run(run, tmp_path)
     train.run(dataclasses.replace(FIRST, seed=5), tmp_path)

@@ -27,7 +27,7 @@ class BatchSettings:
         seed: Of the order and of the views.
         augment: Random augmentation of the images.
         num_classes: Needed for mixup and `one_hot`, whose labels are `[b, num_classes]` float32.
-        input_size: Side in pixels that images are brought to, after augmentation; None keeps theirs.
+        input_size: Side in pixels that augmented images are brought to; None keeps theirs.
         one_hot: Give labels as distributions even without mixup.
     """
 
@@ -160,34 +160,34 @@ def steps_per_epoch(examples_count: int, batch_size: int) -> int:
 
 def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     """Return the function that makes a batch of `view` from the places of its examples."""
-    change = settings.augment
-    seed = settings.seed if change.views is None else change.view_seed
-    draws = views.draws(seed, view, store.num_ids) if change.active else None
+    augmentation = settings.augment
+    seed = settings.seed if augmentation.views is None else augmentation.view_seed
+    draws = views.draws(seed, view, store.num_ids) if augmentation.active else None
 
-    def changed(places: tf.Tensor) -> tf.Tensor:
+    def augmented(places: tf.Tensor) -> tf.Tensor:
         images = tf.gather(store.images, places)
         if draws is None:
             return images
-        return augment.apply(images, tf.gather(draws, tf.gather(store.ids, places)), change)
+        return augment.apply(images, tf.gather(draws, tf.gather(store.ids, places)), augmentation)
 
     def labelled(places: tf.Tensor) -> tf.Tensor:
         labels = tf.gather(store.labels, places)
         return tf.one_hot(labels, settings.num_classes) if settings.soft_labels else labels
 
     def plain(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.resize(changed(places), settings.input_size), labelled(places)
+        return augment.resize(augmented(places), settings.input_size), labelled(places)
 
-    if not change.mixup:
+    if not augmentation.mixup:
         return plain
     partners = views.partners(seed, view, store.count)
-    weights = views.weights(seed, view, store.num_ids, change.mixup)
+    weights = views.weights(seed, view, store.num_ids, augmentation.mixup)
 
     def mixed(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         other, weight = (
             tf.gather(partners, places),
             tf.gather(weights, tf.gather(store.ids, places)),
         )
-        images = augment.mix(changed(places), changed(other), weight)
+        images = augment.mix(augmented(places), augmented(other), weight)
         labels = weight[:, None] * labelled(places) + (1 - weight)[:, None] * labelled(other)
         return augment.resize(images, settings.input_size), labels
 

@@ -68,15 +68,15 @@ def fingerprint(
 ) -> dict:
     """Return all that stored logits follow from, by readable names, as JSON values.
 
-    Args: as of `build`. Batch size and the run's own seed change no logits; `average` counts only
+    Args: as of `build`. Batch size and the run's own seed augmentation no logits; `average` counts only
     with `top_k`.
 
     Raises:
-        UsageError: Two teachers of one name, augmentation without a number of views, or a `top_k` that
-            keeps all classes.
+        UsageError: Two teachers of one name, augmentation without a number of views, or a `top_k`
+            that keeps all classes.
     """
     _check_asked(teachers, images, settings, cache, average)
-    change = settings.augment
+    augmentation = settings.augment
     return {
         "format": FORMAT,
         "tfdistill version": machine.version("tfdistill"),
@@ -88,9 +88,11 @@ def fingerprint(
         "training images": array_hash(images.train.images),
         "split": array_hash(images.train.ids),
         "input size": settings.input_size,
-        "augmentation": dataclasses.asdict(dataclasses.replace(change, views=None, view_seed=0)),
-        "number of views": change.num_views,
-        "view seed": change.view_seed if change.active else None,
+        "augmentation": dataclasses.asdict(
+            dataclasses.replace(augmentation, views=None, view_seed=0)
+        ),
+        "number of views": augmentation.num_views,
+        "view seed": augmentation.view_seed if augmentation.active else None,
         "dtype": cache.dtype,
         "top_k": cache.top_k,
         "temperatures": list(cache.temperatures),

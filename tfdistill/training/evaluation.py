@@ -98,7 +98,7 @@ def flops_of(config: ModelConfig, input_shape: tuple[int, int, int], num_classes
 
 
 def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:
-    """Return a network's logits on examples without augmentation in their order, `[n, classes]` float32."""
+    """Return the logits of examples without augmentation, in order, `[n, classes]` float32."""
     batches = pipeline.evaluation_batches(examples, settings.batch_size, settings.input_size)
     return network.predict(batches.map(lambda x, y: x), verbose=0)
 

@@ -33,8 +33,8 @@ class DistillationTuner(kt.Tuner):
     for `get_best_models`. In a trial's folder `seed-<seed>.json` holds one seed's figures.
 
     Any other Keras Tuner hypermodel works too, recompiled for each training; if it has a `fit`
-    of its own, an interrupted seed is restarted. An error ends the search as it is; only a loss that
-    is no number, or a `FailedTrialError`, marks the trial as failed and the search goes on.
+    of its own, an interrupted seed is restarted. An error ends the search as it is; only a loss
+    that is no number, or a `FailedTrialError`, marks the trial as failed and the search goes on.
 
     In a distributed search (see Keras Tuner's guide) give all processes the same directory. A
     worker that was killed takes up its trial when it is started again under its name; until then
