@@ -68,7 +68,7 @@ def fingerprint(
 ) -> dict:
     """Return all that stored logits follow from, by readable names, as JSON values.
 
-    Args: as of `build`. Batch size and the run's own seed augmentation no logits; `average` counts only
+    Args: as of `build`. Batch size and the run's own seed change no logits; `average` counts only
     with `top_k`.
 
     Raises:

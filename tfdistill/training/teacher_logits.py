@@ -52,7 +52,7 @@ def check(config: RunConfig) -> None:
 
 
 def as_teachers_see(config: RunConfig) -> RunConfig:
-    """Return a run over the images that its teachers see: the original ones, where they are fixed."""
+    """Return a run over the images that its teachers see: the original ones where fixed."""
     if not config.distillation or config.distillation.teacher_view != "fixed":
         return config
     return dataclasses.replace(
