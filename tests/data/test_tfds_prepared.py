@@ -95,7 +95,7 @@ def test_prepared_set_is_cached(data_dir, own_cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("read again")
 
-    monkeypatch.setattr(tfds, "_read_splits", fail)
+    monkeypatch.setattr(tfds_prepared, "_read_splits", fail)
     assert np.array_equal(tiny(data_dir).train.images, first.train.images)
     with pytest.raises(RuntimeError, match="read again"):
         tiny(data_dir, image_size=4)
