@@ -10,6 +10,7 @@ from tfdistill import models
 from tfdistill.config import ModelConfig
 from tfdistill.export import saved_model
 from tfdistill.models.saved_model_safety import check_saved_model, trust, trust_ends, trusting
+from tfdistill.studies.learning_speed.published import AlwaysDropout
 from tfdistill.utils.checks import UsageError
 
 SHAPE, NAMES = (8, 8, 3), ["a", "b", "c"]
@@ -65,7 +66,7 @@ def test_exports_by_keras_pass(kind, tmp_path):
 def test_a_random_layer_and_a_loaded_model_pass_when_written_again(good, tmp_path):
     inputs = keras.Input(SHAPE)
     network = models.build(ModelConfig("saved", path=str(good)), SHAPE, 3)
-    x = models.cnn.AlwaysDropout(0.5)(network(inputs))
+    x = AlwaysDropout(0.5)(network(inputs))
     saved_model.write(keras.Model(inputs, x), tmp_path / "again", SHAPE, NAMES)
     check_saved_model(tmp_path / "again")
 

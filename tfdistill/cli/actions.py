@@ -24,8 +24,6 @@ def _study(options: StudyOptions) -> int:
     from tfdistill.training import runner, study_folder
 
     config, folder = options.config, options.folder
-    runs = runner.plan(config)
-    _check_names(runs)
     study_folder.check_folder(config, folder)
     if options.dry_run:
         _print_tables([runner.plan_table(config, folder)])
@@ -59,11 +57,10 @@ def studies(arguments: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     options = study_options("sweep", arguments, suffix="-sweep")
-    from tfdistill.training import runner, study_folder
+    from tfdistill.training import study_folder
     from tfdistill.tuners import sweeps
 
     config, folder = options.config, options.folder
-    _check_names(runner.plan(config))
     plan = sweeps.plan_table(config, folder)
     study_folder.check_folder(config, folder)
     if options.dry_run:
@@ -85,7 +82,6 @@ def cache_build(arguments: list[str]) -> int:
 
     config, folder = options.config, options.folder
     runs = runner.plan(config)
-    _check_names(runs)
     study_folder.check_folder(config, folder)
     _print_tables([runner.build_caches(config, runs, folder, display())])
     return 0
@@ -222,14 +218,6 @@ def reproduce(arguments: list[str]) -> int:
     found = reproduction.reproduce(Path(given.places["record"]), folder, display())
     _print_tables(found.tables)
     return 0 if found.equal else 1
-
-
-def _check_names(runs: list) -> None:
-    from tfdistill import models
-
-    for run in runs:
-        if run.model and run.model.name != "saved":
-            models.check_name(run.model.name)
 
 
 def _print_tables(tables: list) -> None:

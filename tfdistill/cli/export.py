@@ -55,7 +55,7 @@ def export_one(path: Path, config: ExportConfig, given: Arguments) -> int:
     if given.unsafe:
         saved_model_safety.trust()
     subject = targets.of_path(path, images)
-    if subject.kind != targets.NETWORK:
+    if subject.kind != verify.NETWORK:
         check_own_images(path, given)
     exported = exporter.export(subject, config.name or subject.default_name, config, progress)
     _print_tables([verify.table(exported.checks, str(exported.folder))])

@@ -88,12 +88,10 @@ class Reader:
     Args:
         read: Returns the source, of the configuration and of what follows the colon.
         argument: What must follow the colon, as `PATH`; empty where nothing may.
-        data_dir: Returns the folder of prepared sets that is read; None means as configured.
     """
 
     read: Callable[[DataConfig, str], Source]
     argument: str = ""
-    data_dir: Callable[[DataConfig], str | None] = lambda config: config.data_dir
 
 
 @dataclass(frozen=True, eq=False)

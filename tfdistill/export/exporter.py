@@ -24,8 +24,8 @@ from tfdistill.export import model_card, saved_model, targets, verify, versions
 from tfdistill.export.format import ExportFormat, export_format
 from tfdistill.export.model_card import Facts
 from tfdistill.export.saved_model import SAVED_MODEL
-from tfdistill.export.targets import Figures, Subject
-from tfdistill.export.verify import Check, TestImages
+from tfdistill.export.targets import Subject
+from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.training import metrics
 from tfdistill.utils import checks, machine, storage

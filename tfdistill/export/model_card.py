@@ -16,8 +16,7 @@ from typing import Any
 from tfdistill.config import DistillationConfig, to_dict
 from tfdistill.data import Dataset
 from tfdistill.export.format import export_format
-from tfdistill.export.targets import KINDS, Figures
-from tfdistill.export.verify import Check
+from tfdistill.export.verify import KINDS, Check, Figures
 from tfdistill.records import Record
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, file_size

@@ -12,6 +12,7 @@ from tfdistill.config import ExportConfig, export_name, to_dict
 from tfdistill.export import benchmark, versions
 from tfdistill.export.format import export_format
 from tfdistill.export.saved_model import SAVED_MODEL
+from tfdistill.export.verify import STUDENT
 from tfdistill.records import Table
 from tfdistill.training import study_folder
 from tfdistill.utils import storage, tensorflow
@@ -58,7 +59,7 @@ def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> N
     name = config.name or export_name(folder.resolve().name)
     done = []
     for subject in found:
-        own = config if subject.kind == targets.STUDENT else dataclasses.replace(config, formats=[])
+        own = config if subject.kind == STUDENT else dataclasses.replace(config, formats=[])
         done.append(exporter.ensure(subject, f"{name}-{subject.kind}", own, progress))
     expected = exporter.test_images(found[0].images, config.check_images)
     rows = benchmark.measure(_forms(found, done), expected.images, expected.labels, progress)

@@ -5,7 +5,6 @@ A subject is a network with all that is known about it: its record, its teachers
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +17,12 @@ from tfdistill.config import DataConfig, ModelConfig, build, export_name
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.export import versions
+from tfdistill.export.verify import ENSEMBLE, NETWORK, STUDENT, TEACHER
 from tfdistill.records import FINISHED, Record
 from tfdistill.training import evaluation
 from tfdistill.utils import checks
 from tfdistill.utils.storage import digest
 
-KINDS = STUDENT, TEACHER, ENSEMBLE, NETWORK = "student", "teacher", "ensemble", "network"
 OWN_FILES = (".keras", ".h5")
 
 
@@ -105,42 +104,6 @@ class Subject:
             members = [evaluation.load_network(self.study, n, self.images) for n in self.members]
             return Ensemble(members, average=self.average)
         return evaluation.load_network(self.study, self.name, self.images, self.part)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """How good a network is on test images.
-
-    Args:
-        values: By name, as `metrics.summary` names them: accuracy, nll, brier, ece, ece_equal_mass
-            and, with teachers, agreement and teacher_kl.
-        images: Number of test images.
-        weights: `best` or `last`; None where there is no such choice.
-        epoch: Epoch of the weights; None where it is not known.
-        validation_accuracy: On the images that selected the epoch, 0..1; None without.
-    """
-
-    values: Mapping[str, float]
-    images: int
-    weights: str | None = None
-    epoch: int | None = None
-    validation_accuracy: float | None = None
-
-    @classmethod
-    def of(cls, record: Record, images: int, part: str | None = None) -> "Figures":
-        """Return those of a run.
-
-        Args:
-            record: Of the run.
-            images: Number of its test images.
-            part: `best` or `last` weights; None means what the run's configuration selects.
-        """
-        part = part or record.select
-        found = record.best if part == "best" else record.last
-        on_test = {name: value for name, value in found.items() if name.startswith("test_")}
-        values = {name.removeprefix("test_"): value for name, value in on_test.items()}
-        epoch = None if found.get("epoch") is None else int(found["epoch"])
-        return cls(values, images, part, epoch, found.get("validation_accuracy"))
 
 
 def of_network(network: keras.Model, name: str, images: data.Dataset) -> Subject:

@@ -6,6 +6,7 @@ with those of the Keras network.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,50 @@ import scipy.special
 
 from tfdistill.export.format import BYTES, DEFAULT, ExportFormat, export_format
 from tfdistill.export.isolated import Probe
-from tfdistill.records import Table
+from tfdistill.records import Record, Table
 from tfdistill.training import metrics
 from tfdistill.utils import checks
 
+# What an exported network is.
+KINDS = STUDENT, TEACHER, ENSEMBLE, NETWORK = "student", "teacher", "ensemble", "network"
 # Accuracy that a format without a tolerance, one in 8 bits, may cost.
 INT8_LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How good a network is on test images.
+
+    Args:
+        values: By name, as `metrics.summary` names them: accuracy, nll, brier, ece, ece_equal_mass
+            and, with teachers, agreement and teacher_kl.
+        images: Number of test images.
+        weights: `best` or `last`; None where there is no such choice.
+        epoch: Epoch of the weights; None where it is not known.
+        validation_accuracy: On the images that selected the epoch, 0..1; None without.
+    """
+
+    values: Mapping[str, float]
+    images: int
+    weights: str | None = None
+    epoch: int | None = None
+    validation_accuracy: float | None = None
+
+    @classmethod
+    def of(cls, record: Record, images: int, part: str | None = None) -> "Figures":
+        """Return those of a run.
+
+        Args:
+            record: Of the run.
+            images: Number of its test images.
+            part: `best` or `last` weights; None means what the run's configuration selects.
+        """
+        part = part or record.select
+        found = record.best if part == "best" else record.last
+        on_test = {name: value for name, value in found.items() if name.startswith("test_")}
+        values = {name.removeprefix("test_"): value for name, value in on_test.items()}
+        epoch = None if found.get("epoch") is None else int(found["epoch"])
+        return cls(values, images, part, epoch, found.get("validation_accuracy"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,26 +7,11 @@ names are in `NETWORKS` of `tfdistill.config.registry`; Keras is imported when a
 
 from tfdistill.config import ModelConfig
 from tfdistill.config.registry import NETWORKS
-from tfdistill.config.training import known_networks as known_names
 from tfdistill.config.training import network_family
 from tfdistill.utils import checks
 from tfdistill.utils.registry import imported
 
-__all__ = ["build", "check_name", "known_names", "register_layers"]
-
-
-def check_name(name: str) -> str:
-    """Return `name` if it is that of a network, without importing Keras.
-
-    Raises:
-        UsageError: An unknown name; the message lists the known ones.
-
-    Example:
-        >>> check_name("wrn-28-10")
-        'wrn-28-10'
-    """
-    network_family(name)
-    return name
+__all__ = ["build", "register_layers"]
 
 
 def register_layers() -> None:

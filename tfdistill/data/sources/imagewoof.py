@@ -124,4 +124,4 @@ def _prepare(folder: str, archive: str | None) -> None:
         ) from error
 
 
-READER = Reader(read, data_dir=tfds_prepared.data_dir)
+READER = Reader(read)

@@ -153,4 +153,4 @@ def numbers(names: list, total: int) -> np.ndarray:
     return np.arange(total, dtype=np.int64)
 
 
-READER = Reader(read, argument="NAME", data_dir=data_dir)
+READER = Reader(read, argument="NAME")
