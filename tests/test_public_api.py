@@ -20,6 +20,7 @@ def test_importing_the_package_and_its_configuration_leaves_tensorflow_out():
     program = (
         "import sys, tfdistill, tfdistill.cli.main, tfdistill.training.runner\n"
         "import tfdistill.data, tfdistill.models, tfdistill.tuners, tfdistill.teacher_cache\n"
+        "import tfdistill.inference.demo\n"
         "print([name for name in ('tensorflow', 'keras', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run(
