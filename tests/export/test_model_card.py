@@ -16,8 +16,7 @@ from tfdistill.config import DataConfig, DistillationConfig, FeatureConfig, to_d
 from tfdistill.data import from_arrays
 from tfdistill.export import litert, model_card, onnx, saved_model
 from tfdistill.export.model_card import Facts
-from tfdistill.export.targets import Figures
-from tfdistill.export.verify import Check
+from tfdistill.export.verify import Check, Figures
 from tfdistill.records import Record
 from tfdistill.utils.checks import UsageError
 
