@@ -1,4 +1,4 @@
-"""Plain data to configurations: every value is held against the type of its field.
+"""Plain data to configurations, every value held against the type of its field, and back.
 
 pydantic compares types, strictly, and this module words what it finds. What is wrong is named by
 its key, as `student_training.epochs` or `distillation.features[0].loss`.
@@ -45,7 +45,7 @@ def build(cls, values, key: str = "", default=None):
     values = _filled(cls, values, default)
     try:
         # Only as JSON: of Python's values, strict pydantic takes no mapping for a dataclass.
-        return _adapter(cls).validate_json(json.dumps(values, ensure_ascii=False).encode())
+        return adapter(cls).validate_json(json.dumps(values, ensure_ascii=False).encode())
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
     except (TypeError, ValueError) as error:  # a date, half a character, very many digits
@@ -56,7 +56,8 @@ def build(cls, values, key: str = "", default=None):
 
 
 @functools.cache
-def _adapter(cls):
+def adapter(cls):
+    """Return what pydantic makes of a dataclass or null."""
     from pydantic import ConfigDict, TypeAdapter
 
     # pydantic takes a configuration for `cls | None`, which hands it on to every dataclass inside,
@@ -154,6 +155,31 @@ def with_option(cls, values: dict, key: str, text: str) -> dict:
         {'training': {'epochs': 3}}
     """
     return _with_parts(cls, values, key.split("."), text, "command line")
+
+
+def to_dict(config) -> dict:
+    """Return a configuration as plain dictionaries, lists, numbers and strings."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def settings_of(cls, config):
+    """Return a study's own settings, `config.settings`, as an instance of its dataclass.
+
+    Args:
+        cls: The dataclass; its fields may be dataclasses themselves, or lists of them.
+        config: A `StudyConfig`, or a `RunConfig` of a kind with settings.
+
+    Raises:
+        UsageError: A key that `cls` does not have, or a value of another type.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Settings:
+        ...     pairs: int = 20
+        >>> settings_of(Settings, StudyConfig(settings={"pairs": 4})).pairs
+        4
+    """
+    return build(cls, config.settings, "settings")
 
 
 def dataclass_in(hint):
