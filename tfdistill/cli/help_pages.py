@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import inspect
 import json
-import re
 import types
 import typing
 
 from tfdistill.cli.commands import COMMANDS, HELP
 from tfdistill.config.building import dataclass_in
+from tfdistill.config.schema import explained
 
 _PARTS = {int: "N", float: "X", bool: "true|false", list: "[...]", dict: "{...}"}
 
@@ -41,21 +40,6 @@ def page(name: str) -> str:
         options.add_argument(flag, action="store_true", help=about)
     _add(parser, options, command.options, "", {})
     return parser.format_help()
-
-
-def explained(cls) -> dict[str, str]:
-    """Return what the docstring of a dataclass, and of those it extends, says of each field.
-
-    Example:
-        >>> explained(DoctorOptions)
-        {'data_dir': 'Where prepared data sets lie.'}
-    """
-    found = {}
-    for each in reversed(cls.__mro__):
-        said = inspect.cleandoc(each.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-        for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", said, re.M):
-            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return found
 
 
 def _add(parser, group, cls, prefix: str, expanded: dict[type, str]) -> None:

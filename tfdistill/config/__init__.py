@@ -4,7 +4,7 @@ A `StudyConfig` is what a user writes; a study turns it into `RunConfig`s, one p
 or ensemble to evaluate. Nothing here imports TensorFlow, so a wrong value is answered at once.
 """
 
-from tfdistill.config.building import build, check_keys, with_option
+from tfdistill.config.building import build, check_keys, settings_of, to_dict, with_option
 from tfdistill.config.data import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.distillation import (
     AVERAGES,
@@ -16,7 +16,6 @@ from tfdistill.config.distillation import (
     FeatureConfig,
 )
 from tfdistill.config.export import ExportConfig, export_name
-from tfdistill.config.plain import settings_of, to_dict
 from tfdistill.config.study import (
     NETWORK,
     TUNERS,

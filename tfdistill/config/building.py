@@ -1,21 +1,21 @@
-"""Plain data to configurations: every value is held against the type of its field.
+"""Plain data to configurations, every value held against the type of its field, and back.
 
-What is wrong is named by its key, as `student_training.epochs` or `distillation.features[0].loss`.
+pydantic compares types, strictly, and this module words what it finds. What is wrong is named by
+its key, as `student_training.epochs` or `distillation.features[0].loss`.
 """
 
 import dataclasses
-import math
+import functools
+import json
 import types
 import typing
+from typing import NoReturn
 
 from tfdistill.config.yaml_files import parse_yaml
 from tfdistill.utils import checks
 
 _KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
-
-
-class _Mismatch(Exception):
-    """A value of another type than its field's."""
+_UNKNOWN, _MISSING = "unexpected_keyword_argument", "missing"  # pydantic's names of errors
 
 
 def build(cls, values, key: str = "", default=None):
@@ -38,20 +38,81 @@ def build(cls, values, key: str = "", default=None):
         >>> build(TrainingConfig, {"epochs": 3, "learning_rate": 1}).learning_rate
         1.0
     """
+    from pydantic import ValidationError  # a tenth of a second that `--help` need not wait for
+
     if not isinstance(values, dict):
         checks.of_type(key or "the configuration", values, "keys and values")
-    checks.known_keys(key or "the configuration", values, _fields(cls))
-    hints, built = typing.get_type_hints(cls), {}
-    for name, value in values.items():
-        built[name] = _field(_fields(cls)[name], hints[name], value, _joined(key, name))
-    needed = [] if default else [name for name, at in _fields(cls).items() if _needed(at)]
-    missing = [name for name in needed if name not in built]
-    if missing:
-        raise checks.UsageError(f"{_joined(key, missing[0])} must be given. Received: none.")
+    values = _filled(cls, values, default)
     try:
-        return dataclasses.replace(default, **built) if default else cls(**built)
-    except checks.UsageError as error:
-        raise checks.UsageError(_at(key, str(error))) from None
+        # Only as JSON: of Python's values, strict pydantic takes no mapping for a dataclass.
+        return adapter(cls).validate_json(json.dumps(values, ensure_ascii=False).encode())
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+    except (TypeError, ValueError) as error:  # a date, half a character, very many digits
+        raise checks.UsageError(
+            f"{key or 'The configuration'} holds an unreadable value: {checks.first_line(error)}"
+        ) from None
+    _refuse(cls, values, key, min(found, key=lambda each: each["type"] != _UNKNOWN))
+
+
+@functools.cache
+def adapter(cls):
+    """Return what pydantic makes of a dataclass or null."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    # pydantic takes a configuration for `cls | None`, which hands it on to every dataclass inside,
+    # and not for a dataclass, which would need an attribute of pydantic's.
+    return TypeAdapter(
+        cls | None, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    )
+
+
+def _filled(cls, values: dict, default) -> dict:
+    """Return values and, beside those of a nested dataclass, the rest of its field's default."""
+    filled = values if default is None else dataclasses.asdict(default) | values
+    for name, hint in typing.get_type_hints(cls).items():
+        inner, value = dataclass_in(hint), values.get(name)
+        if inner and isinstance(value, dict):
+            at = _default(_fields(cls)[name]) if default is None else getattr(default, name)
+            inside = _filled(inner, value, at if isinstance(at, inner) else None)
+            filled = filled | {name: inside}
+    return filled
+
+
+def _refuse(cls, values: dict, key: str, error: dict) -> NoReturn:
+    """Raise one of pydantic's errors in this package's words."""
+    kind, place = error["type"], error["loc"]
+    name = place[-1] if place else ""
+    if kind in (_UNKNOWN, _MISSING):
+        place = place[:-1]
+    hint, value, where = _at_place(cls, values, key, place)
+    if kind == "value_error":
+        raise checks.UsageError(_at(where, str(error["ctx"]["error"])))
+    if kind == _UNKNOWN:
+        checks.known_keys(where or "the configuration", [name], _fields(dataclass_in(hint)))
+    if kind == _MISSING:
+        raise checks.UsageError(f"{_joined(where, name)} must be given. Received: none.")
+    if kind == "json_invalid":  # nested deeper than pydantic reads
+        checks.of_type(where or "the configuration", value, "keys and values, less deeply nested")
+    checks.of_type(where, value, _allowed(hint))
+
+
+def _at_place(hint, value, key: str, place: tuple) -> tuple:
+    """Return type, value and key of what stands at a place, a path of keys and numbers."""
+    for part in place:
+        for option in _options(hint):
+            plain, inner = _plain(option), typing.get_args(option)
+            if dataclasses.is_dataclass(option) and part in _fields(option):
+                hint, key = typing.get_type_hints(option)[part], _joined(key, part)
+            elif plain is dict and isinstance(value, dict) and part in value:
+                hint, key = inner[1], _joined(key, part)
+            elif plain in (list, tuple) and isinstance(part, int):
+                hint, key = inner[0], f"{key}[{part}]"
+            else:
+                continue  # as pydantic's name for one of several types, which is no part
+            value = value[part]
+            break
+    return hint, value, key
 
 
 def _at(key: str, text: str) -> str:
@@ -94,6 +155,31 @@ def with_option(cls, values: dict, key: str, text: str) -> dict:
         {'training': {'epochs': 3}}
     """
     return _with_parts(cls, values, key.split("."), text, "command line")
+
+
+def to_dict(config) -> dict:
+    """Return a configuration as plain dictionaries, lists, numbers and strings."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def settings_of(cls, config):
+    """Return a study's own settings, `config.settings`, as an instance of its dataclass.
+
+    Args:
+        cls: The dataclass; its fields may be dataclasses themselves, or lists of them.
+        config: A `StudyConfig`, or a `RunConfig` of a kind with settings.
+
+    Raises:
+        UsageError: A key that `cls` does not have, or a value of another type.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Settings:
+        ...     pairs: int = 20
+        >>> settings_of(Settings, StudyConfig(settings={"pairs": 4})).pairs
+        4
+    """
+    return build(cls, config.settings, "settings")
 
 
 def dataclass_in(hint):
@@ -162,77 +248,6 @@ def _given(text: str, hint):
     return value
 
 
-def _field(field: dataclasses.Field, hint, value, key: str):
-    default = _default(field)
-    inner = dataclass_in(hint)
-    if inner and isinstance(value, dict) and isinstance(default, inner):
-        return build(inner, value, key, default)
-    try:
-        return _converted(hint, value, key)
-    except _Mismatch:
-        return checks.of_type(key, value, _allowed(hint))
-
-
-def _converted(hint, value, key: str):
-    for option in _options(hint):
-        try:
-            return _converted_to(option, value, key)
-        except _Mismatch:
-            continue
-    raise _Mismatch
-
-
-def _converted_to(option, value, key: str):
-    if option is typing.Any:
-        return value
-    if dataclasses.is_dataclass(option):
-        return build(option, _instance_of(dict, value), key)
-    plain, inner = _plain(option), typing.get_args(option)
-    if plain in (list, tuple):
-        parts = _instance_of((list, tuple), value)
-        kind = inner[0] if inner else typing.Any
-        found = [_item(kind, part, f"{key}[{place}]") for place, part in enumerate(parts)]
-        return plain(found)
-    if plain is dict:
-        kind = inner[1] if inner else typing.Any
-        _text_keys(_instance_of(dict, value), key)
-        return {name: _item(kind, part, _joined(key, name)) for name, part in value.items()}
-    if isinstance(value, bool) and plain is not bool:
-        raise _Mismatch
-    if plain is float:
-        return _finite(_instance_of((int, float), value))
-    return _instance_of(plain, value)
-
-
-def _item(hint, value, key: str):
-    try:
-        return _converted(hint, value, key)
-    except _Mismatch:
-        return checks.of_type(key, value, _allowed(hint))
-
-
-def _text_keys(values: dict, key: str) -> None:
-    for name in values:
-        if not isinstance(name, str):
-            checks.of_type(f"a key of {key}", name, "text")
-
-
-def _instance_of(kinds, value):
-    if not isinstance(value, kinds):
-        raise _Mismatch
-    return value
-
-
-def _finite(value) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        raise _Mismatch from None
-    if not math.isfinite(number):
-        raise _Mismatch
-    return number
-
-
 def _allowed(hint) -> str:
     return " or ".join(map(_kind, _options(hint)))
 
@@ -247,7 +262,7 @@ def _kind(option) -> str:
         return f"a list, each part {_allowed(inner[0])}" if inner else "a list"
     if plain is dict:
         return f"keys and values, each value {_allowed(inner[1])}" if inner else "keys and values"
-    return _KINDS.get(plain, "anything")
+    return _KINDS[plain]
 
 
 def _options(hint) -> tuple:
@@ -266,10 +281,6 @@ def _default(field: dataclasses.Field):
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
-
-
-def _needed(field: dataclasses.Field) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _joined(key: str, name) -> str:

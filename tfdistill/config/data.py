@@ -2,7 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.registry import SOURCES
 from tfdistill.utils import checks
 
@@ -79,7 +81,7 @@ class DataConfig:
         augment: Random augmentation of the training images.
     """
 
-    source: str = "digits"
+    source: Annotated[str, OneOf((*SOURCES, ARRAYS), f"(?:{'|'.join(SOURCES)}):.+")] = "digits"
     data_dir: str | None = None
     archive: str | None = None
     image_size: int | None = None
@@ -88,7 +90,7 @@ class DataConfig:
     split_seed: int = 42
     train_examples: int | None = None
     test_examples: int | None = None
-    normalize: str | list = "measured"
+    normalize: Annotated[str | list, OneOf(NORMALIZATIONS)] = "measured"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self):
@@ -103,9 +105,8 @@ class DataConfig:
             checks.of_type(
                 "data.validation", self.validation, "a share below 1, or a whole number of images"
             )
-        if isinstance(self.normalize, str):
-            checks.one_of("data.normalize", self.normalize, NORMALIZATIONS)
-        elif not _is_normalization(self.normalize):
+        check_words(self, "data")
+        if not isinstance(self.normalize, str) and not _is_normalization(self.normalize):
             checks.of_type(
                 "data.normalize",
                 self.normalize,

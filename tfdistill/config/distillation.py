@@ -1,7 +1,9 @@
 """What students learn from teachers, and how the teachers' logits are stored."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.registry import FEATURE_LOSSES, LOGIT_LOSSES
 from tfdistill.utils import checks
 
@@ -23,13 +25,13 @@ class FeatureConfig:
         student_layer: Name of the student's layer.
     """
 
-    loss: str = "similarity_preserving"
+    loss: Annotated[str, OneOf(FEATURE_LOSSES)] = "similarity_preserving"
     weight: float | None = None
     teacher_layer: str = "features"
     student_layer: str = "features"
 
     def __post_init__(self):
-        checks.one_of("distillation.features.loss", self.loss, FEATURE_LOSSES)
+        check_words(self, "distillation.features")
         if self.weight is not None:
             checks.non_negative("distillation.features.weight", self.weight)
 
@@ -59,25 +61,22 @@ class DistillationConfig:
 
     alpha: float = 0.9
     temperature: float = 4.0
-    divergence: str = "kl"
+    divergence: Annotated[str, OneOf(DIVERGENCES)] = "kl"
     scale_by_t2: bool = True
     standardize: bool = False
-    average: str = "probabilities"
-    loss: str = "soft_targets"
+    average: Annotated[str, OneOf(AVERAGES)] = "probabilities"
+    loss: Annotated[str, OneOf(LOGIT_LOSSES)] = "soft_targets"
     beta: float = 8.0
     hard_weight: float | None = None
     soft_weight: float | None = None
     warmup_epochs: float = 0.0
     features: list[FeatureConfig] = field(default_factory=list)
-    teacher_view: str = "same"
+    teacher_view: Annotated[str, OneOf(TEACHER_VIEWS)] = "same"
 
     def __post_init__(self):
         checks.fraction("distillation.alpha", self.alpha)
         checks.temperature("distillation.temperature", self.temperature)
-        checks.one_of("distillation.loss", self.loss, LOGIT_LOSSES)
-        checks.one_of("distillation.divergence", self.divergence, DIVERGENCES)
-        checks.one_of("distillation.average", self.average, AVERAGES)
-        checks.one_of("distillation.teacher_view", self.teacher_view, TEACHER_VIEWS)
+        check_words(self, "distillation")
         for name in ("hard_weight", "soft_weight"):
             if getattr(self, name) is not None:
                 checks.non_negative(f"distillation.{name}", getattr(self, name))
@@ -103,13 +102,13 @@ class CacheConfig:
         folder: Where the logits are stored; null means in the study's folder.
     """
 
-    dtype: str = "float32"
+    dtype: Annotated[str, OneOf(CACHE_DTYPES)] = "float32"
     top_k: int | None = None
     temperatures: list[float] = field(default_factory=list)
     folder: str | None = None
 
     def __post_init__(self):
-        checks.one_of("cache.dtype", self.dtype, CACHE_DTYPES)
+        check_words(self, "cache")
         if self.top_k is not None:
             checks.count("cache.top_k", self.top_k)
         for temperature in self.temperatures:

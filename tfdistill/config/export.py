@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from tfdistill.config.choices import OneOf
 from tfdistill.config.registry import EXPORT_FORMATS
 from tfdistill.utils import checks
 
@@ -23,7 +25,7 @@ class ExportConfig:
         licence: The weights' licence, for the model card.
     """
 
-    formats: list[str] = field(default_factory=list)
+    formats: list[Annotated[str, OneOf(EXPORT_FORMATS)]] = field(default_factory=list)
     folder: str = "saved_models"
     name: str | None = None
     resize: bool = False

@@ -8,8 +8,7 @@ configuration of the format before to it; a new key with a default needs neither
 from collections.abc import Callable
 from pathlib import Path
 
-from tfdistill.config.building import build
-from tfdistill.config.plain import to_dict
+from tfdistill.config.building import build, to_dict
 from tfdistill.config.study import RunConfig
 from tfdistill.utils import checks, storage
 

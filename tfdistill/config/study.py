@@ -1,10 +1,13 @@
 """A whole study, as a user writes it, and the runs that it becomes."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.data import DataConfig
 from tfdistill.config.distillation import CacheConfig, DistillationConfig
 from tfdistill.config.export import ExportConfig
+from tfdistill.config.registry import STUDIES
 from tfdistill.config.training import ModelConfig, TrainingConfig
 from tfdistill.utils import checks
 
@@ -50,7 +53,7 @@ class SweepConfig:
             again, before their test accuracy is reported.
     """
 
-    tuner: str = "grid"
+    tuner: Annotated[str, OneOf(TUNERS)] = "grid"
     space: dict[str, list | dict] = field(
         default_factory=lambda: {
             "distillation.alpha": [0.1, 0.5, 0.9],
@@ -63,7 +66,7 @@ class SweepConfig:
     confirm_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])
 
     def __post_init__(self):
-        checks.one_of("sweep.tuner", self.tuner, TUNERS)
+        check_words(self, "sweep")
         checks.count("sweep.trials", self.trials)
         checks.count("sweep.factor", self.factor, minimum=2)
         checks.count("sweep.seed", self.seed, minimum=0)
@@ -98,7 +101,7 @@ class StudyConfig:
         note: A remark for the report, such as what is special about the images.
     """
 
-    study: str = "mysteries"
+    study: Annotated[str, OneOf(STUDIES)] = "mysteries"
     output: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     data: DataConfig = field(default_factory=DataConfig)

@@ -1,7 +1,9 @@
 """Networks and how they are trained."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.networks import Family
 from tfdistill.config.registry import NETWORKS
 from tfdistill.utils import checks
@@ -9,6 +11,14 @@ from tfdistill.utils import checks
 SCHEDULES = ("constant", "cosine", "steps")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+_PATTERN = "|".join(family.pattern for family in NETWORKS.values() if family.pattern)
+
+
+def listed_networks() -> list[str]:
+    """Return all names of networks but those that only a pattern says, as `wrn-28-10`."""
+    return [name for family in NETWORKS.values() for name in family.names]
 
 
 def known_networks() -> tuple[str, ...]:
@@ -33,8 +43,7 @@ def network_family(name: str) -> Family:
     found = next((family for family in NETWORKS.values() if family.has(name)), None)
     if found is None:
         kind = f"{name.partition(':')[0]}:"
-        every = [each for family in NETWORKS.values() for each in family.names]
-        known = [each for each in every if each.startswith(kind)] or known_networks()
+        known = [each for each in listed_networks() if each.startswith(kind)] or known_networks()
         checks.one_of("model.name", name, [each for each in known if each != name])
     return found
 
@@ -53,19 +62,19 @@ class ModelConfig:
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
     """
 
-    name: str = "cnn2"
+    name: Annotated[str, OneOf(listed_networks, _PATTERN)] = "cnn2"
     width: float = 1.0
     dropout: float | None = None
     weights: str | None = None
     path: str | None = None
-    outputs: str = "auto"
+    outputs: Annotated[str, OneOf(("auto", "logits", "probabilities"))] = "auto"
 
     def __post_init__(self):
         needs_path = "path" in network_family(self.name).settings
         checks.positive("model.width", self.width)
         if self.dropout is not None:
             checks.fraction("model.dropout", self.dropout)
-        checks.one_of("model.outputs", self.outputs, ("auto", "logits", "probabilities"))
+        check_words(self, "model")
         if needs_path != (self.path is not None):
             raise checks.UsageError(
                 "A model named 'saved' needs a path, and only it. "
@@ -100,31 +109,27 @@ class TrainingConfig:
 
     epochs: int = 10
     batch_size: int = 128
-    optimizer: str = "adam"
+    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adam"
     learning_rate: float = 0.001
     momentum: float = 0.9
     nesterov: bool = False
-    schedule: str = "constant"
+    schedule: Annotated[str, OneOf(SCHEDULES)] = "constant"
     warmup_epochs: float = 0.0
     milestones: list[int] = field(default_factory=list)
     decay: float = 0.1
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    jit: str = "auto"
-    precision: str = "float32"
+    jit: Annotated[str, OneOf(("auto", "on", "off"))] = "auto"
+    precision: Annotated[str, OneOf(PRECISIONS)] = "float32"
     steps_per_execution: int = 1
-    select: str = "best"
+    select: Annotated[str, OneOf(("best", "last"))] = "best"
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "steps_per_execution"):
             checks.count(f"training.{name}", getattr(self, name))
         for epoch in self.milestones:
             checks.count("training.milestones", epoch)
-        checks.one_of("training.optimizer", self.optimizer, OPTIMIZERS)
-        checks.one_of("training.schedule", self.schedule, SCHEDULES)
-        checks.one_of("training.jit", self.jit, ("auto", "on", "off"))
-        checks.one_of("training.precision", self.precision, PRECISIONS)
-        checks.one_of("training.select", self.select, ("best", "last"))
+        check_words(self, "training")
         checks.positive("training.learning_rate", self.learning_rate)
         checks.positive("training.decay", self.decay)
         checks.fraction("training.momentum", self.momentum)

@@ -14,16 +14,17 @@ from tfdistill.utils import checks
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000
 MAX_DEPTH = 50
-# YAML 1.1, which PyYAML follows, reads 1e-3 as text; here it is a number, as in YAML 1.2.
-_FLOAT = re.compile(
-    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
-    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
-    |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
-    |[-+]?\.(?:inf|Inf|INF)
-    |\.(?:nan|NaN|NAN))$""",
-    re.X,
-)
-_REPLACED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+# The core schema of YAML 1.2 (https://yaml.org/spec/1.2.2, 10.3.2), where PyYAML follows YAML 1.1:
+# `no` and `1:30` are text, 010 is ten and 1e-3 a number.
+_TAG = "tag:yaml.org,2002:"
+_CORE = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "merge": "<<",  # of YAML 1.1: parts that several networks share are written once
+}
 
 
 class _TooDeep(Exception):
@@ -34,6 +35,8 @@ class _Loader(yaml.SafeLoader):
     """Plain data only, of bounded depth; dates stay text."""
 
     depth = 0
+    yaml_implicit_resolvers = {}
+    yaml_constructors = {}
 
     def compose_node(self, parent, index):
         if self.depth == MAX_DEPTH:
@@ -43,12 +46,34 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def construct_core(self, node):
+        """Return what a word of the core schema stands for."""
+        text, kind = self.construct_scalar(node), node.tag.removeprefix(_TAG)
+        if not re.fullmatch(_CORE[kind], text):  # behind a tag, as `!!int 3.5`
+            raise ValueError(f"{checks.shown(text)} is no {node.tag}")
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text[0] in "tT"
+        if kind == "int":
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        return float(re.sub(r"\.(?=[iInN])", "", text))  # Python's infinity has no dot
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_REPLACED[0], _FLOAT, list("-+0123456789."))
+
+for _kind, _words in _CORE.items():
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_words})\Z"), None)
+    _Loader.add_constructor(_TAG + _kind, _Loader.construct_core)
+for _kind in ("str", "seq", "map"):
+    _Loader.add_constructor(_TAG + _kind, yaml.SafeLoader.yaml_constructors[_TAG + _kind])
+_Loader.add_constructor(None, yaml.SafeLoader.construct_undefined)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes that either version of YAML would take for something else."""
+
+
+for _kind in ("int", "float"):
+    _Dumper.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_CORE[_kind]})\Z"), None)
 
 
 def read_yaml(path: str | Path) -> dict:
@@ -90,6 +115,16 @@ def read_yaml(path: str | Path) -> dict:
     return values
 
 
+def yaml_text(values) -> str:
+    """Return plain data as YAML, which `read_yaml` reads as the same.
+
+    Example:
+        >>> yaml_text({"note": "1e3", "alpha": 0.5})
+        "note: '1e3'\\nalpha: 0.5\\n"
+    """
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
 def parse_yaml(text: str, where: str):
     """Return the data that a text of YAML stands for.
 
@@ -124,7 +159,7 @@ def parse_yaml(text: str, where: str):
 
 
 def _check(root: yaml.Node, where: str) -> None:
-    """Count all values as if every alias were written out, and find keys that stand twice."""
+    """Count all values as if every alias were written out, and check the keys."""
     waiting, count = [root], 0
     while waiting:
         node = waiting.pop()
@@ -134,15 +169,16 @@ def _check(root: yaml.Node, where: str) -> None:
                 f"{where} holds more than {MAX_VALUES} values, aliases written out. Shorten it."
             )
         if isinstance(node, yaml.MappingNode):
-            _no_key_twice(node, where)
+            _check_keys(node, where)
             waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
 
 
-def _no_key_twice(node: yaml.MappingNode, where: str) -> None:
+def _check_keys(node: yaml.MappingNode, where: str) -> None:
+    """Make every key text, as in JSON, and find those that stand twice."""
     lines: dict[str, int] = {}
-    for key, _ in node.value:
+    for place, (key, value) in enumerate(node.value):
         if not isinstance(key, yaml.ScalarNode):
             continue
         line = key.start_mark.line + 1
@@ -152,6 +188,9 @@ def _no_key_twice(node: yaml.MappingNode, where: str) -> None:
                 f"{lines[key.value]} and {line}. Remove one of them."
             )
         lines[key.value] = line
+        if key.tag.removeprefix(_TAG) in ("null", "bool", "int", "float"):
+            text = yaml.ScalarNode(f"{_TAG}str", key.value, key.start_mark, key.end_mark)
+            node.value[place] = text, value
 
 
 def _one_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 from tfdistill import records
 from tfdistill.config import RunConfig, StudyConfig, formats, to_dict
+from tfdistill.config.yaml_files import yaml_text
 from tfdistill.records import Record
 from tfdistill.utils import checks, storage
 from tfdistill.utils.storage import digest
@@ -80,7 +81,7 @@ def write_config(config: StudyConfig, folder: Path) -> None:
     """Write the configuration into the study's folder."""
     with storage.appearing(folder / CONFIG_FILE) as path:
         values = {formats.KEY: formats.FORMAT, **_comparable(config)}
-        text = yaml.safe_dump(values, sort_keys=False)
+        text = yaml_text(values)
         path.write_text(storage.marked(text), encoding="utf-8")
 
 

@@ -24,10 +24,7 @@ class Refused(RuntimeError):
 
 def of_type(name: str, value, allowed: str) -> NoReturn:
     """Raise: a value is of another type than what is allowed, said in words."""
-    hint = ""
-    if isinstance(value, bool) and "text" in allowed:
-        hint = " YAML reads on, off, yes and no as true and false; put such a word in quotes."
-    raise UsageError(f"{name} must be {allowed}. Received: {name}={shown(value)}.{hint}")
+    raise UsageError(f"{name} must be {allowed}. Received: {name}={shown(value)}.")
 
 
 def shown(value) -> str:
