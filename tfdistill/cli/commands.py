@@ -203,7 +203,7 @@ def cache_build(
     return 0
 
 
-def cache_verify(folder: Path, /, *, rows: int = 256) -> int:
+def cache_verify(folder: Path, /, *, rows: options.Whole = 256) -> int:
     """Compare stored logits with those of the teachers, run again on some rows.
 
     Args:

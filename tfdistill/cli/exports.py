@@ -50,13 +50,6 @@ def _names(_, tokens) -> list[str]:
     return [word for word in words if word]
 
 
-def _number_or_null(_, tokens) -> int | None:
-    text = tokens[-1].value
-    if text != "null" and not text.isdecimal():
-        checks.of_type("check_images", text, "a whole number, at least 1, or null")
-    return None if text == "null" else int(text)
-
-
 @dataclass(frozen=True)
 class ExportOptions(ExportConfig):
     """Options of `tfdistill export`; the others of `ExportConfig` are its own.
@@ -74,7 +67,7 @@ class ExportOptions(ExportConfig):
             completer=lambda _: [name for name in EXPORT_FORMATS if name != "savedmodel"],
         ),
     ] = field(default_factory=list)
-    check_images: Annotated[int | None, Parameter(converter=_number_or_null)] = 1000
+    check_images: options.WholeOrNull = 1000
     config: Path | None = None
 
     @property
@@ -92,7 +85,7 @@ def evaluate(
     /,
     *keys: ImageKeys,
     teacher: Path | None = None,
-    batch_size: int = 128,
+    batch_size: options.Whole = 128,
     config: Path | None = None,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
@@ -175,8 +168,8 @@ def predict(
     /,
     *,
     format: Format = "table",
-    top: int = 3,
-    batch_size: int = 32,
+    top: options.Whole = 3,
+    batch_size: options.Whole = 32,
     output: Path | None = None,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
@@ -213,7 +206,7 @@ def demo(
     /,
     *,
     teacher: Path | None = None,
-    port: int = 7860,
+    port: options.Whole = 7860,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
     """Try an exported network in the browser, beside its teacher.

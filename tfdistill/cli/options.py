@@ -5,9 +5,11 @@ is wrong; the other options of a command are parameters of its function.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import cyclopts
 
@@ -25,6 +27,23 @@ from tfdistill.utils import checks, storage
 
 # Of every option: an underscore stays, none has a --no-..., and of two the last holds.
 PARAMETER = cyclopts.Parameter(negative=(), name_transform=str, allow_repeating=True)
+
+
+def _whole(_, tokens, allowed: str = "a whole number") -> int:
+    """Return the whole number of an option; cyclopts itself would take 1.5 for one."""
+    text = tokens[-1].value
+    if not re.fullmatch(r"[+-]?\d+", text):
+        raise ValueError(f"must be {allowed}. Received: {checks.shown(text)}.")
+    return int(text)
+
+
+def _whole_or_null(hint, tokens) -> int | None:
+    null = tokens[-1].value == "null"
+    return None if null else _whole(hint, tokens, "a whole number or null")
+
+
+Whole = Annotated[int, cyclopts.Parameter(converter=_whole)]
+WholeOrNull = Annotated[int | None, cyclopts.Parameter(converter=_whole_or_null)]
 
 
 @dataclass(frozen=True)
