@@ -298,7 +298,7 @@ def test_keys_may_stand_before_the_file(config, capsys):
     options = ["--seeds+", "5", "--student", "null"]
     assert main(["run", *options, str(config), "--training.epochs=3", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "single-5" in printed or "3 x 3 epochs" in printed
+    assert "13 runs" in printed and "single-5 " in printed and "3 x 3 epochs" in printed
 
 
 def test_cache_without_an_action_lists_both(capsys):

@@ -11,14 +11,10 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tfdistill.config import StudyConfig
-from tfdistill.config.registry import (
-    FEATURE_LOSSES,
-    LOGIT_LOSSES,
-    STUDIES,
-)
+from tfdistill.config.registry import FEATURE_LOSSES, LOGIT_LOSSES, STUDIES
 from tfdistill.config.training import known_networks
 
 WIDTH = 80
@@ -41,32 +37,17 @@ line, dotted (`--training.epochs 20`, `--training.epochs=20`; `--seeds+ 5` adds 
 `tfdistill keys training` prints one part."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One key.
-
-    Args:
-        name: Dotted, as `training.epochs`.
-        kind: What its value may be, in words.
-        default: As YAML; empty where that is null, nothing or a group.
-        about: What it is.
-    """
+class Key(NamedTuple):
+    """One key: its dotted name, what its value may be, its default as YAML, and what it is."""
 
     name: str
     kind: str
-    default: str
+    default: str  # empty where it is null, nothing or keys
     about: str
 
 
-@dataclass(frozen=True)
-class Group:
-    """Keys that stand together.
-
-    Args:
-        name: What their names begin with; empty at the top.
-        about: What they are.
-        keys: The keys.
-    """
+class Group(NamedTuple):
+    """Keys that stand together: what their names begin with, what they are, and they."""
 
     name: str
     about: str
@@ -140,18 +121,15 @@ def explained(cls) -> dict[str, str]:
 
 def _within(group: Group, part: str) -> Group:
     keys = (key for key in group.keys if key.name.partition(".")[0] == part)
-    return dataclasses.replace(group, keys=tuple(keys))
+    return group._replace(keys=tuple(keys))
 
 
 def _text(group: Group) -> str:
     lines = textwrap.wrap(f"{group.about}:", WIDTH)
     for key in group.keys:
         default = f" Default: {key.default}." if key.default else ""
-        lines.append(f"  {key.name}: {key.kind}" if len(key.kind) < 40 else f"  {key.name}")
-        about = key.about if len(key.kind) < 40 else f"{key.kind}. {key.about}"
-        lines += textwrap.wrap(
-            about + default, WIDTH - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
+        lines += textwrap.wrap(f"  {key.name}: {key.kind}", WIDTH, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(f"      {key.about}{default}", WIDTH, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
@@ -180,7 +158,8 @@ def _word(option) -> str:
 
 
 def _options(hint) -> tuple:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if union else (hint,)
 
 
 def _default(field: dataclasses.Field) -> str:
