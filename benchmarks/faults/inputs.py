@@ -130,9 +130,9 @@ def bomb_memory() -> dict:
     return {"grown_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3}
 
 
-def wrong_option(folder: Path, case: configurations.Case) -> str | None:
+def wrong_option(folder: Path, case: command_options.Case) -> str | None:
     """Return what is wrong with the answer to a command with a wrong option or place."""
-    return configurations.fault(case, *configurations.ran(folder, list(case.options)))
+    return command_options.fault(case, *configurations.ran(folder, list(case.options)))
 
 
 def kinds(folder: Path, given: argparse.Namespace) -> dict[str, Callable[[], dict]]:

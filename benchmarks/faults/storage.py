@@ -141,7 +141,7 @@ class Base:
                     raise KeyboardInterrupt
 
         with self.environment():
-            config = options.study_options("run", self.command[1:]).config
+            config = options.study_config(self.command[1:])
             with contextlib.suppress(KeyboardInterrupt):
                 runner.run_study(config, self.live / "out", Stopping())
 

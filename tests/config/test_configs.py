@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 @functools.cache
 def config_of(path):
-    return options.study_options("run", [str(path)]).config
+    return options.study_config([str(path)])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -80,7 +80,7 @@ def trained(tmp_path, values):
     """Return the records of a study, by name, that a file describes."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(STUDY | values))
-    config = options.study_options("run", [str(path)]).config
+    config = options.study_config([str(path)])
     return {record.name: record for record in run_study(config, tmp_path / "results")}
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.faults import configurations
-from tfdistill.cli.options import study_options
+from tfdistill.cli.options import study_config
 from tfdistill.config import StudyConfig, read_yaml, to_dict
 
 GIVEN = {
@@ -48,10 +48,10 @@ def test_a_binary_file_is_no_configuration(folder, data):
 
 @pytest.mark.parametrize("path", configurations.CONFIGS, ids=lambda path: path.parent.name)
 def test_what_a_study_writes_down_is_read_as_the_same_study(tmp_path, path):
-    config = study_options("run", [str(path)]).config
+    config = study_config([str(path)])
     copy = tmp_path / "copy.yaml"
     copy.write_text(configurations.text_of(to_dict(config)))
-    assert study_options("run", [str(copy)]).config == config
+    assert study_config([str(copy)]) == config
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_a_study_writes_down_is_read_as_the_same_study(tmp_path, path):
 def test_values_on_the_command_line(tmp_path, options, key, value):
     path = tmp_path / "study.yaml"
     path.write_text(configurations.text_of(configurations.BASE))
-    found = to_dict(study_options("run", [str(path), *options]).config)
+    found = to_dict(study_config([str(path), *options]))
     for name in key.split("."):
         found = found[name]
     assert found == value and type(found) is type(value)
@@ -87,7 +87,7 @@ def test_values_on_the_command_line(tmp_path, options, key, value):
 def test_a_part_of_a_setting_keeps_the_rest_of_its_default(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("sweep: {space: {student.width: [1]}}\ndata: {augment: {flip: true}}\n")
-    config = study_options("run", [str(path)]).config
+    config = study_config([str(path)])
     assert config.sweep.space == {"student.width": [1]} and config.sweep.trials == 20
     assert config.data.augment.flip and config.data.source == StudyConfig().data.source
 

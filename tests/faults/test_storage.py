@@ -343,7 +343,7 @@ class TestImagesThatChange:
                 if len(self.epochs) == 1:
                     raise KeyboardInterrupt
 
-        config = options.study_options("run", [str(photos)]).config
+        config = options.study_config([str(photos)])
         with pytest.raises(KeyboardInterrupt):
             runner.run_study(config, tmp_path / "out", Stopping())
         assert (tmp_path / "out/runs/teacher/state.npz").exists()

@@ -192,7 +192,7 @@ def test_an_unfinished_study_has_tables_of_what_there_is():
 @pytest.mark.parametrize("size", ["small", "full"])
 def test_the_configurations_are_those_of_the_study(size, pytestconfig):
     file = pytestconfig.rootpath / "configs/channel_split" / f"{size}.yaml"
-    runs = study.runs(options.study_options("run", [str(file)]).config)
+    runs = study.runs(options.study_config([str(file)]))
     published = {run.row for run in runs if run.row in study.PUBLISHED}
     assert published == (set(study.PUBLISHED) if size == "full" else set())
 

@@ -86,7 +86,7 @@ def test_planted_labels_can_be_left_out():
 
 @pytest.mark.parametrize("file", ["small.yaml", "full.yaml"])
 def test_the_published_configurations_have_at_least_twenty_pairs(file):
-    config = options.study_options("run", [str(CONFIGS / file)]).config
+    config = options.study_config([str(CONFIGS / file)])
     row = study.row_of(study.CONTROL, config.settings["data"]["mu"])
     controls = [run for run in study.runs(config) if run.row == row]
     assert sum(run.settings["networks"] for run in controls) >= 20

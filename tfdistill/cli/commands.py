@@ -1,353 +1,375 @@
-"""The commands as they are called: what each does, what it takes and in which bounds."""
+"""What `tfdistill` can do: a typed function for each command, whose docstring is its help.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+Each reads what it was given, makes one call, prints, and returns an exit status. It imports what it
+needs itself: help and errors do not wait for TensorFlow. To add one, write its function and one
+line in `COMMANDS`.
+"""
 
-from tfdistill.config import DataConfig, ExportConfig, StudyConfig
-from tfdistill.utils import checks
-from tfdistill.utils.registry import imported
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
 
-GO_ON = """\
-Every value can be changed on the command line, for example --seeds [0,1,2]
---training.epochs 20. Results go to --output, by default results/ and the file's
-name. The same command resumes after an interruption."""
+from cyclopts import Parameter
 
-STUDY_HELP = f"""\
-Do the study that a YAML file describes, and print its tables when all is done.
-{GO_ON}
+from tfdistill.cli import exports, options
+from tfdistill.cli.exports import AllowUnsafe, print_tables, trust
+from tfdistill.config import StudyConfig
+from tfdistill.config.registry import STUDIES
+from tfdistill.utils import checks, tensorflow
 
-`tfdistill studies` lists the studies."""
-
-SWEEP_HELP = f"""\
-Search the space `sweep.space` of a study's YAML file with Keras Tuner: grid,
-random, bayesian or hyperband. Trials are compared on validation images; the
-best one is trained again with fresh seeds before it is tested.
-{GO_ON}
-
-Several processes search together where KERASTUNER_TUNER_ID (chief, tuner0,
-tuner1, ...), KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set."""
-
-CACHE_HELP = f"""\
-Train the teachers of a study and store their logits for its students. `tfdistill
-run` and `sweep` do so themselves; this does it beforehand.
-{GO_ON}"""
-
-EVALUATE_HELP = """\
-Measure a saved network (.keras file or SavedModel) on the test images: those of
-the study whose folder it lies in, unless --config names a study's YAML file."""
-
-EXPORT_HELP = """\
-Write networks for use elsewhere, check each file against its network in a
-process of its own, and put them in place as FOLDER/NAME/VERSION at once.
-
-Of a study's folder: its best student in all formats, its teacher and their
-ensemble as SavedModels; all are measured and the report shows the table. Of a
-run's folder or a .keras file: that network."""
-
-PREDICT_HELP = """\
-Classify image files, and folders with all that is in them: JPEG, PNG, BMP, GIF.
-They are read as training images are; the orientation that a camera noted (EXIF)
-is not applied. Exit status: 0 all answered, 1 an image failed, 2 wrong usage."""
-
-DEMO_HELP = """\
-Open a page in the browser of this machine: drop an image, and see which classes a
-model and its teacher take it for, how long each takes and how large it is. The
-teacher is the export that the model's card names, if it lies beside the model's
-folder. The page needs no internet and only this machine can open it."""
-
-REPRODUCE_HELP = """\
-Do a finished run again, first the runs that it needs, from its record alone, and
-compare weights, figures and history. Exit status 0 if all are equal to the bit."""
-
-HELP = {"--help": "show this page"}
-DRY_RUN = {"--dry-run": "list the runs and what each needs; do nothing"}
-REHEARSE = {"--rehearse": "one batch of every kind of run; keep nothing"}
-UNSAFE = {"--allow-unsafe": "also load model files that could run code of their own"}
+Config = Annotated[
+    Path,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="A study's YAML file, such as configs/quickstart.yaml.",
+    ),
+]
+Keys = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="Values in place of the file's, as `--seeds [0,1,2]` or `--training.epochs 20`; "
+        "`tfdistill keys` lists all.",
+    ),
+    StudyConfig,
+]
+DryRun = Annotated[
+    bool,
+    Parameter(
+        "--dry-run", show_default=False, help="List the runs and what each needs; do nothing."
+    ),
+]
+Rehearse = Annotated[
+    bool,
+    Parameter(
+        "--rehearse", show_default=False, help="One batch of every kind of run; keep nothing."
+    ),
+]
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a command that has none."""
+def run(
+    config: Config,
+    /,
+    *keys: Keys,
+    dry_run: DryRun = False,
+    rehearse: Rehearse = False,
+    allow_unsafe: AllowUnsafe = False,
+) -> int:
+    """Do a study: train, distil, evaluate, report.
+
+    It does what a YAML file describes, and prints its tables when all is done. Results go to
+    `--output`, by default results/ and the file's name. The same command resumes after an
+    interruption. `tfdistill studies` lists the studies.
+    """
+    trust(allow_unsafe)
+    return _study(options.study_config([config, *keys], run), dry_run, rehearse)
 
 
-@dataclass(frozen=True)
-class VerifyOptions:
-    """Options of `tfdistill cache verify`.
+def train(
+    config: Config,
+    /,
+    *keys: Keys,
+    dry_run: DryRun = False,
+    rehearse: Rehearse = False,
+    allow_unsafe: AllowUnsafe = False,
+) -> int:
+    """Train one student for each seed, alone and taught by `teacher`.
+
+    Results go to `--output`, by default results/ and the file's name. The same command resumes
+    after an interruption.
+    """
+    trust(allow_unsafe)
+    study = options.study_config([config, *keys], train, {"study": "single"}, "-train")
+    return _study(study, dry_run, rehearse)
+
+
+def _study(config: StudyConfig, dry_run: bool, rehearse: bool) -> int:
+    from tfdistill.training import runner, study_folder
+
+    folder = Path(config.output)
+    study_folder.check_folder(config, folder)
+    if dry_run:
+        print_tables([runner.plan_table(config, folder)])
+        return 0
+    from tfdistill.utils.progress import display
+
+    if rehearse:
+        from tfdistill.training import rehearsal
+
+        table, good = rehearsal.rehearse(config, display())
+        print_tables([table])
+        return 0 if good else 1
+    if config.export:
+        config.export.check_packages()
+    found = runner.run_study(config, folder, display())
+    good = exports.export_study(folder, config.export) if config.export else True
+    return max(_finish(config, folder, found), 0 if good else 1)
+
+
+def studies(
+    name: Annotated[str | None, Parameter(choices=tuple(STUDIES), show_choices=False)] = None, /
+) -> int:
+    """List the studies: question, source, commands and their cost.
 
     Args:
+        name: A study, to show its own settings, too.
+    """
+    from tfdistill.cli import list_studies
+
+    print(list_studies.page(name) if name else list_studies.pages())
+    return 0
+
+
+def keys(
+    part: Annotated[
+        str | None, Parameter(choices=tuple(StudyConfig.__dataclass_fields__), show_choices=False)
+    ] = None,
+    /,
+    *,
+    markdown: bool = False,
+) -> int:
+    """List the keys of a study: what may stand in its YAML file, or after it as --KEY VALUE.
+
+    Args:
+        part: Only the keys of this part, such as `training`.
+        markdown: As docs/keys.md has them.
+    """
+    from tfdistill.cli import list_keys
+
+    print(list_keys.markdown() if markdown else list_keys.page(part))
+    return 0
+
+
+def sweep(
+    config: Config,
+    /,
+    *keys: Keys,
+    dry_run: DryRun = False,
+    allow_unsafe: AllowUnsafe = False,
+) -> int:
+    """Search alpha, temperature or any other key with Keras Tuner.
+
+    The space is `sweep.space` of a study's YAML file, the tuner grid, random, bayesian or
+    hyperband. Trials are compared on validation images; the best one is trained again with fresh
+    seeds before it is tested. The same command resumes after an interruption.
+
+    Several processes search together where KERASTUNER_TUNER_ID (chief, tuner0, tuner1, ...),
+    KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set.
+    """
+    trust(allow_unsafe)
+    study = options.study_config([config, *keys], sweep, suffix="-sweep")
+    from tfdistill.training import study_folder
+    from tfdistill.tuners import sweeps
+
+    folder = Path(study.output)
+    plan = sweeps.plan_table(study, folder)
+    study_folder.check_folder(study, folder)
+    if dry_run:
+        print_tables([plan])
+        return 0
+    from tfdistill.utils.progress import display
+
+    found = sweeps.search(study, folder, display())
+    if sweeps.is_worker():
+        print("The search is over; the chief confirms the best trial and writes the report.")
+        return 0
+    return _finish(study, folder, found, sweeps)
+
+
+def cache_build(
+    config: Config,
+    /,
+    *keys: Keys,
+    dry_run: DryRun = False,
+    allow_unsafe: AllowUnsafe = False,
+) -> int:
+    """Train the teachers of a study and store their logits for its students.
+
+    `tfdistill run` and `sweep` do so themselves; this does it beforehand. The same command resumes
+    after an interruption.
+    """
+    trust(allow_unsafe)
+    study = options.study_config([config, *keys], cache_build)
+    from tfdistill.training import runner, study_folder
+    from tfdistill.utils.progress import display
+
+    folder = Path(study.output)
+    runs = runner.plan(study)
+    study_folder.check_folder(study, folder)
+    if dry_run:
+        print_tables([runner.plan_table(study, folder)])
+        return 0
+    print_tables([runner.build_caches(study, runs, folder, display())])
+    return 0
+
+
+def cache_verify(folder: Path, /, *, rows: options.Whole = 256) -> int:
+    """Compare stored logits with those of the teachers, run again on some rows.
+
+    Args:
+        folder: The folder that a study wrote its results to.
         rows: Random images of each cache.
     """
+    checks.count("rows", rows)
+    config = options.study_of(folder)
+    tensorflow.start()
+    from tfdistill.training import runner, teacher_logits
+    from tfdistill.training.session import Session
 
-    rows: int = 256
+    table, good = teacher_logits.verification(runner.plan(config), folder, rows, Session())
+    print_tables([table])
+    return 0 if good else 1
 
-    def __post_init__(self):
-        checks.count("rows", self.rows)
+
+def export(
+    path: exports.Exported,
+    /,
+    *keys: exports.ImageKeys,
+    given: exports.Options = exports.ExportOptions(),  # noqa: B008
+    allow_unsafe: AllowUnsafe = False,
+) -> int:
+    """Write networks for TensorFlow Serving, LiteRT, ONNX, each checked.
+
+    Each file is checked against its network in a process of its own; all are put in place as
+    FOLDER/NAME/VERSION at once. Of a study's folder: its best student in all formats, its teacher
+    and their ensemble as SavedModels; all are measured and the report shows the table. Of a run's
+    folder or a .keras file: that network.
+    """
+    words = options.read([path, *keys], options.Images, export)
+    images = words.images(given.config)
+    if not (words.place / "config.yaml").exists():
+        return exports.export_one(words.place, given.written, images, allow_unsafe)
+    exports.check_own_images(words.place, images)
+    options.study_of(words.place)  # of a study that cannot be read, no report can be written
+    good = exports.export_study(words.place, given.written)
+    return max(report(words.place), 0 if good else 1)
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Options of `tfdistill evaluate`.
+def report(folder: Path, /) -> int:
+    """Write the report of a study again, also of an unfinished one.
 
     Args:
-        teacher: Also compare with this saved network.
-        batch_size: Images at once.
-        config: A study's YAML file, for its images.
-        data: The images.
+        folder: The folder that the study wrote its results to.
     """
+    config = options.study_of(folder)
+    from tfdistill import records
+    from tfdistill.training import runner
+    from tfdistill.tuners import sweeps
 
-    teacher: str | None = None
-    batch_size: int = 128
-    config: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
-
-    def __post_init__(self):
-        checks.count("batch_size", self.batch_size)
-
-
-@dataclass(frozen=True)
-class ExportOptions(ExportConfig):
-    """Options of `tfdistill export`.
-
-    Args:
-        config: A study's YAML file, for its images.
-        data: The images of a network of one's own.
-    """
-
-    config: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
+    if sweeps.is_search(folder):
+        found = [*sweeps.finished_teachers(config, folder), *sweeps.trial_records(folder)]
+    else:
+        order = {run.name: place for place, run in enumerate(runner.plan(config))}
+        found = sorted(records.read_all(folder), key=lambda run: order.get(run.name, len(order)))
+    if not found:
+        raise checks.UsageError(
+            f"{folder} holds no finished run yet. Let tfdistill run finish one."
+        )
+    return _finish(config, folder, found, sweeps if sweeps.is_search(folder) else None)
 
 
-@dataclass(frozen=True)
-class PredictOptions:
-    """Options of `tfdistill predict`.
+def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
+    from tfdistill.export import study_exports
+    from tfdistill.records import FINISHED
+    from tfdistill.reporting import reports
+    from tfdistill.training import runner
 
-    Args:
-        format: `table`, `json` or `csv`.
-        top: Classes in each answer.
-        batch_size: Images at once.
-        output: The file to write; null prints.
-    """
-
-    format: str = "table"
-    top: int = 3
-    batch_size: int = 32
-    output: str | None = None
-
-    def __post_init__(self):
-        from tfdistill.inference.output import FORMATS
-
-        checks.one_of("format", self.format, FORMATS)
-        checks.count("top", self.top)
-        checks.count("batch_size", self.batch_size)
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """Options of `tfdistill demo`.
-
-    Args:
-        teacher: Another model to show beside it.
-        port: Port on 127.0.0.1; 0 takes any that is free.
-    """
-
-    teacher: str | None = None
-    port: int = 7860
-
-    def __post_init__(self):
-        if not 0 <= self.port <= 65535:
-            checks.of_type("port", self.port, "a whole number from 0 to 65535")
+    notes = [config.note] if config.note else []
+    published, drawn = None, []
+    if study is None:
+        study = STUDIES[config.study]
+        published = study.PUBLISHED
+        drawn = study.figures(found) if hasattr(study, "figures") else []
+        planned = len(runner.plan(config))
+        if len(found) < planned:
+            notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
+    tables = [*study.tables(found), *study_exports.tables(folder)]
+    report = reports.write_report(
+        folder,
+        study.TITLE,
+        study.QUESTION,
+        tables,
+        found,
+        notes,
+        published=published,
+        figures=drawn,
+    )
+    print_tables(tables)
+    print(f"Report: {report}")
+    failed = [record for record in found if record.status != FINISHED]
+    for record in failed:
+        print(f"{record.name} failed: {record.message}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-@dataclass(frozen=True)
-class DoctorOptions:
-    """Options of `tfdistill doctor`.
+def doctor(*, data_dir: Path | None = None) -> int:
+    """Show what this machine offers.
 
     Args:
         data_dir: Where prepared data sets lie.
     """
+    tensorflow.start()
+    from tfdistill.cli import doctor as machine
 
-    data_dir: str | None = None
-
-
-@dataclass(frozen=True)
-class ReproduceOptions:
-    """Options of `tfdistill reproduce`.
-
-    Args:
-        output: A new folder; default results/NAME-reproduced.
-    """
-
-    output: str | None = None
+    print_tables(machine.tables(str(data_dir) if data_dir else None))
+    return 0
 
 
-@dataclass(frozen=True)
-class Command:
-    """How a command is called.
+def reproduce(
+    record: Path, /, *, output: Path | None = None, allow_unsafe: AllowUnsafe = False
+) -> int:
+    """Do a finished run again and compare every bit.
+
+    First the runs that it needs are done, all from its record alone; then weights, figures and
+    history are compared. Exit status 0 if all are equal to the bit.
 
     Args:
-        place: Of its function, `module:function`; that takes the words after the command and
-            returns an exit status.
-        words: Its places in short, for the list of commands.
-        brief: What it does in short, there.
-        usage: What stands after `tfdistill COMMAND`.
-        about: What it does, in lines of at most 82 letters.
-        places: What is given without a name, in order, and what it is. `name...` stands for one or
-            more, `[name]` may be left out.
-        options: The dataclass of its options.
-        flags: Options without a value, and what each does.
-        goes_on: Whether it leaves what it has done, and goes on from there.
+        record: STUDY/runs/NAME or its record.json.
+        output: A new folder; by default results/NAME-reproduced.
     """
+    trust(allow_unsafe)
+    from tfdistill.training import reproduction
+    from tfdistill.utils.progress import display
 
-    place: str
-    words: str
-    brief: str
-    usage: str
-    about: str
-    places: dict[str, str]
-    options: type = NoOptions
-    flags: dict[str, str] = field(default_factory=dict)
-    goes_on: bool = False
-
-    @property
-    def action(self) -> Callable[[list[str]], int]:
-        """The function that does the command."""
-        return imported(self.place)
+    found = reproduction.reproduce(record, output, display())
+    print_tables(found.tables)
+    return 0 if found.equal else 1
 
 
-_CONFIG = {"config": "a study's YAML file, such as configs/quickstart.yaml"}
-_FOLDER = {"folder": "the folder that a study wrote its results to"}
-_ACTIONS = "tfdistill.cli.actions"
-_SHORT = "CONFIG [--dry-run] [--KEY VALUE ...]"
-_FLAGS = DRY_RUN | REHEARSE | UNSAFE
-_STUDY = ("CONFIG [--dry-run] [--rehearse] [--KEY VALUE ...]", STUDY_HELP, _CONFIG, StudyConfig)
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print what lets a shell complete commands, options, keys and choices.
 
-# In the order of the list of commands. To add one, write its function and one entry here.
+    Write it to a file, and `source` that in ~/.bashrc, in ~/.zshrc after `compinit`, or in
+    ~/.config/fish/config.fish.
+
+    Args:
+        shell: Whose.
+    """
+    from tfdistill.cli import completions
+
+    print(completions.script(shell, COMMANDS))
+    return 0
+
+
+# In the order of the list of commands.
 COMMANDS = {
-    "run": Command(
-        f"{_ACTIONS}:run",
-        "CONFIG",
-        "do a study: train, distil, evaluate, report; again to go on",
-        *_STUDY,
-        _FLAGS,
-        goes_on=True,
-    ),
-    "train": Command(
-        f"{_ACTIONS}:train",
-        "CONFIG",
-        "one student for each seed, alone and taught by `teacher`",
-        *_STUDY,
-        _FLAGS,
-        goes_on=True,
-    ),
-    "studies": Command(
-        f"{_ACTIONS}:studies",
-        "[NAME]",
-        "list the studies: question, source, commands and their cost;\n"
-        "with NAME also the study's own settings",
-        "[NAME]",
-        "List the studies, or show one with its settings.",
-        {"[name]": "a study"},
-    ),
-    "sweep": Command(
-        f"{_ACTIONS}:sweep",
-        "CONFIG",
-        "search alpha, temperature or any other key with Keras Tuner",
-        _SHORT,
-        SWEEP_HELP,
-        _CONFIG,
-        StudyConfig,
-        DRY_RUN | UNSAFE,
-        goes_on=True,
-    ),
-    "cache build": Command(
-        f"{_ACTIONS}:cache_build",
-        "CONFIG",
-        "store teachers' logits for students",
-        _SHORT,
-        CACHE_HELP,
-        _CONFIG,
-        StudyConfig,
-        DRY_RUN | UNSAFE,
-        goes_on=True,
-    ),
-    "cache verify": Command(
-        f"{_ACTIONS}:cache_verify",
-        "FOLDER",
-        "compare stored logits with those of the teachers run again",
-        "FOLDER [--rows N]",
-        "Run the teachers again on some rows of a study's caches.",
-        _FOLDER,
-        VerifyOptions,
-    ),
-    "evaluate": Command(
-        f"{_ACTIONS}:evaluate",
-        "MODEL",
-        "measure a saved network on the test images",
-        "MODEL [--teacher PATH] [--data.KEY VALUE ...]",
-        EVALUATE_HELP,
-        {"model": "a .keras file or the folder of a SavedModel"},
-        EvaluateOptions,
-        UNSAFE,
-    ),
-    "export": Command(
-        f"{_ACTIONS}:export",
-        "FOLDER",
-        "write networks for TensorFlow Serving, LiteRT, ONNX, each checked",
-        "STUDY | RUN | MODEL [--formats NAME,NAME] [--KEY VALUE ...]",
-        EXPORT_HELP,
-        {"path": "a study's folder, a run's (STUDY/runs/NAME) or a .keras file"},
-        ExportOptions,
-        UNSAFE,
-        goes_on=True,
-    ),
-    "predict": Command(
-        f"{_ACTIONS}:predict",
-        "MODEL IMAGES...",
-        "classify image files with an exported network",
-        "MODEL IMAGES... [--format json] [--top N] [--output FILE]",
-        PREDICT_HELP,
-        {
-            "model": "saved_models/NAME[/VERSION], a .tflite, .onnx or .keras file",
-            "images...": "image files and folders",
-        },
-        PredictOptions,
-        UNSAFE,
-    ),
-    "demo": Command(
-        f"{_ACTIONS}:demo",
-        "MODEL",
-        "try an exported network in the browser, beside its teacher",
-        "MODEL [--teacher MODEL] [--port 7860]",
-        DEMO_HELP,
-        {"model": "saved_models/NAME, a .tflite or .onnx file"},
-        DemoOptions,
-        UNSAFE,
-    ),
-    "report": Command(
-        f"{_ACTIONS}:report",
-        "FOLDER",
-        "write the report of a study again, also of an unfinished one",
-        "FOLDER",
-        "Write the report of a study's folder again.",
-        _FOLDER,
-    ),
-    "doctor": Command(
-        f"{_ACTIONS}:doctor",
-        "",
-        "show what this machine offers",
-        "[--data_dir PATH]",
-        "Show what this machine offers to tfdistill.",
-        {},
-        DoctorOptions,
-    ),
-    "reproduce": Command(
-        f"{_ACTIONS}:reproduce",
-        "RECORD",
-        "do a finished run again and compare every bit",
-        "RECORD [--output FOLDER]",
-        REPRODUCE_HELP,
-        {"record": "STUDY/runs/NAME or its record.json"},
-        ReproduceOptions,
-        UNSAFE,
-    ),
+    "run": run,
+    "train": train,
+    "studies": studies,
+    "keys": keys,
+    "sweep": sweep,
+    "cache build": cache_build,
+    "cache verify": cache_verify,
+    "evaluate": exports.evaluate,
+    "export": export,
+    "predict": exports.predict,
+    "demo": exports.demo,
+    "report": report,
+    "doctor": doctor,
+    "reproduce": reproduce,
+    "completion": completion,
 }
+# Of the commands that are two words, what they have in common.
+GROUPS = {"cache": "Store teachers' logits for students, or verify what is stored."}
+# Those that leave what they have done, and go on from there.
+GOES_ON = (run, train, sweep, cache_build, export)

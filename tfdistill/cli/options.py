@@ -1,12 +1,18 @@
-"""What stands after a command: its places, its options, and a study's YAML file under them."""
+"""Words after a command to the configuration of a study: its YAML file, and `--KEY VALUE` over it.
 
-import dataclasses
+The keys are those of the configuration's dataclasses, so its own reader takes them and words what
+is wrong; the other options of a command are parameters of its function.
+"""
+
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from tfdistill.cli import help_pages
-from tfdistill.cli.commands import COMMANDS, HELP, UNSAFE, Command
+import cyclopts
+
 from tfdistill.config import (
     DataConfig,
     StudyConfig,
@@ -17,49 +23,62 @@ from tfdistill.config import (
     with_option,
 )
 from tfdistill.config.registry import STUDIES
-from tfdistill.models import saved_model_safety
 from tfdistill.utils import checks, storage
+
+# Of every option: an underscore stays, none has a --no-..., and of two the last holds.
+PARAMETER = cyclopts.Parameter(negative=(), name_transform=str, allow_repeating=True)
+
+
+def _whole(_, tokens, allowed: str = "a whole number") -> int:
+    """Return the whole number of an option; cyclopts itself would take 1.5 for one."""
+    text = tokens[-1].value
+    if not re.fullmatch(r"[+-]?\d+", text):
+        raise ValueError(f"must be {allowed}. Received: {checks.shown(text)}.")
+    return int(text)
+
+
+def _whole_or_null(hint, tokens) -> int | None:
+    null = tokens[-1].value == "null"
+    return None if null else _whole(hint, tokens, "a whole number or null")
+
+
+Whole = Annotated[int, cyclopts.Parameter(converter=_whole)]
+WholeOrNull = Annotated[int | None, cyclopts.Parameter(converter=_whole_or_null)]
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What was given to a command, its names checked and its values not yet.
+class Images:
+    """The keys of a command that takes images and no study.
 
     Args:
-        command: The command.
-        places: What was given without a name, by place; None for a place that may be left out, a
-            list for one that takes several.
-        flags: Options without a value, as `--dry-run`.
-        pairs: The other options, as keys and texts, in order: of two with one key, the last holds.
+        data: The images.
     """
 
-    command: Command
-    places: dict[str, str | list[str] | None]
-    flags: frozenset[str]
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given to a command that takes keys: names are checked and values not yet.
+
+    Args:
+        place: The file or folder.
+        keys: The dataclass that the keys are of.
+        pairs: Keys and texts, in order: of two with one key, the last holds.
+    """
+
+    place: Path
+    keys: type
     pairs: tuple[tuple[str, str], ...]
 
-    @property
-    def options(self):
-        """The options: an instance of the command's dataclass.
-
-        Raises:
-            UsageError: A value of another type than its field's, or one that it refuses.
-        """
-        return build(self.command.options, self.over({}))
-
-    @property
-    def unsafe(self) -> bool:
-        """Whether model files may run code of their own."""
-        return not self.flags.isdisjoint(UNSAFE)
-
     def over(self, values: dict) -> dict:
-        """Return plain data, as `build` takes it, with the options put in their places."""
+        """Return plain data, as `build` takes it, with the values put in their places."""
         for key, text in self.pairs:
-            values = with_option(self.command.options, values, key, text)
+            values = with_option(self.keys, values, key, text)
         return values
 
     def images(self, path: str | Path | None) -> DataConfig | None:
-        """Return the images that a study's file and the options `--data.KEY` over it name.
+        """Return the images that a study's file and the keys `data.KEY` over it name.
 
         Args:
             path: The file; None for none.
@@ -78,117 +97,78 @@ class Arguments:
         return build(DataConfig, values["data"], "data") if "data" in values else None
 
 
-def read(name: str, arguments: list[str]) -> Arguments:
-    """Return what was given to a command; print its page and exit where that is asked for.
+def read(words: Iterable, keys: type = StudyConfig, command: Callable | None = None) -> Given:
+    """Return what stands after a command: one place, and keys before and after it.
 
     Args:
-        name: One of `COMMANDS`.
-        arguments: What stands after it.
+        words: As typed, without the options that are parameters of the command's function.
+        keys: The dataclass that the keys are of.
+        command: Its function, whose options a misspelt key may mean.
 
     Raises:
-        UsageError: A missing place, one too many, an unknown option, or one without its value.
+        UsageError: No place or two, an unknown key, or one without its value.
 
     Example:
-        >>> read("predict", ["saved_models/digits", "a.png", "--top", "1"]).options.top
-        1
+        >>> read(["--seeds", "[0]", "study.yaml"]).pairs
+        (('seeds', '[0]'),)
     """
-    command = COMMANDS[name]
-    words, flags, pairs, waiting = [], set(), [], list(arguments)
+    places, pairs, waiting = [], [], [str(word) for word in words]
     while waiting:
-        argument = waiting.pop(0)
-        if argument in ("-h", "--help"):
-            print(help_pages.page(name), end="")
-            raise SystemExit(0)
-        option, equals, value = argument.partition("=")
-        if argument == "--":
-            words, waiting = words + waiting, []
-        elif not argument.startswith("-") or argument == "-":
-            words.append(argument)
-        elif argument in command.flags:
-            flags.add(argument)
-        else:
-            _check_name(command, option, value)
-            if not equals and (not waiting or waiting[0].startswith("--")):
+        word = waiting.pop(0)
+        if not word.startswith("-") or word == "-":
+            places.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        key = option.removeprefix("--")
+        _check_name(keys, key, command)
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
                 raise checks.UsageError(
                     f"{option} needs a value. Received: none. Write {option} VALUE."
                 )
-            pairs.append((option[2:], value if equals else waiting.pop(0)))
-    return Arguments(command, _places(name, words), frozenset(flags), tuple(pairs))
-
-
-def _check_name(command: Command, option: str, value: str) -> None:
-    """Raise unless an option with a value is one of the command's."""
-    flags = HELP | command.flags
-    if option in flags:
+            value = waiting.pop(0)
+        pairs.append((key, value))
+    if not places:
         raise checks.UsageError(
-            f"{option} takes no value. Received: {checks.shown(value)}. Write {option} alone."
+            "The command needs a path besides its options. Received: none. Its --help says which."
         )
-    key = option.removeprefix("--")
-    keys = [field.name for field in dataclasses.fields(command.options)]
-    first = key.partition(".")[0]
-    named = first.removesuffix("+") if first == key else first
-    checks.known_keys("command line", [named], [*keys, *(flag[2:] for flag in flags)])
-    with_option(command.options, {}, key, "")  # of deeper keys, too
-
-
-def _places(name: str, words: list[str]) -> dict[str, str | list[str] | None]:
-    """Return what stands in the places of a command."""
-    command, found, waiting = COMMANDS[name], {}, list(words)
-    usage = f"Write: tfdistill {name} {command.usage}"
-    for place, about in command.places.items():
-        key = place.strip("[].")
-        if not waiting and not place.startswith("["):
-            raise checks.UsageError(
-                f"tfdistill {name} needs {key.upper()}, {about}. Received: none. {usage}"
-            )
-        if place.endswith("..."):
-            found[key], waiting = waiting, []
-        else:
-            found[key] = waiting.pop(0) if waiting else None
-    if waiting:
+    if places[1:]:
         raise checks.UsageError(
-            f"tfdistill {name} cannot use {checks.shown(waiting[0])}. Leave it out, or write the "
-            f"name of its option before it. {usage}"
+            f"The command cannot use {checks.shown(places[1])}. Leave it out, or write the name of "
+            "its option before it."
         )
-    return found
+    return Given(Path(places[0]), keys, tuple(pairs))
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """A configuration, and whether only its plan or a rehearsal is asked for."""
-
-    config: StudyConfig
-    dry_run: bool
-    rehearse: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Where the results go."""
-        return Path(self.config.output)
-
-
-def study_options(
-    command: str, arguments: list[str], fixed: dict[str, str] | None = None, suffix: str = ""
-) -> StudyOptions:
-    """Return the study that a YAML file and the options after it describe.
+def study_config(
+    words: Sequence,
+    command: Callable | None = None,
+    fixed: dict[str, str] | None = None,
+    suffix: str = "",
+) -> StudyConfig:
+    """Return the study that a YAML file and the keys around it describe; its `output` is set.
 
     Args:
-        command: The command's name, for help and messages.
-        arguments: The path of the file and options.
+        words: The path of the file, and `--KEY VALUE` or `--KEY=VALUE`.
+        command: The function of the command that they stand after.
         fixed: Values that the command sets itself.
         suffix: Of the default output folder's name.
+
+    Raises:
+        UsageError: The file cannot be read, or a key or value is wrong.
+
+    Example:
+        >>> study_config(["configs/quickstart.yaml", "--training.epochs", "3"]).training.epochs
+        3
     """
-    given = read(command, arguments)
-    if given.unsafe:
-        saved_model_safety.trust()
-    path = given.places["config"]
-    values = given.over(_checked(path)) | (fixed or {})
+    given = read(words, StudyConfig, command)
+    values = given.over(_checked(given.place)) | (fixed or {})
     if values.get("output") is None:
-        values["output"] = _default_output(path, suffix)
+        values["output"] = _default_output(given.place, suffix)
     config = build(StudyConfig, values)
     if not fixed:
         _check_settings(config)
-    return StudyOptions(config, "--dry-run" in given.flags, "--rehearse" in given.flags)
+    return config
 
 
 def study_of(folder: Path) -> StudyConfig:
@@ -203,7 +183,7 @@ def study_of(folder: Path) -> StudyConfig:
             f"{folder} holds no study: there is no {path}. Give the folder of one."
         )
     storage.unmarked(path)  # a damaged file is refused before it is read
-    return build(StudyConfig, _checked(str(path)))
+    return build(StudyConfig, _checked(path))
 
 
 def study_file(model: Path) -> Path | None:
@@ -212,11 +192,28 @@ def study_file(model: Path) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _checked(path: str) -> dict:
+def named(command: Callable) -> list[str]:
+    """Return the names of the options of a command that are parameters of its function."""
+    app = cyclopts.App(default_command=command, default_parameter=PARAMETER)
+    names = [name for each in app.assemble_argument_collection() for name in each.names]
+    return [name[2:] for name in names if name.startswith("--")]
+
+
+def _check_name(keys: type, key: str, command: Callable | None) -> None:
+    """Raise unless there is such a key, at any depth."""
+    first = key.partition(".")[0]
+    name = first.removesuffix("+") if first == key else first
+    if name not in keys.__dataclass_fields__:
+        others = named(command) if command else []
+        checks.known_keys("command line", [name], [*keys.__dataclass_fields__, *others])
+    with_option(keys, {}, key, "")  # of deeper keys, too
+
+
+def _checked(path: Path) -> dict:
     values = read_yaml(path)
     if isinstance(values, dict):  # the configuration that a study has written has a format
-        values = formats.current(values, formats.number(Path(path), values))
-    check_keys(StudyConfig, values, path)
+        values = formats.current(values, formats.number(path, values))
+    check_keys(StudyConfig, values, str(path))
     return values
 
 
@@ -229,8 +226,8 @@ def _check_settings(config: StudyConfig) -> None:
         )
 
 
-def _default_output(path: str, suffix: str) -> str:
-    file = Path(path).resolve()
+def _default_output(path: Path, suffix: str) -> str:
+    file = path.resolve()
     plain = file.parent.name in ("configs", "")
     name = file.stem if plain else f"{file.parent.name}-{file.stem}"
     return os.path.join("results", f"{name}{suffix}")

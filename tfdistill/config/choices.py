@@ -15,6 +15,7 @@ class OneOf:
     Args:
         words: All of them, as a registry; or a function that returns them.
         pattern: A regular expression of more, where they are too many to list.
+        shown: Returns what people are shown, where that is not all words.
 
     Example:
         >>> optimizer: Annotated[str, OneOf(("sgd", "adam"))] = "adam"
@@ -22,6 +23,7 @@ class OneOf:
 
     words: Iterable[str] | Callable[[], Iterable[str]]
     pattern: str = ""
+    shown: Callable[[], Iterable[str]] | None = None
 
     @property
     def listed(self) -> list[str]:
@@ -50,14 +52,15 @@ def check_words(config, where: str) -> None:
     Raises:
         UsageError: The message lists the words.
     """
-    for name, words in _words(type(config)).items():
+    for name, words in words_of(type(config)).items():
         value = getattr(config, name)
         if isinstance(value, str) and not words.pattern:
             checks.one_of(f"{where}.{name}", value, words.listed)
 
 
 @functools.cache
-def _words(cls) -> dict[str, OneOf]:
+def words_of(cls) -> dict[str, OneOf]:
+    """Return the fields of a dataclass that have a choice of words, by name."""
     hints = typing.get_type_hints(cls, include_extras=True).items()
     found = {name: getattr(hint, "__metadata__", [None])[0] for name, hint in hints}
     return {name: words for name, words in found.items() if isinstance(words, OneOf)}

@@ -115,3 +115,12 @@ EXPORT_FORMATS = Registry(
         "onnx": "tfdistill.export.onnx:ONNX",
     }
 )
+
+# How `tfdistill predict` writes its answers: `--format`. A function of answers and an open file.
+ANSWER_FORMATS = Registry(
+    {
+        "table": "tfdistill.inference.output:write_table",
+        "json": "tfdistill.inference.output:write_json",
+        "csv": "tfdistill.inference.output:write_csv",
+    }
+)

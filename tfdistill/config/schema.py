@@ -21,8 +21,8 @@ def explained(cls) -> dict[str, str]:
     """Return what the docstring of a dataclass, and of those it extends, says of each field.
 
     Example:
-        >>> explained(DoctorOptions)
-        {'data_dir': 'Where prepared data sets lie.'}
+        >>> explained(PopulationConfig)["memory"]
+        'Limit of their memory in GB, where the size is null.'
     """
     found = {}
     for each in reversed(cls.__mro__):

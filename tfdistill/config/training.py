@@ -62,7 +62,7 @@ class ModelConfig:
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
     """
 
-    name: Annotated[str, OneOf(listed_networks, _PATTERN)] = "cnn2"
+    name: Annotated[str, OneOf(listed_networks, _PATTERN, known_networks)] = "cnn2"
     width: float = 1.0
     dropout: float | None = None
     weights: str | None = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from tfdistill.config.registry import ANSWER_FORMATS
 from tfdistill.inference import predictions
 from tfdistill.inference.classifiers import Guess
 from tfdistill.inference.predictions import Answer, Predictions
@@ -14,7 +15,6 @@ from tfdistill.records import Table
 from tfdistill.reporting import reports
 from tfdistill.utils import checks, storage
 
-FORMATS = ("table", "json", "csv")
 WIDTH, LEAST_IMAGE = 80, 18
 # Letters of a class name in the table, of the first class and of those after it.
 FIRST, NEXT = 16, 8
@@ -48,7 +48,7 @@ def run(
         >>> run("saved_models/quickstart-student", ["photos"], format="csv", output="answers.csv")
         0
     """
-    checks.one_of("format", format, FORMATS)
+    checks.one_of("format", format, ANSWER_FORMATS)
     if output and Path(output).is_dir():
         raise checks.UsageError(f"output must be a file's path. Received: {output!r}, a folder.")
     answers = predictions.classify(
@@ -81,7 +81,7 @@ def write(answers: Predictions, format: str, file: TextIO) -> None:
         format: `table`, `json` or `csv`.
         file: A text file.
     """
-    {"table": _write_table, "json": _write_json, "csv": _write_csv}[format](answers, file)
+    ANSWER_FORMATS[format](answers, file)
 
 
 def table(answers: Sequence[Answer], width: int = WIDTH) -> Table:
@@ -122,7 +122,8 @@ def printable(text: str) -> str:
 _HEADING = ("class", "prob.", "next")
 
 
-def _write_table(answers: Predictions, file: TextIO) -> None:
+def write_table(answers: Predictions, file: TextIO) -> None:
+    """Write a table, and under it what failed."""
     from rich.console import Console
 
     found = list(answers)
@@ -135,7 +136,8 @@ def _write_table(answers: Predictions, file: TextIO) -> None:
     file.write("".join(f"{line}\n" for line in ["", *lines, *summary(answers)]))
 
 
-def _write_json(answers: Predictions, file: TextIO) -> None:
+def write_json(answers: Predictions, file: TextIO) -> None:
+    """Write a list of objects, one for each image."""
     start = "["
     for answer in answers:
         file.write(f"{start}\n {json.dumps(_fields(answer))}")
@@ -143,7 +145,8 @@ def _write_json(answers: Predictions, file: TextIO) -> None:
     file.write("\n]\n")
 
 
-def _write_csv(answers: Predictions, file: TextIO) -> None:
+def write_csv(answers: Predictions, file: TextIO) -> None:
+    """Write a row for each image under a row of names."""
     top = min(answers.top, len(answers.model.class_names))
     ranks = [f"_{rank}" if rank > 1 else "" for rank in range(1, top + 1)]
     columns = [f"{key}{rank}" for rank in ranks for key in ("class", "class_id", "probability")]
