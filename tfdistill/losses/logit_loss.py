@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfdistill.config import DistillationConfig
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
 class TemperedLoss(keras.losses.Loss):
@@ -21,7 +24,7 @@ class TemperedLoss(keras.losses.Loss):
 
     needs_labels = False
 
-    def __init__(self, temperature: float, name: str):
+    def __init__(self, temperature: float, name: str | None = None):
         super().__init__(name=name, dtype="float32")
         checks.temperature("temperature", temperature)
         self.temperature_variable = keras.Variable(
@@ -42,10 +45,10 @@ class TemperedLoss(keras.losses.Loss):
     def temperature(self, value: float) -> None:
         self.temperature_variable.assign(checks.temperature("temperature", value))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "temperature": self.temperature}
 
 
-def softened(logits, temperature):
+def softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Return logits / T in float32: half precision is too coarse for differences of logarithms."""
     return ops.divide(ops.convert_to_tensor(logits, "float32"), temperature)

@@ -120,7 +120,7 @@ def _panels(found: Sequence[Grid], published: Mapping[str, float]) -> Iterator[_
         alone = spread(grid.alone, "test_accuracy")
         spreads = {cell: spread(runs, "test_accuracy") for cell, runs in grid.cells.items()}
         cells = {cell: 100 * value.mean for cell, value in spreads.items() if value}
-        if alone is None or not cells:
+        if not alone or not cells:
             continue
         theirs = {
             cell: 100 * published[runs[0].row]

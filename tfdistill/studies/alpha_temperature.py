@@ -308,7 +308,7 @@ def _published_table() -> Table:
 def _verdict(grid: Grid, family: Family | None) -> str:
     """Return in words how many cells differ from the student alone, and what could be seen."""
     alone = spread(grid.alone, "test_accuracy")
-    if family is None or alone is None:
+    if family is None or not alone:
         if all(len(members) < 2 for members in grid.cells.values()):
             return "One run a cell: no test."
         return "Fewer than two runs of the student alone: no test."

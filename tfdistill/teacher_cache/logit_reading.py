@@ -10,6 +10,7 @@ together; only their shares are even.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Reader:
         classes: Number of classes.
     """
 
-    def __init__(self, lookup: Callable, ids: np.ndarray, views: int, classes: int):
+    def __init__(self, lookup: Callable[..., Any], ids: np.ndarray, views: int, classes: int):
         self._lookup = lookup
         self._row_of = np.full(ids.max() + 1, -1)
         self._row_of[ids] = np.arange(len(ids))

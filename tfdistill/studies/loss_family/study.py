@@ -349,6 +349,6 @@ def _published_table() -> Table:
     return Table("Published", ("", *_PAIRS), lines, note)
 
 
-def _time(members: Sequence[Record], alone: Spread | None) -> str:
+def _time(members: Sequence[Record], alone: Spread) -> str:
     seconds = Spread.of(record.seconds for record in members if record.config["trained"])
     return number(seconds.mean / alone.mean if seconds and alone else None, 2)

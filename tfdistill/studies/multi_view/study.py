@@ -247,7 +247,7 @@ def _values(records: Sequence[Record], figure: str) -> list:
     return [network[figure] for record in records for network in record.extra["networks"]]
 
 
-def _spread(records: Sequence[Record], figure: str) -> Spread | None:
+def _spread(records: Sequence[Record], figure: str) -> Spread:
     return Spread.of(_values(records, figure))
 
 
