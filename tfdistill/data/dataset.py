@@ -64,8 +64,8 @@ class Examples:
         import tensorflow as tf
 
         with tf.device("CPU"):
-            parts = map(tf.constant, (self.images, self.labels, self.ids))
-        return Tensors(*parts, len(self), int(self.ids.max()) + 1)
+            images, labels, ids = map(tf.constant, (self.images, self.labels, self.ids))
+        return Tensors(images, labels, ids, len(self), int(self.ids.max()) + 1)
 
     def take(self, indices: np.ndarray) -> Examples:
         """Return the examples at `indices` (`[m]` int), which keep their ids."""

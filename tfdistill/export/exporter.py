@@ -164,7 +164,7 @@ def ensure(subject: Subject, name: str, config: ExportConfig, progress: Silent) 
     """Return the newest version of `name` if it is whole and of this network, else export it."""
     there = versions.latest(Path(config.folder) / name)
     card = there and versions.intact(there)
-    if card and card["key"] == subject.key and card["settings"] == _settings(config):
+    if there and card and card["key"] == subject.key and card["settings"] == _settings(config):
         progress.say(f"{there} is in place already")
         return Exported(there, [], card)
     return export(subject, name, config, progress)

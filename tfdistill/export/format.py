@@ -43,6 +43,9 @@ class Runtime:
     takes_bytes = False
     input_shape: tuple[int | None, int | None, int]
 
+    def __init__(self, path: Path, threads: int | None = None):
+        raise NotImplementedError
+
     @classmethod
     def opened(cls, path: Path, threads: int | None = None) -> "Runtime":
         """Return a model that is ready to answer, as `open_model` does."""

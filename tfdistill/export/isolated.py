@@ -243,7 +243,7 @@ def _save(request: dict, answer: Callable, inputs: Sequence) -> None:
     size = request["batch_size"]
     starts = range(0, max(len(inputs), 1), size)  # one call without inputs, for its error
     parts = [answer(inputs[at : at + size]) for at in starts]
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    whole: dict = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     np.savez(request["answers"], **whole)
 
 

@@ -31,7 +31,7 @@ def flops(model, input_shape) -> int:
         return sum(flops(member, input_shape) for member in model.members)
     if not getattr(model, "inputs", None):
         return 0
-    counts = []
+    counts: list[int] = []
     images = keras.Input(input_shape, dtype=model.inputs[0].dtype)
     # Stand-ins walk the model's graph at this size, without new weights and without touching it.
     if isinstance(model, keras.Sequential):

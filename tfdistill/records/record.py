@@ -148,6 +148,22 @@ def read(folder: Path) -> Record | None:
         raise storage.DamagedError(path, f"is damaged ({line})") from None
 
 
+def read_runs(study_folder: Path, names: Iterable[str]) -> list[Record]:
+    """Return the records of finished runs of a study, by their names.
+
+    Raises:
+        DamagedError: One is not as it was written, or there is none.
+        LaterError: As of `read`.
+    """
+    found = []
+    for folder in (run_folder(study_folder, name) for name in names):
+        record = read(folder)
+        if record is None:
+            raise storage.DamagedError(folder / RECORD_FILE, "is missing")
+        found.append(record)
+    return found
+
+
 def check_files(folder: Path, record: Record) -> None:
     """Raise `DamagedError` unless the files beside a record are those that it lists."""
     for name, expected in record.files.items():

@@ -74,7 +74,8 @@ class DistillationTuner(kt.Tuner):
         self.population = checks.count("population", population)
         if kwargs.pop("executions_per_trial", 1) != 1:
             raise checks.UsageError("Give seeds=[0, 1, ...] instead of executions_per_trial.")
-        self._ready, self._batch = False, []
+        self._ready = False
+        self._batch: list[str] = []
         worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
         super().__init__(
             oracle,
@@ -202,7 +203,7 @@ class DistillationTuner(kt.Tuner):
         """Write the oracle's state, unless it is the chief's, and the tuner's."""
         if not self._is_worker():
             self.oracle.save()
-        storage.write_checked(self._get_tuner_fname(), self.get_state())
+        storage.write_checked(Path(self._get_tuner_fname()), self.get_state())
 
     def reload(self) -> None:
         """Take up the search in the project's folder."""
@@ -215,7 +216,7 @@ class DistillationTuner(kt.Tuner):
     def _draw(self) -> list[Trial]:
         """Return up to `population` trials, none at the search's end; wait while there is none."""
         self.pre_create_trial()
-        trials = []
+        trials: list[Trial] = []
         for slot in range(self._wanted()):
             name = self.tuner_id if self.population == 1 else f"{self.tuner_id}-{slot}"
             trial = self.oracle.create_trial(name)

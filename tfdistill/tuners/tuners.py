@@ -80,6 +80,6 @@ class Hyperband(DistillationTuner):
 
 def _oracle(kind, settings: dict, kwargs: dict) -> kt.Oracle:
     """Return an oracle, taking its part out of a tuner's arguments."""
-    names = ("hyperparameters", "tune_new_entries", "allow_new_entries")
+    names: tuple[str, ...] = ("hyperparameters", "tune_new_entries", "allow_new_entries")
     names += ("max_retries_per_trial", "max_consecutive_failed_trials")
     return kind(**settings, **{name: kwargs.pop(name) for name in names if name in kwargs})

@@ -84,7 +84,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     """
     common.check_unused(config, "teacher_data", "student", "self_distillation")
     settings = settings_of(Settings, config)
-    found = []
+    found: list[RunConfig] = []
     for mu in settings.mus:
         seeds = config.seeds if mu == settings.data.mu else config.seeds[: settings.other_seeds]
         for seed in seeds:

@@ -196,7 +196,8 @@ def _layer_of(network, image: np.ndarray, name: str | None):
 
 def _with_maps(network, image: np.ndarray) -> list:
     """Return a network's layers that have maps, by one call of it, which knows all shapes."""
-    found, convolved = {}, []
+    found: dict = {}
+    convolved: list = []
 
     def see(layer, output):
         convolved.extend([layer] if isinstance(layer, CONVOLUTIONS) else [])
