@@ -141,7 +141,15 @@ class Distiller(keras.Model):
         self.built = True
 
     def set_teacher(self, teacher: keras.Model | None) -> None:
-        """Let another teacher teach from now on; None means that the batches bring its logits."""
+        """Let another teacher teach from now on; None means that the batches bring its logits.
+
+        Args:
+            teacher: From the student's images to logits, `[batch, num_classes]`.
+
+        Raises:
+            UsageError: It differs from the student in input or classes, or its inner layers do not
+                fit the feature losses.
+        """
         self._teacher = None
         if teacher is not None:
             check_pair(teacher, self.student)

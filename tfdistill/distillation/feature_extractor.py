@@ -20,7 +20,8 @@ def tap(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
 
     Returns:
         A model that shares the layers and weights of `model`; activations are in the order of
-        `layer_names`, each with the shape of its layer's output.
+        `layer_names`, each with the shape of its layer's output,
+        such as `[batch, height, width, channels]`.
 
     Raises:
         UsageError: A model that is not functional, or a layer that it does not have.

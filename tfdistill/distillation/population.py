@@ -28,9 +28,10 @@ EVALUATION = "val_"
 class Population(keras.Model):
     """Trains several students side by side.
 
-    A member is a compiled `Distiller`, or any other compiled Keras model from images to logits,
-    which learns from the labels alone. Members may differ in everything but their input and their
-    number of classes. Compile the members first, then the population, which has no optimizer.
+    A member is a compiled `Distiller`, or any other compiled Keras model from images to logits
+    `[batch, num_classes]`, which learns from the labels alone. Members may differ in everything but
+    their input and their number of classes. Compile the members first, then the population, which
+    has no optimizer.
 
     Targets are labels or `{"label", "teacher_logits"}`, as for a `Distiller`. Where a batch has no
     teacher logits, the population's teacher runs once for all members, in inference mode and

@@ -53,6 +53,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         after: A Keras schedule, which then counts from zero, or a number.
         steps: Steps of the rise, > 0.
         peak: Learning rate at its end.
+
+    It is called with a step, a scalar `[]`, and returns the rate there, a scalar `[]` float32.
     """
 
     def __init__(self, after: Any, steps: int, peak: float):

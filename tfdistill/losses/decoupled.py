@@ -88,6 +88,8 @@ def _is_target(labels: Tensor, classes: int) -> Tensor:
 class Decoupled(TemperedLoss):
     """`decoupled` as a Keras loss: y_true is the pair (teacher logits, labels).
 
+    Logits are `[batch, num_classes]`, labels `[batch]`.
+
     The paper's beta is 8 for its CIFAR-100 networks, except WRN and VGG (6), ResNet-56 to 20 and
     110 to 32 (2), beside a cross-entropy of weight 1; on ImageNet it is 0.5 at T = 1.
 

@@ -66,6 +66,8 @@ def _length(vectors: Tensor, axis: int) -> Tensor:
 class Dist(TemperedLoss):
     """`dist` as a Keras loss: teacher logits are y_true, student logits are y_pred.
 
+    Both are `[batch, num_classes]`.
+
     The authors' code gives it the weight 2 beside a cross-entropy of weight 1, with T = 4 on
     CIFAR-100 and T = 1 on ImageNet.
 

@@ -14,7 +14,7 @@ class ActivationLoss(keras.losses.Loss):
     """A loss between activations of the teacher (y_true) and of the student (y_pred).
 
     `formula` of both gives one value per example; `default_weight` is its weight in the paper,
-    beside a cross-entropy of weight 1.
+    beside a cross-entropy of weight 1. Activations are `[batch, n]` or `[batch, h, w, channels]`.
 
     Args:
         name: Default is the formula's.
@@ -63,7 +63,7 @@ def misfit(possible: str, teacher_shape: Shape, student_shape: Shape) -> checks.
 
 
 def as_float32(features: Tensor) -> Tensor:
-    """Return activations in float32: sums over whole feature maps overflow in float16."""
+    """Return activations `[batch, ...]` in float32: sums over whole maps overflow in float16."""
     return ops.convert_to_tensor(features, "float32")
 
 
@@ -74,7 +74,7 @@ def pooled(features: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Return vectors of length 1 along the last axis; those shorter than 1e-12 become zero.
+    """Return vectors `[..., n]` of length 1 along the last axis; shorter ones than 1e-12 are zero.
 
     At zero the gradient is zero too, where that of a plain quotient is infinite.
     """

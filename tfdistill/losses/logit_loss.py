@@ -19,7 +19,8 @@ class TemperedLoss(keras.losses.Loss):
     compiled train step. It belongs to the loss, not to a model: it is in no checkpoint. It may be
     from 0.001 to 1000: beyond, T^2 enlarges what float32 rounds off until the value means nothing.
 
-    Where `needs_labels` is true, y_true is the pair (teacher logits, labels).
+    Both are `[batch, num_classes]`; where `needs_labels` is true, y_true is the pair (teacher
+    logits, labels), with labels `[batch]`.
     """
 
     needs_labels = False
@@ -50,5 +51,8 @@ class TemperedLoss(keras.losses.Loss):
 
 
 def softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """Return logits / T in float32: half precision is too coarse for differences of logarithms."""
+    """Return logits `[batch, num_classes]` / T in float32.
+
+    Half precision is too coarse for differences of logarithms.
+    """
     return ops.divide(ops.convert_to_tensor(logits, "float32"), temperature)

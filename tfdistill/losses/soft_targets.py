@@ -82,6 +82,8 @@ _FORMULAE = {"kl": kl, "cross_entropy": cross_entropy}
 class SoftTargets(TemperedLoss):
     """`soft_targets` as a Keras loss: teacher logits are y_true, student logits are y_pred.
 
+    Both are `[batch, num_classes]`.
+
     Args:
         temperature: T, 0.001 to 1000.
         divergence: `kl` or `cross_entropy`.

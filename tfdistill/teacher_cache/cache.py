@@ -209,7 +209,7 @@ class TeacherCache:
         members: Sequence[str] | None = None,
         temperature: float | None = None,
     ) -> Reader:
-        """Return averaged logits to read by view and example id.
+        """Return averaged logits to read by view and example ids: `[b, classes]` float32 of `[b]`.
 
         Args:
             average: As in `average_logits`; one member alone keeps its own logits.

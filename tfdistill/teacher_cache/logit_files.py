@@ -44,7 +44,7 @@ class IncompleteError(checks.UsageError):
 
 
 class Chunk(NamedTuple):
-    """Some rows of one view of one member."""
+    """Some rows of one view of one member; `places` are theirs among the examples, `[rows]`."""
 
     member: int
     view: int
@@ -193,6 +193,9 @@ class Files:
         Args:
             split: Their `array_hash`.
 
+        Returns:
+            `[examples]` int64.
+
         Raises:
             IncompleteError: Something is missing or damaged.
         """
@@ -209,7 +212,12 @@ class Files:
         return tuple(np.asarray(np.load(file.path, mmap_mode="r")) for file in self._files)
 
     def prepare(self, manifest: dict[str, Any], ids: np.ndarray) -> None:
-        """Make room for all rows; what is stored of another or an unreadable manifest goes."""
+        """Make room for all rows; what is stored of another or an unreadable manifest goes.
+
+        Args:
+            manifest: As of `new_manifest`.
+            ids: `[examples]` int64, the examples' numbers in the order of the rows.
+        """
         if read_manifest(self.folder) != manifest:
             self._check_own()
             for path in (self.folder / CHUNKS, *(file.path for file in self._files)):
@@ -366,7 +374,7 @@ def held(folder: Path, progress: Silent) -> Iterator[None]:
 
 
 def array_hash(array: np.ndarray) -> str:
-    """Return the SHA-256 of an array's dtype, shape and numbers."""
+    """Return the SHA-256 of an array's dtype, shape `[...]` and numbers."""
     found = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()

@@ -116,7 +116,15 @@ class Verification:
 
 
 def averaged(member_logits: np.ndarray, average: str) -> np.ndarray:
-    """Return `ensembles.average_logits` of an array, without TensorFlow in the reading threads."""
+    """Return `ensembles.average_logits` of an array, without TensorFlow in the reading threads.
+
+    Args:
+        member_logits: `[members, batch, classes]` float.
+        average: `probabilities` or `logits`.
+
+    Returns:
+        `[batch, classes]` of the same dtype.
+    """
     if len(member_logits) == 1:
         return member_logits[0]
     if average == "logits":
