@@ -82,7 +82,8 @@ def test_the_deviation_is_that_of_a_sample():
     assert (spread.mean, spread.std, spread.count) == (4.0, 2.0, 3)
     assert spread.text(scale=1.0) == "4.00 ± 2.00"
     assert Spread.of([0.5]).text() == "50.00"
-    assert Spread.of([]) is None
+    assert not Spread.of([])
+    assert Spread.of([]).text() == "–"
 
 
 def test_the_key_changes_with_the_configuration_and_with_the_teachers_weights():

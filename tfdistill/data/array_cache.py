@@ -33,7 +33,8 @@ def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
         read: Makes the arrays.
 
     Returns:
-        Arrays by name, opened read-only in place where they were kept.
+        Arrays by name, of the shapes that `read` gives (`[n, height, width, channels]` for images),
+        opened read-only in place where they were kept.
 
     Example:
         >>> cached({"source": "squares"}, lambda: {"images": np.arange(10) ** 2})["images"]

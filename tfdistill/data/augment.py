@@ -57,7 +57,7 @@ def resize(images: tf.Tensor, size: int | None) -> tf.Tensor:
 
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
-    """Round to the nearest of 0..255."""
+    """Round float `[..., channels]` to the nearest of 0..255, uint8 of the same shape."""
     return tf.saturate_cast(tf.round(images), tf.uint8)
 
 

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """Examples as TensorFlow's tensors on the host, and how many and which numbers there are."""
+    """Examples as TensorFlow's tensors on the host, and how many and which numbers there are.
+
+    Args:
+        images: `[n, height, width, channels]` uint8.
+        labels: `[n]` int32.
+        ids: `[n]` int64.
+        count: n.
+        num_ids: Largest id + 1.
+    """
 
     images: tf.Tensor
     labels: tf.Tensor
@@ -52,7 +60,12 @@ class Examples:
 
     @classmethod
     def numbered(cls, images: np.ndarray, labels: np.ndarray) -> Examples:
-        """Return examples whose numbers are their places."""
+        """Return examples whose numbers are their places.
+
+        Args:
+            images: `[n, height, width, channels]` uint8.
+            labels: `[n]`, in 0..num_classes - 1.
+        """
         return cls(images, np.asarray(labels, np.int32), np.arange(len(labels), dtype=np.int64))
 
     def __len__(self) -> int:
@@ -64,8 +77,8 @@ class Examples:
         import tensorflow as tf
 
         with tf.device("CPU"):
-            parts = map(tf.constant, (self.images, self.labels, self.ids))
-        return Tensors(*parts, len(self), int(self.ids.max()) + 1)
+            images, labels, ids = map(tf.constant, (self.images, self.labels, self.ids))
+        return Tensors(images, labels, ids, len(self), int(self.ids.max()) + 1)
 
     def take(self, indices: np.ndarray) -> Examples:
         """Return the examples at `indices` (`[m]` int), which keep their ids."""

@@ -134,7 +134,11 @@ def fitted(
     from tfdistill.data import augment
 
     height, width, _ = shape
-    if height is None or (pixels.shape[:2] == (height, width) and image_size in (None, height)):
+    if (
+        height is None
+        or width is None
+        or (pixels.shape[:2] == (height, width) and image_size in (None, height))
+    ):
         return pixels
     size = image_size or max(height, width)
     headers.check_sides(pixels.shape[:2], size)

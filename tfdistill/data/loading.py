@@ -141,14 +141,16 @@ def _normalization(pixels: np.ndarray, normalize: str | list) -> tuple[tuple, tu
             f"data.normalize must be [mean, deviation], each one number or {channels}, the "
             f"deviation > 0. Received: {normalize!r}."
         )
-    return tuple(map(tuple, (given * 255).tolist()))
+    mean, deviation = (given * 255).tolist()
+    return tuple(mean), tuple(deviation)
 
 
 def _measured(pixels: np.ndarray) -> tuple[tuple, tuple]:
     """Return mean and deviation per channel; exact, as sums of whole numbers are."""
-    channels, total, squares = pixels.shape[-1], 0, 0
+    width, channels = pixels.shape[-2:]
+    total = squares = np.zeros(width * channels, np.uint64)
     for at in range(0, len(pixels), decode.CHUNK):
-        rows = pixels[at : at + decode.CHUNK].reshape(-1, channels * pixels.shape[2])
+        rows = pixels[at : at + decode.CHUNK].reshape(-1, width * channels)
         total = total + rows.sum(axis=0, dtype=np.uint64)
         squares = squares + np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint64)
     count = pixels.size // channels

@@ -33,7 +33,7 @@ def stratified(labels: np.ndarray, count: int, seed: int, stream: int) -> np.nda
 
 
 def without(chosen: np.ndarray, total: int) -> np.ndarray:
-    """Return the places of 0..total - 1 that are not in `chosen`, ascending."""
+    """Return the places of 0..total - 1 that are not in `chosen` `[n]`, `[total - n]` ascending."""
     return np.setdiff1d(np.arange(total), chosen, assume_unique=True)
 
 
@@ -41,6 +41,9 @@ def training_and_validation(source: Source, config: DataConfig) -> tuple[np.ndar
     """Return the places of the training and of the validation part in `source.train`.
 
     The validation part does not depend on `config.train_examples`.
+
+    Returns:
+        `[n]` and `[m]` int64, ascending.
 
     Raises:
         UsageError: A part would be empty, lack a class to train on, or be larger than the set.

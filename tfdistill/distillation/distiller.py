@@ -7,7 +7,9 @@ Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2. The train step only p
 outputs into y; Keras's own step does the gradient, scaling, metrics and distribution.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import ops
@@ -15,6 +17,7 @@ from keras import ops
 from tfdistill.distillation.feature_extractor import tap
 from tfdistill.losses import ActivationLoss, SoftTargets, TemperedLoss
 from tfdistill.utils import checks
+from tfdistill.utils.types import Shape, Tensor
 
 LABEL, TEACHER_LOGITS, TEACHER_FEATURES = "label", "teacher_logits", "teacher_features"
 
@@ -35,17 +38,17 @@ class FeatureLoss:
     teacher_layer: str = "features"
     student_layer: str = "features"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.non_negative("weight", self.weight)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Return the serialised form."""
         loss = keras.saving.serialize_keras_object(self.loss)
         layers = {"teacher_layer": self.teacher_layer, "student_layer": self.student_layer}
         return {"loss": loss, "weight": self.weight, **layers}
 
     @classmethod
-    def from_config(cls, config: dict) -> "FeatureLoss":
+    def from_config(cls, config: dict[str, Any]) -> "FeatureLoss":
         """Return the feature loss of a serialised form."""
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
@@ -90,17 +93,17 @@ class Distiller(keras.Model):
 
     def __init__(
         self,
-        student,
-        teacher=None,
+        student: keras.Model,
+        teacher: keras.Model | None = None,
         *,
         alpha: float = 0.9,
         temperature: float | None = None,
         soft_loss: keras.losses.Loss | None = None,
-        features=(),
+        features: Iterable[FeatureLoss] = (),
         hard_weight: float | None = None,
         soft_weight: float | None = None,
         warmup_steps: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ):
         kwargs.setdefault("dtype", _training_policy(student))
         super().__init__(autocast=False, **kwargs)
@@ -117,6 +120,8 @@ class Distiller(keras.Model):
         self.soft_weight = None if soft_weight is None else _weight("soft_weight", soft_weight)
         self.warmup_steps = checks.count("warmup_steps", warmup_steps, minimum=0)
         self.connectors: list[keras.Layer | None] = []
+        self._teacher: Callable[..., Any] | None = None
+        self._teacher_shapes: list[Shape] | None = None
         self._trackers = {"hard_loss": keras.metrics.Mean("hard_loss")}
         self._trackers["soft_loss"] = keras.metrics.Mean("soft_loss")
         if self.features:
@@ -130,16 +135,24 @@ class Distiller(keras.Model):
         if student.built and not self.features:
             self.build(None)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape | None) -> None:
         if not self.student.built:
             self.student.build(input_shape)
         self.built = True
 
-    def set_teacher(self, teacher) -> None:
-        """Let another teacher teach from now on; None means that the batches bring its logits."""
+    def set_teacher(self, teacher: keras.Model | None) -> None:
+        """Let another teacher teach from now on; None means that the batches bring its logits.
+
+        Args:
+            teacher: From the student's images to logits, `[batch, num_classes]`.
+
+        Raises:
+            UsageError: It differs from the student in input or classes, or its inner layers do not
+                fit the feature losses.
+        """
         self._teacher = None
         if teacher is not None:
-            _check_pair(teacher, self.student)
+            check_pair(teacher, self.student)
             layers = [feature.teacher_layer for feature in self.features]
             tapped = tap(teacher, layers) if layers else teacher
             if layers:
@@ -166,19 +179,26 @@ class Distiller(keras.Model):
     def temperature(self, value: float) -> None:
         self._tempered_loss().temperature = value
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Any:
         if training and self.features:
             logits, activations = self._student_taps(x, training=True)
             pairs = zip(self.connectors, activations, strict=True)
             return logits, [layer(a, training=True) if layer else a for layer, a in pairs]
         return self.student(x, training=training)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = one_weight(sample_weight)
         return super().train_step((x, self._with_teacher(x, y), weights))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Any = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool | None = True,
+    ) -> Tensor:
         y, (logits, activations) = _targets(y), _outputs(y_pred)
         sample_weight = one_weight(sample_weight)
         hard = super().compute_loss(x, y[LABEL], logits, sample_weight, training)
@@ -199,7 +219,9 @@ class Distiller(keras.Model):
             loss = loss + self._feature_loss(y[TEACHER_FEATURES], activations, sample_weight)
         return loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Tensor, y: Any, y_pred: Tensor, sample_weight: Tensor = None
+    ) -> dict[str, Any]:
         y, (logits, activations) = _targets(y), _outputs(y_pred)
         results = super().compute_metrics(x, y[LABEL], logits, one_weight(sample_weight))
         measured = {"hard_loss", "soft_loss"} if TEACHER_LOGITS in y else set()
@@ -207,21 +229,21 @@ class Distiller(keras.Model):
         # A metric that was not updated would be shown as 0.0.
         return {k: v for k, v in results.items() if k not in self._trackers or k in measured}
 
-    def _with_teacher(self, x, y):
+    def _with_teacher(self, x: Tensor, y: Any) -> dict[str, Any]:
         y = dict(_targets(y))
-        if self._teacher is None and (self.features or TEACHER_LOGITS not in y):
+        if not self.features and TEACHER_LOGITS in y:
+            return y
+        if self._teacher is None:
             raise checks.UsageError(
                 "The Distiller has no teacher and the batch has no teacher_logits. Give a teacher "
                 "(Distiller(student, teacher) or set_teacher), or targets "
                 "{'label': ..., 'teacher_logits': ...}; feature losses always need the teacher."
             )
-        if self.features or TEACHER_LOGITS not in y:
-            logits, activations = _outputs(self._teacher(x, training=False))
-            y.setdefault(TEACHER_LOGITS, ops.cast(logits, "float32"))
-            y |= {TEACHER_FEATURES: activations} if self.features else {}
-        return y
+        logits, activations = _outputs(self._teacher(x, training=False))
+        y.setdefault(TEACHER_LOGITS, ops.cast(logits, "float32"))
+        return y | ({TEACHER_FEATURES: activations} if self.features else {})
 
-    def _weights(self) -> tuple:
+    def _weights(self) -> tuple[Any, ...]:
         alpha = self._alpha.variable
         hard = 1.0 - alpha if self.hard_weight is None else self.hard_weight
         soft = alpha if self.soft_weight is None else self.soft_weight
@@ -230,7 +252,7 @@ class Distiller(keras.Model):
             soft = soft * ops.minimum(steps / self.warmup_steps, 1.0)
         return hard, soft
 
-    def _connect(self, teacher_shapes: list[tuple]) -> None:
+    def _connect(self, teacher_shapes: list[Shape]) -> None:
         """Make the layers that bring the student's activations to the teacher's shapes, once."""
         if any(self.connectors) and teacher_shapes != self._teacher_shapes:
             raise checks.UsageError(
@@ -249,7 +271,12 @@ class Distiller(keras.Model):
             self.connectors = made
             self.build(None)
 
-    def _feature_loss(self, teacher_features, student_features, sample_weight):
+    def _feature_loss(
+        self,
+        teacher_features: Sequence[Tensor],
+        student_features: Sequence[Tensor],
+        sample_weight: Tensor,
+    ) -> Tensor:
         total = sum(
             feature.weight * feature.loss(of_teacher, of_student, sample_weight)
             for feature, of_teacher, of_student in zip(
@@ -266,7 +293,7 @@ class Distiller(keras.Model):
             )
         return self.soft_loss
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "student": keras.saving.serialize_keras_object(self.student),
@@ -276,11 +303,13 @@ class Distiller(keras.Model):
             "hard_weight": self.hard_weight,
             "soft_weight": self.soft_weight,
             "warmup_steps": self.warmup_steps,
-            "teacher_shapes": getattr(self, "_teacher_shapes", None),
+            "teacher_shapes": self._teacher_shapes,
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Distiller":
         objects = {
             key: keras.saving.deserialize_keras_object(config[key], custom_objects)
             for key in ("student", "soft_loss")
@@ -300,7 +329,9 @@ class _Dial:
         self.variable = keras.Variable(value, trainable=False, dtype="float32", name="alpha")
 
 
-def _connector(feature: FeatureLoss, teacher_shape: tuple, student_shape: tuple):
+def _connector(
+    feature: FeatureLoss, teacher_shape: Shape, student_shape: Shape
+) -> keras.Layer | None:
     """Return the layer that a feature loss needs between student and teacher, built, or None."""
     if not isinstance(feature.loss, ActivationLoss):
         return None
@@ -317,24 +348,24 @@ def _weight(name: str, value: float) -> float:
     return float(checks.non_negative(name, value))
 
 
-def one_weight(sample_weight):
+def one_weight(sample_weight: Any) -> Tensor:
     """Return the `[batch]` weights of examples: Keras gives arrays one for each key of y."""
     return sample_weight[LABEL] if isinstance(sample_weight, dict) else sample_weight
 
 
-def _untracked(model):
+def _untracked(model: keras.Model) -> Callable[..., Any]:
     return lambda x, training: model(x, training=training)
 
 
-def _targets(y) -> dict:
+def _targets(y: Any) -> dict[str, Any]:
     return y if isinstance(y, dict) else {LABEL: y}
 
 
-def _outputs(y_pred) -> tuple:
-    return y_pred if isinstance(y_pred, (tuple, list)) else (y_pred, [])
+def _outputs(y_pred: Tensor) -> tuple[Any, ...]:
+    return tuple(y_pred) if isinstance(y_pred, (tuple, list)) else (y_pred, [])
 
 
-def _check_pair(teacher, student) -> None:
+def check_pair(teacher: keras.Model, student: keras.Model) -> None:
     # A subclassed model has no shapes before its first batch; the train step checks it then.
     shapes = [
         getattr(m, name, None)
@@ -348,7 +379,7 @@ def _check_pair(teacher, student) -> None:
         checks.same_classes(teacher_out[-1], student_out[-1])
 
 
-def _training_policy(student):
+def _training_policy(student: keras.Model) -> keras.DTypePolicy:
     # Keras scales the loss only for a model whose own policy is mixed_float16, and a loaded student
     # reports float32 while its layers compute in float16.
     layers = student._flatten_layers(include_self=False, recursive=True)

@@ -1,15 +1,18 @@
 """Ensembles: the mean of several networks' outputs, as one Keras model."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from tfdistill.config import AVERAGES
 from tfdistill.utils import checks
+from tfdistill.utils.types import Shape, Tensor
 
 
-def average_logits(member_logits, average: str = "probabilities"):
+def average_logits(member_logits: Tensor, average: str = "probabilities") -> Tensor:
     """Return the logits of an ensemble.
 
     `probabilities` is log((1 / M) sum_m softmax(z_m)), whose softmax is the members' mean
@@ -51,7 +54,9 @@ class Ensemble(keras.Model):
         >>> Distiller(student, teacher, alpha=1.0, temperature=1.0)
     """
 
-    def __init__(self, members, average: str = "probabilities", **kwargs):
+    def __init__(
+        self, members: Sequence[keras.Model], average: str = "probabilities", **kwargs: Any
+    ):
         super().__init__(autocast=False, **kwargs)
         if not members:
             raise checks.UsageError("An Ensemble needs at least one member. Received: none.")
@@ -63,32 +68,34 @@ class Ensemble(keras.Model):
         self.build(self.input_shape)
 
     @property
-    def input_shape(self) -> tuple:
+    def input_shape(self) -> Shape:
         """`(None, height, width, channels)`, as of the members."""
         return self.members[0].input_shape
 
     @property
-    def output_shape(self) -> tuple:
+    def output_shape(self) -> Shape:
         """`(None, num_classes)`, as of the members."""
         return self.members[0].output_shape
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape | None) -> None:
         self.built = True
 
-    def member_logits(self, images, training: bool = False):
+    def member_logits(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Return the members' logits apart: `[members, batch, num_classes]` float32."""
         outputs = [member(images, training=training) for member in self.members]
         return ops.stack([ops.cast(logits, "float32") for logits in outputs])
 
-    def call(self, images, training=None):
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         return average_logits(self.member_logits(images, training), self.average)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         members = [keras.saving.serialize_keras_object(member) for member in self.members]
         return {**super().get_config(), "members": members, "average": self.average}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Ensemble":
         members = [
             keras.saving.deserialize_keras_object(member, custom_objects)
             for member in config["members"]

@@ -4,12 +4,14 @@ Every network of this family has a layer `features`: its last feature map, befor
 flattening (the hint layers of Romero et al., arXiv 1412.6550; the maps of Tung & Mori, ICCV 2019).
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from tfdistill.utils import checks
 
 
-def tap(model, layer_names) -> keras.Model:
+def tap(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
     """Return a model over the same layers that gives `(logits, [activations])`.
 
     Args:
@@ -18,7 +20,8 @@ def tap(model, layer_names) -> keras.Model:
 
     Returns:
         A model that shares the layers and weights of `model`; activations are in the order of
-        `layer_names`, each with the shape of its layer's output.
+        `layer_names`, each with the shape of its layer's output,
+        such as `[batch, height, width, channels]`.
 
     Raises:
         UsageError: A model that is not functional, or a layer that it does not have.

@@ -6,12 +6,21 @@ augmenting images, the teacher, starting a step; and a step of many members fill
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from tfdistill.distillation.distiller import LABEL, TEACHER_LOGITS, Distiller, one_weight
+from tfdistill.distillation.distiller import (
+    LABEL,
+    TEACHER_LOGITS,
+    Distiller,
+    check_pair,
+    one_weight,
+)
 from tfdistill.utils import checks
+from tfdistill.utils.types import Shape, Tensor
 
 EVALUATION = "val_"
 
@@ -19,9 +28,10 @@ EVALUATION = "val_"
 class Population(keras.Model):
     """Trains several students side by side.
 
-    A member is a compiled `Distiller`, or any other compiled Keras model from images to logits,
-    which learns from the labels alone. Members may differ in everything but their input and their
-    number of classes. Compile the members first, then the population, which has no optimizer.
+    A member is a compiled `Distiller`, or any other compiled Keras model from images to logits
+    `[batch, num_classes]`, which learns from the labels alone. Members may differ in everything but
+    their input and their number of classes. Compile the members first, then the population, which
+    has no optimizer.
 
     Targets are labels or `{"label", "teacher_logits"}`, as for a `Distiller`. Where a batch has no
     teacher logits, the population's teacher runs once for all members, in inference mode and
@@ -55,7 +65,12 @@ class Population(keras.Model):
         >>> population.member_logs(history.history)[1]["accuracy"]
     """
 
-    def __init__(self, members, teacher=None, name: str | None = None):
+    def __init__(
+        self,
+        members: Iterable[keras.Model],
+        teacher: keras.Model | None = None,
+        name: str | None = None,
+    ):
         super().__init__(autocast=False, name=name)
         members = list(members)
         if not members:
@@ -66,16 +81,21 @@ class Population(keras.Model):
         self.members = members
         self._teacher = None
         if teacher is not None:
-            _check_teacher(teacher, _student(members[0]))
+            check_pair(teacher, _student(members[0]))
             # In a closure, because Keras tracks and saves a model that is an attribute.
             self._teacher = lambda x: ops.cast(teacher(x, training=False), "float32")
         if all(member.built for member in members):
             self.build(None)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape | None) -> None:
         self.built = True  # a member without weights gets them in its first call
 
-    def compile(self, jit_compile="auto", steps_per_execution: int = 1, run_eagerly: bool = False):
+    def compile(
+        self,
+        jit_compile: bool | str = "auto",
+        steps_per_execution: int = 1,
+        run_eagerly: bool = False,
+    ) -> None:
         """Prepare the joint step; to be repeated after a member is recompiled.
 
         Args:
@@ -103,16 +123,16 @@ class Population(keras.Model):
             run_eagerly=run_eagerly,
         )
 
-    def fit(self, *args, callbacks=None, **settings):
+    def fit(self, *args: Any, callbacks: Any = None, **settings: Any) -> keras.callbacks.History:
         # First, so that callbacks that restore weights at the end have the last word.
         callbacks = [_FinishOptimizers(), *keras.tree.flatten(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **settings)
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> list[Tensor]:
         """Return the members' logits, a list of `[batch, num_classes]`."""
         return [_student(member)(x, training=training) for member in self.members]
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         sample_weight = one_weight(sample_weight)
         if self._teacher is not None and not (isinstance(y, dict) and TEACHER_LOGITS in y):
@@ -125,7 +145,7 @@ class Population(keras.Model):
         _check_apart(self.members)  # metrics have their variables only now
         return _joined(logs)
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         sample_weight = one_weight(sample_weight)
         return _joined(
@@ -133,15 +153,15 @@ class Population(keras.Model):
         )
 
     @property
-    def metrics(self) -> list:
+    def metrics(self) -> list[Any]:
         """The members' metrics, one member after the other; Keras would leave them out."""
         return [metric for member in self.members for metric in member.metrics]
 
-    def get_metrics_result(self) -> dict:
+    def get_metrics_result(self) -> dict[str, Any]:
         return _joined(member.get_metrics_result() for member in self.members)
 
     @staticmethod
-    def member_logs(logs: dict) -> list[dict]:
+    def member_logs(logs: dict[str, Any]) -> list[dict[str, Any]]:
         """Return logs of `fit` or `evaluate`, or a history, taken apart by member.
 
         Args:
@@ -151,7 +171,7 @@ class Population(keras.Model):
             A dict for each member, such as `{"loss": 2.3, "val_loss": 2.4}`; what belongs to no
             member is left out.
         """
-        members: dict[int, dict] = {}
+        members: dict[int, dict[str, Any]] = {}
         for key, value in logs.items():
             place, _, metric = key.partition("/")
             prefix = EVALUATION if place.startswith(EVALUATION) else ""
@@ -213,20 +233,20 @@ def fitting(student: keras.Model, batch_size: int, memory_bytes: int, slots: int
 class _FinishOptimizers(keras.callbacks.Callback):
     """Does for the members' optimizers what `fit` does at its end for a model's own."""
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for member in self.model.members:
             member.optimizer.finalize_variable_values(member.trainable_weights)
 
 
-def _student(member):
+def _student(member: keras.Model) -> keras.Model:
     return member.student if isinstance(member, Distiller) else member
 
 
-def _targets_for(member, y):
+def _targets_for(member: keras.Model, y: Any) -> Any:
     return y[LABEL] if isinstance(y, dict) and not isinstance(member, Distiller) else y
 
 
-def _joined(logs) -> dict:
+def _joined(logs: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {
         f"{place}/{metric}": value
         for place, of_member in enumerate(logs)
@@ -234,7 +254,7 @@ def _joined(logs) -> dict:
     }
 
 
-def _activation_bytes(model) -> int:
+def _activation_bytes(model: keras.Model) -> int:
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -245,7 +265,7 @@ def _activation_bytes(model) -> int:
     return total
 
 
-def _output_shapes(layer, model) -> list:
+def _output_shapes(layer: keras.Layer, model: keras.Model) -> list[Any]:
     try:
         return [output.shape[1:] for output in keras.tree.flatten(layer.output)]
     except AttributeError:
@@ -255,8 +275,8 @@ def _output_shapes(layer, model) -> list:
         ) from None
 
 
-def _check_apart(members) -> None:
-    owners = {}
+def _check_apart(members: Sequence[keras.Model]) -> None:
+    owners: dict[int, int] = {}
     for place, member in enumerate(members):
         optimizer = member.optimizer if member.compiled else None
         own = [member, optimizer, *member.variables, *member.metrics_variables]
@@ -269,7 +289,7 @@ def _check_apart(members) -> None:
                 )
 
 
-def _check_alike(members) -> None:
+def _check_alike(members: Sequence[keras.Model]) -> None:
     for name, what in (
         ("input_shape", "take the same images"),
         ("output_shape", "tell as many classes apart"),
@@ -286,19 +306,10 @@ def _check_alike(members) -> None:
                 )
 
 
-def _check_feature_losses(members) -> None:
+def _check_feature_losses(members: Sequence[keras.Model]) -> None:
     for place, member in enumerate(members):
         if isinstance(member, Distiller) and member.features and member._teacher is None:
             raise checks.UsageError(
                 f"A member with feature losses needs a teacher of its own. Received: member "
                 f"{place} ({member.name}) without one. Give it one with set_teacher."
             )
-
-
-def _check_teacher(teacher, student) -> None:
-    for name in ("input_shape", "output_shape"):
-        shapes = getattr(teacher, name, None), getattr(student, name, None)
-        if all(shapes) and name == "input_shape":
-            checks.same_input(*shapes)
-        elif all(shapes):
-            checks.same_classes(shapes[0][-1], shapes[1][-1])

@@ -1,14 +1,18 @@
 """Learning-rate schedules made from a `TrainingConfig`, and loss weights that follow the epochs."""
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from tfdistill.config import TrainingConfig
+from tfdistill.utils.types import Tensor
+
+Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-def learning_rate(config: TrainingConfig, steps_per_epoch: int):
+def learning_rate(config: TrainingConfig, steps_per_epoch: int) -> Rate:
     """Return the learning rate as a number or a Keras schedule over steps.
 
     `cosine` falls from `learning_rate` to zero at the last step, after the warm-up: 0.5 * (1 +
@@ -28,7 +32,7 @@ def learning_rate(config: TrainingConfig, steps_per_epoch: int):
     return WarmUp(after, warmup, config.learning_rate) if warmup else after
 
 
-def _after_warmup(config: TrainingConfig, steps: int, steps_per_epoch: int, warmup: int):
+def _after_warmup(config: TrainingConfig, steps: int, steps_per_epoch: int, warmup: int) -> Rate:
     if config.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(config.learning_rate, max(steps - warmup, 1))
     if config.schedule == "steps" and config.milestones:
@@ -49,14 +53,16 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         after: A Keras schedule, which then counts from zero, or a number.
         steps: Steps of the rise, > 0.
         peak: Learning rate at its end.
+
+    It is called with a step, a scalar `[]`, and returns the rate there, a scalar `[]` float32.
     """
 
-    def __init__(self, after, steps: int, peak: float):
+    def __init__(self, after: Any, steps: int, peak: float):
         self.after = after
         self.steps = steps
         self.peak = peak
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, "float32")
         rising = self.peak * step / self.steps
         following = self.after
@@ -64,12 +70,12 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
             following = following(ops.maximum(step - self.steps, 0.0))
         return ops.where(step < self.steps, rising, following)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         after = keras.saving.serialize_keras_object(self.after)
         return {"after": after, "steps": self.steps, "peak": self.peak}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
         after = keras.saving.deserialize_keras_object(config["after"])
         return cls(**{**config, "after": after})
 
@@ -97,7 +103,7 @@ class LossWeightSchedule(keras.callbacks.Callback):
         self.alpha = alpha
         self.temperature = temperature
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.alpha is not None:
             self.model.alpha = self.alpha(epoch)
         if self.temperature is not None:

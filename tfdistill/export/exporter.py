@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,7 +73,9 @@ class Source:
         scratch: An empty folder, for what is only converted further.
     """
 
-    def __init__(self, network, name: str, images: data.Dataset, resize: bool, scratch: Path):
+    def __init__(
+        self, network: keras.Model, name: str, images: data.Dataset, resize: bool, scratch: Path
+    ):
         self.network = network
         self.name = name
         self.images = images
@@ -90,7 +93,7 @@ class Source:
         return _as_seen(_evenly(self.images.train, count), self.images)
 
     def test_images(self, count: int) -> np.ndarray:
-        """Return evenly chosen ones, as `training_images` does."""
+        """Return evenly chosen ones, `[count, h, w, channels]` uint8, as `training_images` does."""
         return _as_seen(_evenly(self.images.test, count), self.images)
 
 
@@ -130,7 +133,11 @@ def export(
 
 
 def export_network(
-    network: keras.Model, name: str, images: data.Dataset, formats: Sequence[str] = (), **settings
+    network: keras.Model,
+    name: str,
+    images: data.Dataset,
+    formats: Sequence[str] = (),
+    **settings: Any,
 ) -> Exported:
     """Export a network from Python, as the next version of `name`.
 
@@ -164,7 +171,7 @@ def ensure(subject: Subject, name: str, config: ExportConfig, progress: Silent) 
     """Return the newest version of `name` if it is whole and of this network, else export it."""
     there = versions.latest(Path(config.folder) / name)
     card = there and versions.intact(there)
-    if card and card["key"] == subject.key and card["settings"] == _settings(config):
+    if there and card and card["key"] == subject.key and card["settings"] == _settings(config):
         progress.say(f"{there} is in place already")
         return Exported(there, [], card)
     return export(subject, name, config, progress)
@@ -176,7 +183,7 @@ def test_images(images: data.Dataset, count: int | None) -> TestImages:
     return TestImages(_as_seen(examples, images), examples.images, examples.labels)
 
 
-def in_float32(network):
+def in_float32(network: keras.Model) -> keras.Model:
     """Return the network computing in float32, with the same weights.
 
     Mixed precision is for training on a GPU; a CPU that serves is many times slower with it.
@@ -190,16 +197,16 @@ def in_float32(network):
     return whole
 
 
-def _logits(network, images: np.ndarray) -> np.ndarray:
+def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
     network.compile(jit_compile=False)
     return network.predict(images, batch_size=BATCH_SIZE, verbose=0)
 
 
-def _is_float32(layer) -> bool:
+def _is_float32(layer: keras.Layer) -> bool:
     return layer.compute_dtype not in ("float16", "bfloat16")
 
 
-def _layer_in_float32(layer):
+def _layer_in_float32(layer: keras.Layer) -> keras.Layer:
     if isinstance(layer, keras.Model):
         return in_float32(layer)
     config = layer.get_config()
@@ -208,7 +215,7 @@ def _layer_in_float32(layer):
     )
 
 
-def _check_room(network, model: Path) -> None:
+def _check_room(network: keras.Model, model: Path) -> None:
     """Raise early where a disk cannot hold the export; what is known only at the end is later."""
     there = next(folder for folder in (model, *model.parents) if folder.exists())
     needed = ROOM * sum(weight.nbytes for weight in map(np.asarray, network.get_weights()))
@@ -220,7 +227,9 @@ def _check_room(network, model: Path) -> None:
         )
 
 
-def _write(network, folder: Path, name: str, images: data.Dataset, config: ExportConfig) -> None:
+def _write(
+    network: keras.Model, folder: Path, name: str, images: data.Dataset, config: ExportConfig
+) -> None:
     """Write the SavedModel and every other format into a folder."""
     with tempfile.TemporaryDirectory() as scratch:
         source = Source(network, name, images, config.resize, Path(scratch))
@@ -249,7 +258,9 @@ def _as_seen(examples: data.Examples, images: data.Dataset) -> np.ndarray:
     return np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])
 
 
-def _compare(folder: Path, config: ExportConfig, test: TestImages, logits, progress) -> list[Check]:
+def _compare(
+    folder: Path, config: ExportConfig, test: TestImages, logits: np.ndarray, progress: Silent
+) -> list[Check]:
     """Return how every format answers, asked in processes of their own."""
     found = []
     for format in _formats(config):
@@ -266,7 +277,9 @@ def _settings(config: ExportConfig) -> dict:
     return settings
 
 
-def _describe(subject: Subject, network, new, config: ExportConfig, done, figures) -> dict:
+def _describe(
+    subject: Subject, network: keras.Model, new: Any, config: ExportConfig, done: Any, figures: Any
+) -> dict:
     """Write the model card into a new version and return it."""
     facts = Facts(
         name=new.folder.parent.name,

@@ -43,6 +43,9 @@ class Runtime:
     takes_bytes = False
     input_shape: tuple[int | None, int | None, int]
 
+    def __init__(self, path: Path, threads: int | None = None):
+        raise NotImplementedError
+
     @classmethod
     def opened(cls, path: Path, threads: int | None = None) -> "Runtime":
         """Return a model that is ready to answer, as `open_model` does."""
@@ -73,13 +76,19 @@ class Runtime:
     def answer_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Return what the network says of whole image files; SavedModel alone.
 
+        Args:
+            files: n contents of JPEG or PNG files.
+
+        Returns:
+            As of images: `logits` and `probabilities`, `[n, classes]` float32, and others.
+
         Raises:
             ValueError: No files, one that cannot be read, or a format that takes no files.
         """
         raise ValueError(f"Only a SavedModel takes image files. Received: a model of {self.title}.")
 
     def check(self, images: np.ndarray) -> None:
-        """Raise `ValueError` unless the network takes such images."""
+        """Raise `ValueError` unless images are uint8 `[n, height, width, channels]` that fit."""
         found, expected = np.shape(images), self.input_shape
         sides = zip(found[1:], expected, strict=False)
         fits = len(found) == 4 and all(want in (None, side) for side, want in sides)
@@ -92,7 +101,7 @@ class Runtime:
             )
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what the network says of images that fit; each runtime has its own way."""
+        """Return what `__call__` does, of images `[n, height, width, channels]` uint8 that fit."""
         raise NotImplementedError
 
 

@@ -50,7 +50,7 @@ class Frame:
         )
 
     def fault(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Return what is wrong with a size (scalars, int32), or an empty string."""
+        """Return what is wrong with a size (scalars `[]`, int32), or an empty string `[]`."""
         height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
         shorter, longer = tf.minimum(height, width), tf.maximum(height, width)
         # A long, narrow image is small until its shorter side is scaled up.
@@ -74,7 +74,7 @@ class Frame:
 
 
 def some(batch: tf.Tensor, name: str) -> tf.Tensor:
-    """Return a batch that is not empty: TensorFlow answers an empty one with internal errors."""
+    """Return a batch `[n, ...]`, n >= 1: TensorFlow answers an empty one with internal errors."""
     fault = tf.where(tf.shape(batch)[0] == 0, " has no images; give at least one.", "")
     return _checked(batch, name, fault)
 

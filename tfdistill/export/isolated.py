@@ -77,7 +77,15 @@ class Probe:
         return self._answers("answer", images=self._stored(images), batch_size=batch_size)
 
     def answer_bytes(self, files: Sequence[bytes], batch_size: int = 64) -> dict[str, np.ndarray]:
-        """Return what a SavedModel says of whole image files, as `answer` does."""
+        """Return what a SavedModel says of whole image files, as `answer` does.
+
+        Args:
+            files: n contents of JPEG or PNG files.
+            batch_size: Files in each call.
+
+        Returns:
+            `logits` and `probabilities`, `[n, classes]` float32, and `class_id`, `[n]` int32.
+        """
         path = self._folder / "files.npz"
         whole = np.frombuffer(b"".join(files), np.uint8)
         np.savez(path, bytes=whole, ends=np.cumsum([len(file) for file in files], dtype=np.int64))
@@ -243,7 +251,7 @@ def _save(request: dict, answer: Callable, inputs: Sequence) -> None:
     size = request["batch_size"]
     starts = range(0, max(len(inputs), 1), size)  # one call without inputs, for its error
     parts = [answer(inputs[at : at + size]) for at in starts]
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    whole: dict = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     np.savez(request["answers"], **whole)
 
 

@@ -134,8 +134,9 @@ class LiteRT(Runtime):
         check_names(inputs, outputs)
         self._input = inputs[IMAGE]["index"]
         self._outputs = {name: detail["index"] for name, detail in outputs.items()}
-        self.input_shape = tuple(int(side) for side in inputs[IMAGE]["shape"][1:])
-        self._batch = None
+        height, width, channels = (int(side) for side in inputs[IMAGE]["shape"][1:])
+        self.input_shape = height, width, channels
+        self._batch: int | None = None
         self._allocate(1)
 
     def run(self, images):

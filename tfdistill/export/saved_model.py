@@ -5,6 +5,7 @@ What an image goes through is part of the graph: `image_graph`.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,8 @@ def write(
     from tfdistill.export import image_graph
 
     network = _alone(network)
-    frame = image_graph.Frame(tuple(input_shape), image_size)
+    height, width, channels = input_shape
+    frame = image_graph.Frame((height, width, channels), image_size)
 
     def serve(image):
         image = image_graph.some(image, "image")
@@ -122,7 +124,7 @@ def write_warmup(folder: Path, name: str, images: np.ndarray) -> None:
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     batches = [np.resize(images, (size, *images.shape[1:])) for size in WARMUP_BATCHES]
-    requests = [(DEFAULT, "image", batch) for batch in batches]
+    requests: list[tuple[str, str, Any]] = [(DEFAULT, "image", batch) for batch in batches]
     requests.append((BYTES, "image_bytes", [tf.io.encode_png(images[0]).numpy()]))
     path = Path(folder) / WARMUP
     path.parent.mkdir(exist_ok=True)

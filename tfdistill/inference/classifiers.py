@@ -1,7 +1,7 @@
 """Models that are ready to classify images: any export, or the network of a study's run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +157,8 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
     """Return the network in a .keras file, with what its run's record knows about images."""
     records.check_beside(path)
     runtime = _KerasRuntime(path, allow_unsafe)
-    image_size, names = None, ()
+    image_size: int | None = None
+    names: Sequence[str] = ()
     try:
         record = records.read(path.parent)
         config = build(DataConfig, record.config["data"]) if record else None
@@ -229,10 +230,11 @@ def _shape(path: Path, shape: tuple, known: tuple) -> tuple[int | None, int | No
     """Return height, width and channels; what a model leaves open is taken from what is known."""
     *sizes, channels = shape
     if not all(isinstance(size, int) for size in sizes):
-        sizes = known if None not in known else (None, None)
+        sizes = list(known) if None not in known else [None, None]
     if channels not in (1, 3):
         raise _unfit(path, f"It takes images of {channels} channels, and files have 1 or 3.")
-    return (*sizes, channels)
+    height, width = sizes
+    return height, width, channels
 
 
 def _tried(model: Model) -> Model:

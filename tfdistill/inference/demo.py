@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdistill.data import image_files
 from tfdistill.export import model_card, versions
@@ -308,7 +308,10 @@ def _serve(blocks: "gr.Blocks", listener: socket.socket) -> None:
     app = fastapi.FastAPI()
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     port = listener.getsockname()[1]
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    fonts: dict[str, Any] = {
+        "font": ["system-ui", "sans-serif"],
+        "font_mono": ["ui-monospace", "monospace"],
+    }
     gr.mount_gradio_app(
         app,
         blocks,

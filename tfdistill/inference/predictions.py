@@ -122,10 +122,10 @@ def classify(
     """
     checks.count("top", top)
     checks.count("batch_size", batch_size)
-    paths = tuple(map(Path, paths))
+    given = tuple(map(Path, paths))
     place = place_of(Path(model))
-    _check_paths(paths)
-    return Predictions(open_export(place, allow_unsafe), paths, top, batch_size)
+    _check_paths(given)
+    return Predictions(open_export(place, allow_unsafe), given, top, batch_size)
 
 
 def _check_paths(paths: Sequence[Path]) -> None:

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfdistill.losses.feature_loss import ActivationLoss, as_float32, misfit, unit
+from tfdistill.utils.types import Shape, Tensor
 
 
-def attention_transfer(teacher_features, student_features):
+def attention_transfer(teacher_features: Tensor, student_features: Tensor) -> Tensor:
     """Return the mean squared difference of two attention maps, per example.
 
     With A = vec(mean over channels of F^2), scaled to length 1: mean over positions of
@@ -36,14 +37,14 @@ def attention_transfer(teacher_features, student_features):
     return ops.mean(ops.square(difference), axis=-1)
 
 
-def _attention(features, size: tuple[int, int]):
+def _attention(features: Tensor, size: tuple[int, int]) -> Tensor:
     shrink = (features.shape[1] // size[0], features.shape[2] // size[1])
     features = ops.average_pool(features, shrink, shrink)
     attention = ops.mean(ops.square(features), axis=-1)  # [batch, height, width]
     return unit(ops.reshape(attention, (-1, size[0] * size[1])))
 
 
-def _common_size(teacher_shape, student_shape) -> tuple[int, int]:
+def _common_size(teacher_shape: Shape, student_shape: Shape) -> tuple[int, int]:
     """Return the smaller height and width, of which both maps' must be whole multiples."""
     sizes = [tuple(shape[1:-1]) for shape in (teacher_shape, student_shape)]
     if all(len(size) == 2 and None not in size for size in sizes):
@@ -72,6 +73,6 @@ class AttentionTransfer(ActivationLoss):
     default_weight = 1000.0
     formula = staticmethod(attention_transfer)
 
-    def connector(self, teacher_shape: tuple, student_shape: tuple) -> None:
+    def connector(self, teacher_shape: Shape, student_shape: Shape) -> None:
         """Return None; raise a UsageError for activations that cannot be compared."""
         _common_size(teacher_shape, student_shape)

@@ -5,6 +5,8 @@ Zhao, Cui, Song, Qiu & Liang 2022 (arXiv 2203.08679), section 3.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -12,9 +14,17 @@ from tfdistill.config import DistillationConfig
 from tfdistill.losses.logit_loss import TemperedLoss, softened
 from tfdistill.losses.soft_targets import kl
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
-def decoupled(teacher_logits, student_logits, labels, temperature=4.0, alpha=1.0, beta=8.0):
+def decoupled(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    labels: Tensor,
+    temperature: float | Tensor = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
     """Return T^2 * (alpha * TCKD + beta * NCKD), per example.
 
     With p = softmax(z / T) and y the label: TCKD = KL(b_t || b_s) of b = (p[y], 1 - p[y]), and
@@ -50,7 +60,7 @@ def decoupled(teacher_logits, student_logits, labels, temperature=4.0, alpha=1.0
     return (alpha * tckd + beta * nckd) * ops.square(temperature)
 
 
-def _log_parts(logits, is_target):
+def _log_parts(logits: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
     """Return log (p[y], 1 - p[y]), `[batch, 2]`, and log q, `[batch, classes]`, with q[y] = 0."""
     log_p = ops.log_softmax(logits, axis=-1)
     # Not -inf, whose difference is not a number.
@@ -60,7 +70,7 @@ def _log_parts(logits, is_target):
     return binary, ops.log_softmax(log_others, axis=-1)
 
 
-def _is_target(labels, classes: int):
+def _is_target(labels: Tensor, classes: int) -> Tensor:
     """Return `[batch, classes]` bool, true at each example's target."""
     per_example = tuple(labels.shape)[1:]
     if per_example not in ((), (1,), (classes,)):
@@ -77,6 +87,8 @@ def _is_target(labels, classes: int):
 @keras.saving.register_keras_serializable("tfdistill")
 class Decoupled(TemperedLoss):
     """`decoupled` as a Keras loss: y_true is the pair (teacher logits, labels).
+
+    Logits are `[batch, num_classes]`, labels `[batch]`.
 
     The paper's beta is 8 for its CIFAR-100 networks, except WRN and VGG (6), ResNet-56 to 20 and
     110 to 32 (2), beside a cross-entropy of weight 1; on ImageNet it is 0.5 at T = 1.
@@ -112,7 +124,7 @@ class Decoupled(TemperedLoss):
         """Return the loss with the temperature and beta of a configuration, and alpha 1."""
         return cls(settings.temperature, beta=settings.beta)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if not isinstance(y_true, (tuple, list)):
             raise checks.UsageError(
                 "The decoupled loss needs the labels: give y_true as (teacher_logits, labels). "
@@ -123,5 +135,5 @@ class Decoupled(TemperedLoss):
             teacher_logits, y_pred, labels, self.temperature_variable, self.alpha, self.beta
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

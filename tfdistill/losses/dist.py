@@ -4,14 +4,23 @@ Huang, You, Wang, Qian & Xu 2022, "Knowledge distillation from a stronger teache
 2205.10536), sums and constants as in the authors' code.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfdistill.losses.logit_loss import TemperedLoss, softened
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
-def dist(teacher_logits, student_logits, temperature=4.0, beta=1.0, gamma=1.0):
+def dist(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    temperature: float | Tensor = 4.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+) -> Tensor:
     """Return T^2 * (beta * inter + gamma * intra), per example.
 
     With p = softmax(z / T), `[batch, num_classes]`, and r Pearson's correlation: an example's inter
@@ -40,7 +49,7 @@ def dist(teacher_logits, student_logits, temperature=4.0, beta=1.0, gamma=1.0):
     return (beta * inter + gamma * intra) * ops.square(temperature)
 
 
-def _pearson(a, b, axis: int):
+def _pearson(a: Tensor, b: Tensor, axis: int) -> Tensor:
     """Return Pearson's correlation along an axis; 0 where one side is constant."""
     a = a - ops.mean(a, axis=axis, keepdims=True)
     b = b - ops.mean(b, axis=axis, keepdims=True)
@@ -48,7 +57,7 @@ def _pearson(a, b, axis: int):
     return ops.sum(a * b, axis=axis) / (lengths + 1e-8)
 
 
-def _length(vectors, axis: int):
+def _length(vectors: Tensor, axis: int) -> Tensor:
     squared = ops.sum(ops.square(vectors), axis=axis)
     return ops.sqrt(ops.maximum(squared, 1e-24))  # the root's slope at zero is infinite
 
@@ -56,6 +65,8 @@ def _length(vectors, axis: int):
 @keras.saving.register_keras_serializable("tfdistill")
 class Dist(TemperedLoss):
     """`dist` as a Keras loss: teacher logits are y_true, student logits are y_pred.
+
+    Both are `[batch, num_classes]`.
 
     The authors' code gives it the weight 2 beside a cross-entropy of weight 1, with T = 4 on
     CIFAR-100 and T = 1 on ImageNet.
@@ -83,8 +94,8 @@ class Dist(TemperedLoss):
         self.beta = checks.non_negative("beta", beta)
         self.gamma = checks.non_negative("gamma", gamma)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return dist(y_true, y_pred, self.temperature_variable, self.beta, self.gamma)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self.beta, "gamma": self.gamma}

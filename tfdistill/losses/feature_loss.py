@@ -1,33 +1,35 @@
 """What losses between inner activations share: a weight, a connector, pooled and unit vectors."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from tfdistill.utils import checks
+from tfdistill.utils.types import Shape, Tensor
 
 
 class ActivationLoss(keras.losses.Loss):
     """A loss between activations of the teacher (y_true) and of the student (y_pred).
 
     `formula` of both gives one value per example; `default_weight` is its weight in the paper,
-    beside a cross-entropy of weight 1.
+    beside a cross-entropy of weight 1. Activations are `[batch, n]` or `[batch, h, w, channels]`.
 
     Args:
         name: Default is the formula's.
     """
 
     default_weight = 1.0
-    formula: Callable
+    formula: Callable[..., Any]
 
     def __init__(self, name: str | None = None):
         super().__init__(name=name or self.formula.__name__, dtype="float32")
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self.formula(y_true, y_pred)
 
-    def connector(self, teacher_shape: tuple, student_shape: tuple) -> keras.Layer | None:
+    def connector(self, teacher_shape: Shape, student_shape: Shape) -> keras.Layer | None:
         """Return the layer that brings the student's activations to the teacher's shape.
 
         Args:
@@ -48,11 +50,11 @@ class ActivationLoss(keras.losses.Loss):
             )
         return None
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name}
 
 
-def misfit(possible: str, teacher_shape, student_shape) -> checks.UsageError:
+def misfit(possible: str, teacher_shape: Shape, student_shape: Shape) -> checks.UsageError:
     """Return the error for activations that cannot be compared; `possible` says which can."""
     return checks.UsageError(
         f"{possible} Received: teacher {tuple(teacher_shape)}, student {tuple(student_shape)}. "
@@ -60,19 +62,19 @@ def misfit(possible: str, teacher_shape, student_shape) -> checks.UsageError:
     )
 
 
-def as_float32(features):
-    """Return activations in float32: sums over whole feature maps overflow in float16."""
+def as_float32(features: Tensor) -> Tensor:
+    """Return activations `[batch, ...]` in float32: sums over whole maps overflow in float16."""
     return ops.convert_to_tensor(features, "float32")
 
 
-def pooled(features):
+def pooled(features: Tensor) -> Tensor:
     """Return `[batch, channels]` float32: maps averaged over their positions."""
     features = as_float32(features)
     return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
 
 
-def unit(vectors):
-    """Return vectors of length 1 along the last axis; those shorter than 1e-12 become zero.
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors `[..., n]` of length 1 along the last axis; shorter ones than 1e-12 are zero.
 
     At zero the gradient is zero too, where that of a plain quotient is infinite.
     """

@@ -5,13 +5,16 @@ student on hints first; here, as in later comparisons (Tian et al. 2020, arXiv 1
 are one term of the loss throughout, without the factor 1/2.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from tfdistill.losses.feature_loss import ActivationLoss, as_float32, misfit
+from tfdistill.utils.types import Shape, Tensor
 
 
-def hints(teacher_features, student_features):
+def hints(teacher_features: Tensor, student_features: Tensor) -> Tensor:
     """Return the mean squared difference of two activations of one shape, per example.
 
     mean over all elements of (F_t - r(F_s))^2, with r the regressor, applied before.
@@ -53,7 +56,7 @@ class Hints(ActivationLoss):
     default_weight = 100.0
     formula = staticmethod(hints)
 
-    def connector(self, teacher_shape: tuple, student_shape: tuple) -> keras.Layer:
+    def connector(self, teacher_shape: Shape, student_shape: Shape) -> keras.Layer:
         """Return the regressor from the student's shape to the teacher's, built.
 
         For maps a convolution, batch norm and ReLU: the convolution is 1x1 where the sizes agree,
@@ -73,7 +76,7 @@ class Hints(ActivationLoss):
         return keras.Sequential([keras.Input(student_shape[1:]), *regressor])
 
 
-def _convolution(teacher_shape, student_shape) -> keras.Layer:
+def _convolution(teacher_shape: Shape, student_shape: Shape) -> keras.Layer:
     channels, of_teacher, of_student = teacher_shape[-1], teacher_shape[1:-1], student_shape[1:-1]
     if len(of_teacher) == len(of_student) == 2:
         if of_student == of_teacher:
@@ -90,5 +93,5 @@ def _convolution(teacher_shape, student_shape) -> keras.Layer:
     )
 
 
-def _doubled(sizes: tuple) -> tuple:
+def _doubled(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(2 * size for size in sizes)

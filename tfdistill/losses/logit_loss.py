@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfdistill.config import DistillationConfig
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
 class TemperedLoss(keras.losses.Loss):
@@ -16,12 +19,13 @@ class TemperedLoss(keras.losses.Loss):
     compiled train step. It belongs to the loss, not to a model: it is in no checkpoint. It may be
     from 0.001 to 1000: beyond, T^2 enlarges what float32 rounds off until the value means nothing.
 
-    Where `needs_labels` is true, y_true is the pair (teacher logits, labels).
+    Both are `[batch, num_classes]`; where `needs_labels` is true, y_true is the pair (teacher
+    logits, labels), with labels `[batch]`.
     """
 
     needs_labels = False
 
-    def __init__(self, temperature: float, name: str):
+    def __init__(self, temperature: float, name: str | None = None):
         super().__init__(name=name, dtype="float32")
         checks.temperature("temperature", temperature)
         self.temperature_variable = keras.Variable(
@@ -42,10 +46,13 @@ class TemperedLoss(keras.losses.Loss):
     def temperature(self, value: float) -> None:
         self.temperature_variable.assign(checks.temperature("temperature", value))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "temperature": self.temperature}
 
 
-def softened(logits, temperature):
-    """Return logits / T in float32: half precision is too coarse for differences of logarithms."""
+def softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return logits `[batch, num_classes]` / T in float32.
+
+    Half precision is too coarse for differences of logarithms.
+    """
     return ops.divide(ops.convert_to_tensor(logits, "float32"), temperature)

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfdistill.losses.feature_loss import ActivationLoss, pooled, unit
+from tfdistill.utils.types import Tensor
 
 
-def probabilistic(teacher_features, student_features):
+def probabilistic(teacher_features: Tensor, student_features: Tensor) -> Tensor:
     """Return the divergence of each example's neighbour probabilities, divided by the batch size.
 
     With s[i, j] = (1 + cosine of f_i and f_j) / 2 and q[i, j] = s[i, j] / sum_k s[i, k], k = i
@@ -33,7 +34,7 @@ def probabilistic(teacher_features, student_features):
     return ops.mean(teacher * ops.log(ratio), axis=-1)
 
 
-def _neighbours(features):
+def _neighbours(features: Tensor) -> Tensor:
     """Return `[batch, batch]` probabilities; each row has the sum 1."""
     directions = unit(pooled(features))
     similarity = (1.0 + ops.matmul(directions, ops.transpose(directions))) / 2.0

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfdistill.losses.feature_loss import ActivationLoss, pooled, unit
+from tfdistill.utils.types import Tensor
 
 
-def relational_distance(teacher_features, student_features):
+def relational_distance(teacher_features: Tensor, student_features: Tensor) -> Tensor:
     """Return how the distances from each example to the others differ, per example.
 
     With d[i, j] = ||f_i - f_j||, divided by its mean over all pairs of two examples, and l the
@@ -31,7 +32,7 @@ def relational_distance(teacher_features, student_features):
     return keras.losses.huber(_distances(teacher_features), _distances(student_features))
 
 
-def relational_angle(teacher_features, student_features):
+def relational_angle(teacher_features: Tensor, student_features: Tensor) -> Tensor:
     """Return how the angles seen from each example differ, per example.
 
     With e_ij = (f_j - f_i) / ||f_j - f_i||, zero where the two coincide, and l the Huber loss with
@@ -54,12 +55,12 @@ def relational_angle(teacher_features, student_features):
     return ops.mean(per_pair, axis=-1)
 
 
-def _differences(features):
+def _differences(features: Tensor) -> Tensor:
     vectors = pooled(features)
     return ops.expand_dims(vectors, 0) - ops.expand_dims(vectors, 1)  # [i, j, n]: f_j - f_i
 
 
-def _distances(features):
+def _distances(features: Tensor) -> Tensor:
     squared = ops.sum(ops.square(_differences(features)), axis=-1)  # [batch, batch]
     # The root's slope at zero is infinite.
     distances = ops.where(squared > 0, ops.sqrt(ops.maximum(squared, 1e-24)), 0.0)
@@ -69,7 +70,7 @@ def _distances(features):
     return distances / ops.maximum(mean, 1e-12)
 
 
-def _cosines(features):
+def _cosines(features: Tensor) -> Tensor:
     directions = unit(_differences(features))
     return ops.einsum("ijn,ikn->ijk", directions, directions)
 

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfdistill.losses.feature_loss import ActivationLoss, as_float32, unit
+from tfdistill.utils.types import Tensor
 
 
-def similarity_preserving(teacher_features, student_features):
+def similarity_preserving(teacher_features: Tensor, student_features: Tensor) -> Tensor:
     """Return the mean squared difference of the rows of two similarity matrices, per example.
 
     With Q the features of the batch, one flattened row per example, G = Q Q^T with each row scaled
@@ -32,7 +33,7 @@ def similarity_preserving(teacher_features, student_features):
     return ops.mean(ops.square(difference), axis=-1)
 
 
-def _similarities(features):
+def _similarities(features: Tensor) -> Tensor:
     features = as_float32(features)
     flat = ops.reshape(features, (ops.shape(features)[0], -1))  # [batch, values]
     return unit(ops.matmul(flat, ops.transpose(flat)))  # [batch, batch]

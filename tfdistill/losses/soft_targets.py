@@ -6,22 +6,25 @@ Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2; logit standardisation
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfdistill.config import DIVERGENCES, DistillationConfig
 from tfdistill.losses.logit_loss import TemperedLoss, softened
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
 def soft_targets(
-    teacher_logits,
-    student_logits,
-    temperature=4.0,
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    temperature: float | Tensor = 4.0,
     divergence: str = "kl",
     scale_by_t2: bool = True,
     standardize: bool = False,
-):
+) -> Tensor:
     """Return how far the student's softened probabilities are from the teacher's, per example.
 
     With p = softmax(z / T): `kl` is T^2 * sum_k p_t[k] (log p_t[k] - log p_s[k]), zero where both
@@ -52,7 +55,7 @@ def soft_targets(
     return value * ops.square(temperature) if scale_by_t2 else value
 
 
-def standardized(logits):
+def standardized(logits: Tensor) -> Tensor:
     """Return `[batch, num_classes]` logits with mean 0 and deviation 1 (n - 1) in each row."""
     logits = ops.convert_to_tensor(logits, "float32")
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
@@ -62,12 +65,12 @@ def standardized(logits):
     return centred / ops.sqrt(variance + 1e-12)
 
 
-def kl(log_p, log_q):
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return KL(p || q) = sum_k p[k] (log p[k] - log q[k]) along the last axis."""
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-def cross_entropy(log_p, log_q):
+def cross_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return sum_k -p[k] log q[k] along the last axis."""
     return -ops.sum(ops.exp(log_p) * log_q, axis=-1)
 
@@ -78,6 +81,8 @@ _FORMULAE = {"kl": kl, "cross_entropy": cross_entropy}
 @keras.saving.register_keras_serializable("tfdistill")
 class SoftTargets(TemperedLoss):
     """`soft_targets` as a Keras loss: teacher logits are y_true, student logits are y_pred.
+
+    Both are `[batch, num_classes]`.
 
     Args:
         temperature: T, 0.001 to 1000.
@@ -112,7 +117,7 @@ class SoftTargets(TemperedLoss):
             settings.temperature, settings.divergence, settings.scale_by_t2, settings.standardize
         )
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return soft_targets(
             y_true,
             y_pred,
@@ -122,7 +127,7 @@ class SoftTargets(TemperedLoss):
             self.standardize,
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "divergence": self.divergence,

@@ -5,11 +5,17 @@ its last feature map in a layer `features` (a `saved` model has the layers that 
 names are in `NETWORKS` of `tfdistill.config.registry`; Keras is imported when a network is built.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from tfdistill.config import ModelConfig
 from tfdistill.config.registry import NETWORKS
 from tfdistill.config.training import network_family
 from tfdistill.utils import checks
 from tfdistill.utils.registry import imported
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["build", "register_layers"]
 
@@ -21,7 +27,13 @@ def register_layers() -> None:
             imported(family.builder)
 
 
-def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0):
+def build(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> "keras.Model":
     """Return the network that `config` describes.
 
     Args:

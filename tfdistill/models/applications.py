@@ -5,6 +5,7 @@ of its module, or by layers of its own, as EfficientNet, ConvNeXt and MobileNetV
 """
 
 import sys
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import layers
@@ -13,9 +14,16 @@ from tfdistill.config import ModelConfig
 from tfdistill.config.networks import APPLICATIONS
 from tfdistill.models.blocks import classify, load_weights
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
-def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+def build(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> keras.Model:
     """Return the network of a name such as `keras:MobileNetV2`; its own mean and std are used."""
     return application(
         config.name.removeprefix("keras:"), input_shape, num_classes, weights=config.weights
@@ -23,7 +31,7 @@ def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0)
 
 
 def application(
-    name: str, input_shape, num_classes: int, weights: str | None = None
+    name: str, input_shape: Sequence[int], num_classes: int, weights: str | None = None
 ) -> keras.Model:
     """Return a network of keras.applications with global average pooling and a new last layer.
 
@@ -65,7 +73,7 @@ def _is_backbone(weights: str | None) -> bool:
     return str(weights).endswith(".h5") and not str(weights).endswith(".weights.h5")
 
 
-def _rgb(name: str, input_shape):
+def _rgb(name: str, input_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     if len(input_shape) != 3 or input_shape[-1] not in (1, 3):
         raise checks.UsageError(
             f"keras:{name} takes images of (height, width, 3 or 1 channels). "
@@ -77,7 +85,7 @@ def _rgb(name: str, input_shape):
     return inputs, layers.Concatenate(dtype="float32", name="rgb")([inputs] * 3)
 
 
-def _backbone(create, x, weights: str | None) -> keras.Model:
+def _backbone(create: Callable[..., keras.Model], x: Tensor, weights: str | None) -> keras.Model:
     name = create.__name__
     download = "imagenet" if weights == "imagenet" else None
     try:

@@ -5,6 +5,7 @@ that residual networks use; batch norm has momentum 0.9 and epsilon 1e-5 (PyTorc
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -12,9 +13,14 @@ import numpy as np
 from keras import layers
 
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
-def pixels(input_shape, mean=0.0, std=1.0) -> tuple:
+def pixels(
+    input_shape: Sequence[int],
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> tuple:
     """Return the input of raw pixels and the normalised images.
 
     Args:
@@ -47,7 +53,7 @@ def pixels(input_shape, mean=0.0, std=1.0) -> tuple:
     return inputs, normalize(inputs)
 
 
-def classify(inputs, features, num_classes: int, name: str) -> keras.Model:
+def classify(inputs: Tensor, features: Tensor, num_classes: int, name: str) -> keras.Model:
     """Return the network that averages `features` over the image and ends in logits.
 
     Args:
@@ -67,16 +73,22 @@ def classify(inputs, features, num_classes: int, name: str) -> keras.Model:
     return keras.Model(inputs, logits(x, num_classes), name=name)
 
 
-def logits(x, num_classes: int):
+def logits(x: Tensor, num_classes: int) -> Tensor:
     """Return the last dense layer's output, `[batch, num_classes]`, float32 in every precision."""
     return layers.Dense(checks.count("num_classes", num_classes), dtype="float32", name="logits")(x)
 
 
-def conv(x, channels: int, size: int = 3, stride: int = 1):
+def conv(x: Tensor, channels: int, size: int = 3, stride: int = 1) -> Tensor:
     """Return a convolution of `x` without bias, zero-padded, with He-normal fan-out weights.
 
     An even image is halved by a stride of 2 with padding on its far side only, where PyTorch pads
     both sides; shapes and numbers of weights are the same.
+
+    Args:
+        x: `[batch, height, width, any]` float.
+        channels: Of the result, `[batch, height / stride, width / stride, channels]`.
+        size: Of the kernel.
+        stride: 1 or 2.
     """
     # A new initialiser each time: one that is shared gives layers of one shape the same weights.
     start = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
@@ -85,8 +97,8 @@ def conv(x, channels: int, size: int = 3, stride: int = 1):
     )(x)
 
 
-def norm(x):
-    """Return `x` after batch norm with momentum 0.9 and epsilon 1e-5."""
+def norm(x: Tensor) -> Tensor:
+    """Return `x`, `[batch, ..., channels]`, after batch norm with momentum 0.9, epsilon 1e-5."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
@@ -95,7 +107,7 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * checks.positive("width", width)))
 
 
-def load_weights(model, path: str | Path) -> None:
+def load_weights(model: keras.Model, path: str | Path) -> None:
     """Load a file of weights into `model`, in place.
 
     Args:
@@ -125,7 +137,7 @@ def load_weights(model, path: str | Path) -> None:
         ) from error
 
 
-def _per_channel(name: str, value, channels: int) -> list[float]:
+def _per_channel(name: str, value: float | Sequence[float], channels: int) -> list[float]:
     values = np.asarray(value, "float64")
     if values.shape not in ((), (1,), (channels,)):
         raise checks.UsageError(

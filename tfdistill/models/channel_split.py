@@ -6,13 +6,15 @@ them are nearly as good as a network that sees them all, and differ enough to ga
 """
 
 import re
+from typing import Any
 
 import keras
 
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
-def split_upper(network, layer: str, parts: int, part: int) -> keras.Model:
+def split_upper(network: keras.Model, layer: str, parts: int, part: int) -> keras.Model:
     """Return `network` with all above `layer` new, on one of `parts` parts of its channels.
 
     With g the layers of `network` up to `layer`, of c channels, and n = `parts`, the result is
@@ -43,10 +45,10 @@ def split_upper(network, layer: str, parts: int, part: int) -> keras.Model:
     channels = _share(cut.shape[-1], layer, parts, part)
     above = _layers_above(network, layer, cut)
 
-    def copy(original):
+    def copy(original: keras.Layer) -> keras.Layer:
         return _fresh(original) if original.name in above else _same(original)
 
-    def call(copied, *args, **kwargs):
+    def call(copied: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         if isinstance(copied, keras.layers.Dropout) and copied.name not in above:
             return args[0]  # a Functional model would switch it on in training, frozen or not
         if copied.name in above and not _takes(network.get_layer(copied.name), args):
@@ -62,7 +64,7 @@ def split_upper(network, layer: str, parts: int, part: int) -> keras.Model:
     return split
 
 
-def _feature_map(network, layer: str):
+def _feature_map(network: keras.Model, layer: str) -> Tensor:
     """Return the symbolic output of a layer, `[batch, height, width, channels]`."""
     maps = {
         known.name: known.output
@@ -90,7 +92,7 @@ def _share(count: int, layer: str, parts: int, part: int) -> slice:
     return slice(part * size, (part + 1) * size)
 
 
-def _layers_above(network, layer: str, cut) -> set[str]:
+def _layers_above(network: keras.Model, layer: str, cut: Tensor) -> set[str]:
     try:
         upper = keras.Model(cut, network.output)
     except ValueError:  # Keras: the graph is disconnected
@@ -98,28 +100,28 @@ def _layers_above(network, layer: str, cut) -> set[str]:
     return {above.name for above in upper.layers if not isinstance(above, keras.layers.InputLayer)}
 
 
-def _same(layer):
+def _same(layer: keras.Layer) -> keras.Layer:
     return layer.from_config(layer.get_config())
 
 
-def _fresh(layer):
+def _fresh(layer: keras.Layer) -> keras.Layer:
     return layer.from_config(_unseeded(layer.get_config()) | {"trainable": True})
 
 
-def _unseeded(config):
+def _unseeded(config: Any) -> Any:
     """Return a layer's configuration without seeds, which would give the same weights again."""
     if isinstance(config, dict):
         return {key: None if key == "seed" else _unseeded(config[key]) for key in config}
     return [_unseeded(value) for value in config] if isinstance(config, list) else config
 
 
-def _takes(layer, inputs) -> bool:
+def _takes(layer: keras.Layer, inputs: Tensor) -> bool:
     """Return whether a layer's inputs, where it has several, keep their shapes; no broadcasting."""
     before, now = keras.tree.flatten(layer.input), keras.tree.flatten(inputs)
     return len(now) == 1 or [x.shape for x in before] == [x.shape for x in now]
 
 
-def _refusal(network, layer: str, why: str) -> checks.UsageError:
+def _refusal(network: keras.Model, layer: str, why: str) -> checks.UsageError:
     names = [known.name for known in getattr(network, "layers", ())]
     stages = [name for name in names if re.fullmatch(r"stage\d+|features", name)]
     return checks.UsageError(

@@ -4,6 +4,8 @@
 widths of the two-layer network of the CIFAR-10 grid were never published; ours are stated below.
 """
 
+from collections.abc import Callable, Sequence
+
 import keras
 from keras import layers
 
@@ -16,27 +18,34 @@ SMALLEST_VALID = 46  # below, four unpadded convolutions and poolings leave noth
 
 def build(
     config: ModelConfig,
-    input_shape,
+    input_shape: Sequence[int],
     num_classes: int,
-    mean=0.0,
-    std=1.0,
-    dropout_layer=layers.Dropout,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    dropout_layer: Callable[[float], keras.Layer] = layers.Dropout,
 ) -> keras.Model:
     """Return `cnn2` or `cnn4`; another layer that drops out is for the controls of a study."""
     create = {"cnn2": cnn2, "cnn4": cnn4}[config.name]
-    settings = {"width": config.width, "dropout": config.dropout, "dropout_layer": dropout_layer}
-    return create(input_shape, num_classes, mean=mean, std=std, **settings)
+    return create(
+        input_shape,
+        num_classes,
+        mean=mean,
+        std=std,
+        width=config.width,
+        dropout=config.dropout,
+        dropout_layer=dropout_layer,
+    )
 
 
 def cnn2(
-    input_shape,
-    num_classes,
+    input_shape: Sequence[int],
+    num_classes: int,
     *,
-    mean=0.0,
-    std=1.0,
-    width=1.0,
-    dropout=None,
-    dropout_layer=layers.Dropout,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    width: float = 1.0,
+    dropout: float | None = None,
+    dropout_layer: Callable[[float], keras.Layer] = layers.Dropout,
 ) -> keras.Model:
     """Return a network of two convolutions.
 
@@ -72,14 +81,14 @@ def cnn2(
 
 
 def cnn4(
-    input_shape,
-    num_classes,
+    input_shape: Sequence[int],
+    num_classes: int,
     *,
-    mean=0.0,
-    std=1.0,
-    width=1.0,
-    dropout=None,
-    dropout_layer=layers.Dropout,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    width: float = 1.0,
+    dropout: float | None = None,
+    dropout_layer: Callable[[float], keras.Layer] = layers.Dropout,
 ) -> keras.Model:
     """Return a network of four convolutions and a hidden layer.
 
@@ -117,7 +126,7 @@ def cnn4(
     return keras.Model(inputs, logits(dropout_layer(rate)(x), num_classes), name="cnn4")
 
 
-def _at_least(name: str, input_shape, pixels_a_side: int) -> None:
+def _at_least(name: str, input_shape: Sequence[int], pixels_a_side: int) -> None:
     if min(input_shape[:2]) < pixels_a_side:
         raise checks.UsageError(
             f"{name} needs images of at least {pixels_a_side} x {pixels_a_side} pixels. Received: "

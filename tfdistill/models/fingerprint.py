@@ -3,12 +3,13 @@
 import hashlib
 import json
 import re
+from typing import Any
 
 import keras
 import numpy as np
 
 
-def weights_hash(network) -> str:
+def weights_hash(network: keras.Model) -> str:
     """Return the SHA-256 of all weights of a network.
 
     Example:
@@ -21,7 +22,7 @@ def weights_hash(network) -> str:
     return digest.hexdigest()
 
 
-def architecture_hash(network) -> str:
+def architecture_hash(network: keras.Model) -> str:
     """Return the SHA-256 of a network's configuration.
 
     Names that Keras made up (`conv2d_3`) are renumbered in their order, so building a network
@@ -47,13 +48,13 @@ def architecture_hash(network) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def given_name(network) -> str:
+def given_name(network: keras.Model) -> str:
     """Return a network's name, without the number that Keras puts after a name of its own."""
     own = _automatic(type(network).__name__)
     return own if re.fullmatch(rf"{own}(_\d+)?", network.name) else network.name
 
 
-def _number_names(config, names: dict[str, str]) -> None:
+def _number_names(config: Any, names: dict[str, str]) -> None:
     """Give every automatic name in a configuration its class and its place among all of them."""
     if isinstance(config, dict):
         inner = config.get("config")
@@ -65,7 +66,7 @@ def _number_names(config, names: dict[str, str]) -> None:
         _number_names(part, names)
 
 
-def _renamed(config, names: dict[str, str]):
+def _renamed(config: Any, names: dict[str, str]) -> Any:
     if isinstance(config, dict):
         return {key: _renamed(config[key], names) for key in config if _counts(key)}
     if isinstance(config, (list, tuple)):
@@ -73,7 +74,7 @@ def _renamed(config, names: dict[str, str]):
     return names.get(config, config) if isinstance(config, str) else config
 
 
-def _parts(config) -> list:
+def _parts(config: Any) -> list:
     if isinstance(config, dict):
         return [config[key] for key in config if _counts(key)]
     return list(config) if isinstance(config, (list, tuple)) else []

@@ -5,12 +5,16 @@ of papers; a paper that counts multiply-adds as one operation gives half of thes
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers
 
+from tfdistill.utils.types import Tensor
 
-def flops(model, input_shape) -> int:
+
+def flops(model: keras.Model, input_shape: Sequence[int]) -> int:
     """Return the floating-point operations of one forward pass of one image.
 
     A convolution's kernel of n weights applied at p positions counts 2 n p, a dense layer likewise.
@@ -31,7 +35,7 @@ def flops(model, input_shape) -> int:
         return sum(flops(member, input_shape) for member in model.members)
     if not getattr(model, "inputs", None):
         return 0
-    counts = []
+    counts: list[int] = []
     images = keras.Input(input_shape, dtype=model.inputs[0].dtype)
     # Stand-ins walk the model's graph at this size, without new weights and without touching it.
     if isinstance(model, keras.Sequential):
@@ -46,18 +50,18 @@ def flops(model, input_shape) -> int:
 class _StandIn(keras.Operation):
     """An operation that only passes on the shape of a layer's output, and notes its cost."""
 
-    def __init__(self, layer, counts):
+    def __init__(self, layer: keras.Layer, counts: list[int]):
         super().__init__(name=layer.name)
         self._cost = lambda *shapes: counts.append(_cost(layer, *shapes))
         self._output = layer.compute_output_spec
 
-    def compute_output_spec(self, *args, **kwargs):
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         output = self._output(*args, **kwargs)
         self._cost(args[0] if args else None, output)
         return output
 
 
-def _cost(layer, images, output) -> int:
+def _cost(layer: keras.Layer, images: Tensor, output: Any) -> int:
     if isinstance(layer, keras.Model):
         return flops(layer, images.shape[1:])
     if isinstance(layer, layers.Dense):
@@ -72,6 +76,6 @@ def _cost(layer, images, output) -> int:
     return 0
 
 
-def _positions(layer, tensor) -> int:
+def _positions(layer: keras.Layer, tensor: Any) -> int:
     channels_last = layer.data_format == "channels_last"
     return math.prod(tensor.shape[1:-1] if channels_last else tensor.shape[2:])

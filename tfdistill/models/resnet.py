@@ -5,12 +5,16 @@ of github.com/HobbitLong/RepDistiller. Wherever the shape changes, the shortcut 
 with batch norm, as there. The ImageNet family comes with either stem. Weights start as in `blocks`.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
 from tfdistill.config import ModelConfig
 from tfdistill.models.blocks import classify, conv, norm, pixels, scaled
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 NARROW = (16, 16, 32, 64)  # stem and three stages
 WIDE = (32, 64, 128, 256)
@@ -19,24 +23,41 @@ STEMS = ("cifar", "imagenet")
 
 
 def build_cifar(
-    config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
 ) -> keras.Model:
     """Return the CIFAR ResNet of a name such as `resnet20` or `resnet8x4`."""
     depth, _, wide = config.name.removeprefix("resnet").partition("x")
     widths = WIDE if wide else NARROW
-    scale = {"mean": mean, "std": std, "width": config.width}
+    scale: dict[str, Any] = {"mean": mean, "std": std, "width": config.width}
     return cifar_resnet(input_shape, num_classes, int(depth), widths, **scale)
 
 
-def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+def build(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> keras.Model:
     """Return the ResNet of a name such as `resnet18` or `resnet50-imagenet`."""
     depth, _, stem = config.name.removeprefix("resnet").partition("-")
-    scale = {"mean": mean, "std": std, "width": config.width}
+    scale: dict[str, Any] = {"mean": mean, "std": std, "width": config.width}
     return resnet(input_shape, num_classes, int(depth), stem or "cifar", **scale)
 
 
 def cifar_resnet(
-    input_shape, num_classes, depth=20, widths=NARROW, *, mean=0.0, std=1.0, width=1.0
+    input_shape: Sequence[int],
+    num_classes: int,
+    depth: int = 20,
+    widths: Sequence[int] = NARROW,
+    *,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    width: float = 1.0,
 ) -> keras.Model:
     """Return a CIFAR ResNet of 6n + 2 layers.
 
@@ -73,7 +94,14 @@ def cifar_resnet(
 
 
 def resnet(
-    input_shape, num_classes, depth=18, stem="cifar", *, mean=0.0, std=1.0, width=1.0
+    input_shape: Sequence[int],
+    num_classes: int,
+    depth: int = 18,
+    stem: str = "cifar",
+    *,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    width: float = 1.0,
 ) -> keras.Model:
     """Return ResNet-18, 34 (basic blocks) or 50 (bottlenecks).
 
@@ -111,7 +139,9 @@ def resnet(
     return classify(inputs, x, num_classes, name)
 
 
-def _stages(x, lengths, widths, block):
+def _stages(
+    x: Tensor, lengths: Sequence[int], widths: Sequence[int], block: Callable[..., Tensor]
+) -> Tensor:
     names = [f"stage{stage}" for stage in range(1, len(lengths))] + ["features"]
     for name, length, channels in zip(names, lengths, widths, strict=True):
         for index in range(length):
@@ -120,14 +150,14 @@ def _stages(x, lengths, widths, block):
     return x
 
 
-def _basic(x, channels: int, stride: int, name: str | None):
+def _basic(x: Tensor, channels: int, stride: int, name: str | None) -> Tensor:
     y = layers.Activation("relu")(norm(conv(x, channels, 3, stride)))
     y = norm(conv(y, channels))
     y = layers.Add()([y, _shortcut(x, channels, stride)])
     return layers.Activation("relu", name=name)(y)
 
 
-def _bottleneck(x, channels: int, stride: int, name: str | None):
+def _bottleneck(x: Tensor, channels: int, stride: int, name: str | None) -> Tensor:
     y = layers.Activation("relu")(norm(conv(x, channels, 1)))
     y = layers.Activation("relu")(norm(conv(y, channels, 3, stride)))
     y = norm(conv(y, 4 * channels, 1))
@@ -135,6 +165,6 @@ def _bottleneck(x, channels: int, stride: int, name: str | None):
     return layers.Activation("relu", name=name)(y)
 
 
-def _shortcut(x, channels: int, stride: int):
+def _shortcut(x: Tensor, channels: int, stride: int) -> Tensor:
     same = stride == 1 and x.shape[-1] == channels
     return x if same else norm(conv(x, channels, 1, stride))

@@ -5,7 +5,9 @@ little; so such outputs are recognised and turned back into logits, up to a cons
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,12 +21,20 @@ LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
 
 
-def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+def build(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> keras.Model:
     """Return the user's own model at `config.path`, which does its own preprocessing."""
     return load(config.path, input_shape, num_classes, config.outputs)
 
 
-def load(path, input_shape, num_classes: int, outputs: str = "auto") -> keras.Model:
+def load(
+    path: str | Path, input_shape: Sequence[int], num_classes: int, outputs: str = "auto"
+) -> keras.Model:
     """Return a saved model over images of `input_shape`, with logits as its output.
 
     Args:
@@ -105,7 +115,7 @@ def _saved_model(path: str, input_shape: tuple) -> keras.Model:
     return keras.Model(model.inputs[0], _pick(path, model.output))
 
 
-def _pick(path: str, outputs: dict):
+def _pick(path: str, outputs: dict) -> Any:
     for name in ("logits", "probabilities"):
         if name in outputs:
             return outputs[name]
@@ -117,7 +127,9 @@ def _pick(path: str, outputs: dict):
     return next(iter(outputs.values()))
 
 
-def _wrap(path: str, model, expected: tuple, input_shape: tuple, dtype: str) -> keras.Model:
+def _wrap(
+    path: str, model: keras.Model, expected: tuple, input_shape: tuple, dtype: str
+) -> keras.Model:
     if len(expected) != 3 or expected[2] not in (None, input_shape[2]):
         raise checks.UsageError(
             f"The model in {path} takes inputs of {expected}. Received: images of {input_shape}. "
@@ -141,7 +153,7 @@ def _fits(expected: tuple, input_shape: tuple) -> bool:
     )
 
 
-def gives_probabilities(model, input_shape) -> bool:
+def gives_probabilities(model: keras.Model, input_shape: Sequence[int]) -> bool:
     """Return whether a model's outputs for random images `input_shape` are probabilities."""
     # By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an
     # operation that is no layer.

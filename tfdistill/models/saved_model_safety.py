@@ -176,7 +176,7 @@ def _problem(node, known: set[str]) -> str | None:
         # A stream that the caller fills in is no known one either.
         fine = "output_stream" not in node.attr or node.attr["output_stream"].s in _STREAMS
     elif operation.is_stateful:
-        fine = _WITH_STATE.fullmatch(node.op)
+        fine = _WITH_STATE.fullmatch(node.op) is not None
     else:
         fine = not _REFUSED.fullmatch(node.op)
     return None if fine else "it may reach files, other machines or code outside the model"
@@ -203,7 +203,7 @@ def _saver_functions(graph) -> dict[str, frozenset[str]]:
     return allowed
 
 
-def _of_own_prefix(node, prefix: str) -> bool:
+def _of_own_prefix(node, prefix: str | None) -> bool:
     # The file's name is an argument: a constant could name any other file.
     return node.op != "RestoreV2" or node.input[0] == prefix
 

@@ -5,23 +5,40 @@ WRN-d-k has d = 6n + 4 layers: a 3x3 convolution of 16 channels, three stages of
 after its first batch norm and ReLU. Weights start as `blocks` says.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
 from tfdistill.config import ModelConfig
 from tfdistill.models.blocks import classify, conv, norm, pixels
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 
-def build(config: ModelConfig, input_shape, num_classes: int, mean=0.0, std=1.0) -> keras.Model:
+def build(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> keras.Model:
     """Return the Wide ResNet of a name such as `wrn-28-10`."""
     depth, factor = map(int, config.name.removeprefix("wrn-").split("-"))
-    scale = {"mean": mean, "std": std, "dropout": config.dropout}
+    scale: dict[str, Any] = {"mean": mean, "std": std, "dropout": config.dropout}
     return wide_resnet(input_shape, num_classes, depth, factor, **scale)
 
 
 def wide_resnet(
-    input_shape, num_classes, depth=28, factor=10, *, mean=0.0, std=1.0, dropout=None
+    input_shape: Sequence[int],
+    num_classes: int,
+    depth: int = 28,
+    factor: int = 10,
+    *,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    dropout: float | None = None,
 ) -> keras.Model:
     """Return WRN-depth-factor.
 
@@ -63,7 +80,7 @@ def wide_resnet(
     return classify(inputs, x, num_classes, f"wrn-{depth}-{factor}")
 
 
-def _block(x, channels: int, stride: int, rate: float, name: str | None):
+def _block(x: Tensor, channels: int, stride: int, rate: float, name: str | None) -> Tensor:
     y = layers.Activation("relu")(norm(x))
     same = stride == 1 and x.shape[-1] == channels
     shortcut = x if same else conv(y, channels, 1, stride)

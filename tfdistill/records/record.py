@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tfdistill.config import formats
 from tfdistill.utils import checks, storage
@@ -57,7 +58,7 @@ class Record:
     row: str
     seed: int
     key: str
-    config: dict
+    config: dict[str, Any]
     status: str = FINISHED
     message: str = ""
     best: dict[str, float] = field(default_factory=dict)
@@ -70,11 +71,11 @@ class Record:
     weights: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
-    extra: dict = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
-    environment: dict = field(default_factory=dict)
-    needed: list[dict] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    needed: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def select(self) -> str:
@@ -92,21 +93,21 @@ def run_folder(study_folder: Path, name: str) -> Path:
     return Path(study_folder) / "runs" / name
 
 
-def run_key(config: dict, needed: Iterable[Record]) -> str:
+def run_key(config: dict[str, Any], needed: Iterable[Record]) -> str:
     """Return the hash of all that a result follows from: configuration and teachers' weights."""
     return digest(config, [[record.name, record.weights, record.key] for record in needed])
 
 
-def is_of(record: Record, config: dict, needed: Iterable[Record]) -> bool:
+def is_of(record: Record, config: dict[str, Any], needed: Iterable[Record]) -> bool:
     """Return whether a record is of a run's configuration and of its teachers' present weights."""
     taught_by = {each["config"]["name"]: each["weights"] for each in record.needed}
     same = all(taught_by.get(teacher.name) == teacher.weights for teacher in needed)
     return same and record.config == config
 
 
-def to_repeat(needed: Iterable[Record]) -> list[dict]:
+def to_repeat(needed: Iterable[Record]) -> list[dict[str, Any]]:
     """Return configuration and weights of runs, each after those that it needed itself."""
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     for record in needed:
         for each in record.needed:
             found.setdefault(each["config"]["name"], each)
@@ -145,6 +146,22 @@ def read(folder: Path) -> Record | None:
     except (TypeError, KeyError, AttributeError) as error:
         line = checks.first_line(error).rstrip(".")
         raise storage.DamagedError(path, f"is damaged ({line})") from None
+
+
+def read_runs(study_folder: Path, names: Iterable[str]) -> list[Record]:
+    """Return the records of finished runs of a study, by their names.
+
+    Raises:
+        DamagedError: One is not as it was written, or there is none.
+        LaterError: As of `read`.
+    """
+    found = []
+    for folder in (run_folder(study_folder, name) for name in names):
+        record = read(folder)
+        if record is None:
+            raise storage.DamagedError(folder / RECORD_FILE, "is missing")
+        found.append(record)
+    return found
 
 
 def check_files(folder: Path, record: Record) -> None:

@@ -1,29 +1,37 @@
 """Tables made of records: rows, and mean and deviation over seeds."""
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tfdistill.records.record import FINISHED, Record
 from tfdistill.utils.text import mean_std
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1) of one figure over `count` runs."""
+    """Mean and standard deviation (n - 1) of one figure over `count` runs; false of none."""
 
     mean: float
     std: float
     count: int
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread | None":
-        """Return the spread of `values`, None of none."""
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Return the spread of `values`; of none it is false, and shown as a dash."""
         values = list(values)
         if not values:
-            return None
+            return cls(math.nan, math.nan, 0)
         std = statistics.stdev(values) if len(values) > 1 else 0.0
         return cls(statistics.fmean(values), std, len(values))
+
+    def __bool__(self) -> bool:
+        return self.count > 0
 
     def text(self, scale: float = 100.0, digits: int = 2) -> str:
         """Return e.g. `86.38 ± 0.70`; without a deviation for a single run."""
@@ -49,7 +57,7 @@ def by_row(records: Iterable[Record]) -> dict[str, list[Record]]:
     return rows
 
 
-def spread(records: Iterable[Record], figure: str, part: str | None = None) -> Spread | None:
+def spread(records: Iterable[Record], figure: str, part: str | None = None) -> Spread:
     """Return mean and deviation of a figure; `part` is `best`, `last` or None for the selected."""
     parts = (getattr(record, part) if part else record.figures for record in records)
     return Spread.of(figures[figure] for figures in parts if figures.get(figure) is not None)
@@ -66,7 +74,7 @@ def accuracy_by_seed(records: Iterable[Record]) -> dict[int, float]:
     return {record.seed: record.figures["test_accuracy"] for record in records}
 
 
-def frame(records: Iterable[Record]):
+def frame(records: Iterable[Record]) -> "pd.DataFrame":
     """Return a pandas DataFrame with one row per record: the study's results.csv."""
     import pandas as pd
 

@@ -6,6 +6,7 @@ left out, and a figure without any row is the empty string.
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -44,8 +45,9 @@ def accuracy_by_epoch(records: Iterable[Record]) -> str:
                     epochs = range(1, len(curve) + 1)
                     axes.plot(epochs, 100 * np.array(curve), color=look["color"], lw=0.7, alpha=0.4)
             marker = look["marker"] if shortest <= FEW_EPOCHS else ""
-            style = {"color": look["color"], "marker": marker, "ms": 4.5, "lw": 2.2}
-            axes.plot(range(1, shortest + 1), mean, label=_wrapped(row), **style)
+            style: dict[str, Any] = {"color": look["color"], "marker": marker}
+            label = _wrapped(row)
+            axes.plot(range(1, shortest + 1), mean, label=label, ms=4.5, lw=2.2, **style)
         axes.set(xlabel="epoch", ylabel="validation accuracy in %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         _legend(figure, list(rows))
@@ -138,7 +140,8 @@ def accuracy_by_row(records: Iterable[Record], published: Mapping[str, float] | 
         for line, (row, runs) in enumerate(rows.items()):
             _strip(axes, line, runs, looks[row])
             if row in published:
-                style = {"marker": "D", "s": 60, "facecolors": "none", "edgecolors": INK, "lw": 1.3}
+                style: dict[str, Any] = {"marker": "D", "s": 60, "facecolors": "none"}
+                style |= {"edgecolors": INK, "lw": 1.3}
                 # One entry in the legend, not one a row.
                 label = "published" if row == next(iter(published)) else None
                 axes.scatter(100 * published[row], line, label=label, zorder=4, **style)

@@ -7,6 +7,7 @@ published grid stands beside ours in the same colours. Records without a grid gi
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -120,7 +121,7 @@ def _panels(found: Sequence[Grid], published: Mapping[str, float]) -> Iterator[_
         alone = spread(grid.alone, "test_accuracy")
         spreads = {cell: spread(runs, "test_accuracy") for cell, runs in grid.cells.items()}
         cells = {cell: 100 * value.mean for cell, value in spreads.items() if value}
-        if alone is None or not cells:
+        if not alone or not cells:
             continue
         theirs = {
             cell: 100 * published[runs[0].row]
@@ -146,7 +147,7 @@ def _heat_map(axes, panel: _Panel, strongest: float) -> None:
         bold = (alpha, temperature) in panel.significant
         axes.add_patch(_tile(x, y, gain / strongest))
         if bold:
-            frame = {"facecolor": "none", "edgecolor": INK, "lw": 1.4, "zorder": 3}
+            frame: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "lw": 1.4, "zorder": 3}
             axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **frame))
         text = f"{panel.cells[alpha, temperature]:.2f}"
         weight = "bold" if bold else "normal"
@@ -164,7 +165,7 @@ def _heat_map(axes, panel: _Panel, strongest: float) -> None:
 def _tile(x: float, y: float, share: float, width: float = 1.0) -> Rectangle:
     """Return a coloured rectangle around (x, y); `share` in -1..1 is that of the largest gain."""
     color = BETTER if share > 0 else WORSE
-    look = {"facecolor": color, "alpha": STRONGEST * abs(share), "lw": 0}
+    look: dict[str, Any] = {"facecolor": color, "alpha": STRONGEST * abs(share), "lw": 0}
     return Rectangle((x - width / 2 + 0.02, y - 0.48), width - 0.04, 0.96, **look)
 
 
@@ -218,7 +219,7 @@ def _mean_curve(runs: Sequence[Record]) -> np.ndarray:
     return 100 * np.mean([curve[:shortest] for curve in curves], axis=0) if curves else np.zeros(0)
 
 
-def _points(curve: Sequence[float]) -> tuple[range, Sequence[float]]:
+def _points(curve: Sequence[float] | np.ndarray) -> tuple[range, Sequence[float] | np.ndarray]:
     return range(1, len(curve) + 1), curve
 
 

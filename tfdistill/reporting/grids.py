@@ -47,7 +47,7 @@ class Grid:
         """Return the cell with the highest mean accuracy on the validation images."""
         spreads = {cell: spread(runs, "validation_accuracy") for cell, runs in self.cells.items()}
         means = {cell: value.mean for cell, value in spreads.items() if value}
-        return max(means, key=means.get) if means else None
+        return max(means, key=means.__getitem__) if means else None
 
 
 def arrange(cells: Iterable[Record], alone: Sequence[Record]) -> list[Grid]:

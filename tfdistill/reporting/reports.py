@@ -117,8 +117,12 @@ def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
         collapse_padding=True,
     )
     for i, (column, space) in enumerate(zip(table.columns, widths, strict=True)):
-        justify = "right" if i else "left"
-        result.add_column(Text(column), justify=justify, overflow="fold", width=space - _GAP)
+        result.add_column(
+            Text(column),
+            justify="right" if i else "left",
+            overflow="fold",
+            width=space - _GAP,
+        )
     for row in rows:
         result.add_row(*map(Text, row))
     return result
@@ -254,7 +258,8 @@ def _few_rows(records: Sequence[Record]) -> Sequence[Record]:
     cells, best = set(), set()
     for grid in grids.find(records):
         cells |= {run.row for runs in grid.cells.values() for run in runs}
-        best |= {run.row for run in grid.cells.get(grid.best(), [])}
+        if (cell := grid.best()) is not None:
+            best |= {run.row for run in grid.cells[cell]}
     few = [record for record in records if record.row not in cells - best]
     return few if _row_count(few) <= MANY_ROWS else []
 

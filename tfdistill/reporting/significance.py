@@ -11,8 +11,9 @@ little differently each time.
 import math
 import statistics
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tfdistill.records import Record, accuracies, accuracy_by_seed
 
@@ -46,13 +47,13 @@ class Family:
             significant.
     """
 
-    rows: dict[Hashable, Comparison]
+    rows: dict[Any, Comparison]
     std: float
     degrees: int
     visible: float
 
 
-def dunnett(baseline: Sequence[float], rows: Mapping[Hashable, Sequence[float]]) -> Family | None:
+def dunnett(baseline: Sequence[float], rows: Mapping[Any, Sequence[float]]) -> Family | None:
     """Compare the mean of every row with that of the baseline.
 
     t_i = (mean_i - mean_0) / (s sqrt(1 / n_i + 1 / n_0)), s^2 the variance pooled over all rows and
@@ -121,9 +122,7 @@ def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | N
     return Comparison(mean, float(ttest_rel(values, baseline).pvalue))
 
 
-def compare_runs(
-    baseline: Iterable[Record], rows: Mapping[Hashable, Iterable[Record]]
-) -> Family | None:
+def compare_runs(baseline: Iterable[Record], rows: Mapping[Any, Iterable[Record]]) -> Family | None:
     """Compare the test accuracy of every row's runs with that of a baseline's, as `dunnett`."""
     values = {row: accuracies(runs) for row, runs in rows.items()}
     return dunnett(accuracies(baseline), values)
@@ -181,8 +180,8 @@ def _log_ends(degrees: int) -> tuple[float, float]:
     """Return where log s, the estimated over the true deviation, practically begins and ends."""
     from scipy.special import gammainccinv, gammaincinv
 
-    ends = gammaincinv(degrees / 2, 1e-12), gammainccinv(degrees / 2, 1e-12)
-    return tuple(math.log(2 * end / degrees) / 2 for end in ends)
+    low, high = gammaincinv(degrees / 2, 1e-12), gammainccinv(degrees / 2, 1e-12)
+    return math.log(2 * low / degrees) / 2, math.log(2 * high / degrees) / 2
 
 
 def _shares(log_density):

@@ -15,6 +15,7 @@ tfdistill run configs/alpha_temperature/{small,full}.yaml.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tfdistill.config import FeatureConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
@@ -192,7 +193,7 @@ def _same_size(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
     """Yield networks of the teacher's architecture, alone and taught, on the students' images."""
     if config.student in (None, config.teacher) or config.teacher.name == "saved":
         return  # then the grid is of that size itself, or cannot be
-    own = {"model": config.teacher, "training": config.training}
+    own: dict[str, Any] = {"model": config.teacher, "training": config.training}
     for seed in config.seeds if settings.same_size else ():
         alone = _alone(config, seed)
         yield dataclasses.replace(alone, name=f"same-size-{alone.name}", row=SAME_SIZE_ALONE, **own)
@@ -308,7 +309,7 @@ def _published_table() -> Table:
 def _verdict(grid: Grid, family: Family | None) -> str:
     """Return in words how many cells differ from the student alone, and what could be seen."""
     alone = spread(grid.alone, "test_accuracy")
-    if family is None or alone is None:
+    if family is None or not alone:
         if all(len(members) < 2 for members in grid.cells.values()):
             return "One run a cell: no test."
         return "Fewer than two runs of the student alone: no test."

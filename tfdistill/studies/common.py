@@ -5,6 +5,7 @@ A study is free to list other runs and to make other cells; nothing here knows a
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig
 from tfdistill.records import Record, spread
@@ -13,7 +14,7 @@ from tfdistill.utils import checks, text
 
 TEACHER, ALONE = "teacher", "student alone"
 # How figures are shown that are not shares, such as a loss.
-PLAIN = {"scale": 1.0, "digits": 3}
+PLAIN: dict[str, Any] = {"scale": 1.0, "digits": 3}
 
 
 def check_teacher(config: StudyConfig) -> None:

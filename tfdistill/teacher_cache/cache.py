@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from tfdistill.teacher_cache.logit_reading import Reader, Verification
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.text import disk_space, duration
+from tfdistill.utils.types import Tensor
 
 FORMAT = 1
 SPEAK_EVERY = 10.0  # seconds
@@ -65,7 +67,7 @@ def fingerprint(
     settings: pipeline.BatchSettings,
     cache: CacheConfig,
     average: str,
-) -> dict:
+) -> dict[str, Any]:
     """Return all that stored logits follow from, by readable names, as JSON values.
 
     Args: as of `build`. Batch size and the run's own seed change no logits; `average` counts only
@@ -184,7 +186,9 @@ class TeacherCache:
         UsageError: It is unfinished or damaged.
     """
 
-    def __init__(self, folder: Path, manifest: dict, images_per_second: float | None = None):
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], images_per_second: float | None = None
+    ):
         self.folder = folder
         self.manifest = manifest
         self.images_per_second = images_per_second
@@ -205,7 +209,7 @@ class TeacherCache:
         members: Sequence[str] | None = None,
         temperature: float | None = None,
     ) -> Reader:
-        """Return averaged logits to read by view and example id.
+        """Return averaged logits to read by view and example ids: `[b, classes]` float32 of `[b]`.
 
         Args:
             average: As in `average_logits`; one member alone keeps its own logits.
@@ -223,10 +227,11 @@ class TeacherCache:
         checks.one_of("average", average, AVERAGES)
         names = self.manifest["fingerprint"]["teachers"]
         places = [names.index(checks.one_of("members", name, names)) for name in members or names]
+        lookup: logit_reading.MemberRows | logit_reading.TopRows
         if self._layout.top_k is None:
             lookup = logit_reading.MemberRows(self._arrays[0], places, average)
         else:
-            self._check_stored(average, members, temperature)
+            temperature = self._stored(average, members, temperature)
             values, numbers, rests = self._arrays
             rest = rests[..., self._layout.temperatures.index(temperature)]
             classes = self._layout.classes
@@ -254,7 +259,7 @@ class TeacherCache:
         places = [np.sort(drawn[drawn // examples == view]) % examples for view in range(views)]
         shown = [view for view in range(views) if len(places[view])]
         chunks = [Chunk(each, view, places[view]) for each in range(members) for view in shown]
-        answers = {view: [] for view in shown}
+        answers: dict[int, list[np.ndarray]] = {view: [] for view in shown}
         top_k = self._layout.top_k
         for chunk, logits in _computed(teachers, images, settings, chunks, top_k, "auto"):
             answers[chunk.view].append(logits)
@@ -263,29 +268,35 @@ class TeacherCache:
         average = self.manifest["fingerprint"]["average"] or "probabilities"
         return logit_reading.compared(stored, live, average)
 
-    def _check_stored(self, average: str, members, temperature: float | None) -> None:
+    def _stored(
+        self, average: str, members: Sequence[str] | None, temperature: float | None
+    ) -> float:
+        """Return the temperature; raise unless logits are stored for it and of what is asked."""
         stored = self.manifest["fingerprint"]["average"]
         if average != stored or members is not None:
             raise checks.UsageError(
                 f"With cache.top_k only the average of all teachers' {stored} is stored. Received: "
                 f"average={average!r}, members={members!r}. Build a cache without top_k."
             )
-        if temperature not in self._layout.temperatures:
+        if temperature is None or temperature not in self._layout.temperatures:
             known = ", ".join(map(str, self._layout.temperatures))
             raise checks.UsageError(
                 f"temperature must be one of cache.temperatures: {known}. Received: "
                 f"temperature={temperature!r}. Build a cache with it, or without top_k."
             )
+        return temperature
 
 
-def _check_asked(teachers, images, settings, cache: CacheConfig, average: str) -> None:
+def _check_asked(
+    teachers: Sequence[Teacher],
+    images: data.Dataset,
+    settings: pipeline.BatchSettings,
+    cache: CacheConfig,
+    average: str,
+) -> None:
     checks.different("names of the teachers", [teacher.name for teacher in teachers])
     checks.one_of("average", average, AVERAGES)
-    if settings.augment.num_views is None:
-        raise checks.UsageError(
-            "Storing teachers' logits needs a number of views of the augmented images. Received: "
-            "views=None. Set augment.views, for example to 10."
-        )
+    logit_files.stored_views(settings)
     if cache.top_k is not None and cache.top_k >= images.num_classes:
         raise checks.UsageError(
             f"cache.top_k must be less than the number of classes, {images.num_classes}. "
@@ -294,7 +305,12 @@ def _check_asked(teachers, images, settings, cache: CacheConfig, average: str) -
 
 
 def _fill(
-    files: Files, computed, passes: int, cache: CacheConfig, average: str, progress: Silent
+    files: Files,
+    computed: Iterable[tuple[Chunk, np.ndarray]],
+    passes: int,
+    cache: CacheConfig,
+    average: str,
+    progress: Silent,
 ) -> float | None:
     """Store what is computed, and say how far it is; return its speed, None of no `passes`."""
     if not passes:
@@ -322,7 +338,12 @@ def _fill(
 
 
 def _computed(
-    teachers: Sequence[Teacher], images, settings, chunks: list[Chunk], top_k: int | None, jit: str
+    teachers: Sequence[Teacher],
+    images: data.Dataset,
+    settings: pipeline.BatchSettings,
+    chunks: list[Chunk],
+    top_k: int | None,
+    jit: str,
 ) -> Iterator[tuple[Chunk, np.ndarray]]:
     """Yield every chunk with its logits, `[members, rows, classes]` float32.
 
@@ -345,14 +366,15 @@ def _computed(
                 yield chunk, logits
 
 
-def _forward(networks: list[keras.Model], images, settings, jit: str) -> Callable:
+def _forward(
+    networks: list[keras.Model], images: data.Dataset, settings: pipeline.BatchSettings, jit: str
+) -> Callable[..., Any]:
     """Return the compiled function from images to logits, `[members, b, classes]` float32."""
     height, width, channels = images.train.images.shape[1:]
     size = settings.input_size
     spec = tf.TensorSpec([None, size or height, size or width, channels], tf.uint8)
 
-    @tf.function(input_signature=[spec], jit_compile=machine.uses_xla(jit))
-    def forward(batch):
+    def forward(batch: Tensor) -> Tensor:
         return tf.stack([tf.cast(each(batch, training=False), tf.float32) for each in networks])
 
-    return forward
+    return tf.function(forward, input_signature=[spec], jit_compile=machine.uses_xla(jit))

@@ -17,10 +17,10 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -32,6 +32,9 @@ from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
 from tfdistill.utils.text import disk_space
 
+if TYPE_CHECKING:
+    from tfdistill.data.pipeline import BatchSettings
+
 CHUNK_ROWS = 4096
 MANIFEST, IDS, CHUNKS, LOCK = "manifest.json", "ids.npy", "chunks.json", ".lock"
 
@@ -41,11 +44,11 @@ class IncompleteError(checks.UsageError):
 
 
 class Chunk(NamedTuple):
-    """Some rows of one view of one member."""
+    """Some rows of one view of one member; `places` are theirs among the examples, `[rows]`."""
 
     member: int
     view: int
-    places: Sequence[int]
+    places: Sequence[int] | np.ndarray
 
     @property
     def key(self) -> str:
@@ -75,10 +78,12 @@ class Layout:
     batch_size: int
 
     @classmethod
-    def of(cls, teachers: int, images: data.Dataset, settings, cache: CacheConfig) -> "Layout":
+    def of(
+        cls, teachers: int, images: data.Dataset, settings: "BatchSettings", cache: CacheConfig
+    ) -> "Layout":
         """Return the layout for so many teachers, the training examples and `BatchSettings`."""
         return cls(
-            views=settings.augment.num_views,
+            views=stored_views(settings),
             members=1 if cache.top_k else teachers,
             examples=len(images.train),
             classes=images.num_classes,
@@ -188,6 +193,9 @@ class Files:
         Args:
             split: Their `array_hash`.
 
+        Returns:
+            `[examples]` int64.
+
         Raises:
             IncompleteError: Something is missing or damaged.
         """
@@ -203,8 +211,13 @@ class Files:
         """Return the arrays, `[views, members, examples, n]`, read-only in place."""
         return tuple(np.asarray(np.load(file.path, mmap_mode="r")) for file in self._files)
 
-    def prepare(self, manifest: dict, ids: np.ndarray) -> None:
-        """Make room for all rows; what is stored of another or an unreadable manifest goes."""
+    def prepare(self, manifest: dict[str, Any], ids: np.ndarray) -> None:
+        """Make room for all rows; what is stored of another or an unreadable manifest goes.
+
+        Args:
+            manifest: As of `new_manifest`.
+            ids: `[examples]` int64, the examples' numbers in the order of the rows.
+        """
         if read_manifest(self.folder) != manifest:
             self._check_own()
             for path in (self.folder / CHUNKS, *(file.path for file in self._files)):
@@ -277,13 +290,28 @@ class Files:
             )
 
 
-def new_manifest(fingerprint: dict, layout: Layout) -> dict:
+def stored_views(settings: "BatchSettings") -> int:
+    """Return the number of views of the augmented images.
+
+    Raises:
+        UsageError: They have none: every epoch has its own.
+    """
+    views = settings.augment.num_views
+    if views is None:
+        raise checks.UsageError(
+            "Storing teachers' logits needs a number of views of the augmented images. Received: "
+            "views=None. Set augment.views, for example to 10."
+        )
+    return views
+
+
+def new_manifest(fingerprint: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """Return what `manifest.json` of a new cache holds."""
     manifest = {"fingerprint": fingerprint, "layout": dataclasses.asdict(layout)}
     return manifest | {"check": digest(manifest)}
 
 
-def read_manifest(folder: Path) -> dict | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return a folder's manifest, None where there is none or not as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -310,7 +338,7 @@ def read_list(folder: Path) -> dict[str, int]:
     return listed if isinstance(listed, dict) else {}
 
 
-def agreed_manifest(folder: Path, fingerprint: dict) -> dict | None:
+def agreed_manifest(folder: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
     """Return a folder's manifest, None without one.
 
     Raises:
@@ -346,14 +374,14 @@ def held(folder: Path, progress: Silent) -> Iterator[None]:
 
 
 def array_hash(array: np.ndarray) -> str:
-    """Return the SHA-256 of an array's dtype, shape and numbers."""
+    """Return the SHA-256 of an array's dtype, shape `[...]` and numbers."""
     found = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
-def _checksum(parts) -> int:
-    return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
+def _checksum(parts: Iterable[np.ndarray]) -> int:
+    return functools.reduce(lambda crc, part: zlib.crc32(part.data, crc), parts, 0)
 
 
 def _allocate(descriptor: int, size: int) -> None:

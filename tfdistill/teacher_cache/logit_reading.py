@@ -10,6 +10,7 @@ together; only their shares are even.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Reader:
         classes: Number of classes.
     """
 
-    def __init__(self, lookup: Callable, ids: np.ndarray, views: int, classes: int):
+    def __init__(self, lookup: Callable[..., Any], ids: np.ndarray, views: int, classes: int):
         self._lookup = lookup
         self._row_of = np.full(ids.max() + 1, -1)
         self._row_of[ids] = np.arange(len(ids))
@@ -115,7 +116,15 @@ class Verification:
 
 
 def averaged(member_logits: np.ndarray, average: str) -> np.ndarray:
-    """Return `ensembles.average_logits` of an array, without TensorFlow in the reading threads."""
+    """Return `ensembles.average_logits` of an array, without TensorFlow in the reading threads.
+
+    Args:
+        member_logits: `[members, batch, classes]` float.
+        average: `probabilities` or `logits`.
+
+    Returns:
+        `[batch, classes]` of the same dtype.
+    """
     if len(member_logits) == 1:
         return member_logits[0]
     if average == "logits":

@@ -94,7 +94,7 @@ class Workbench:
             fresh: Returns new networks for the learners that are kept.
         """
         self.collect_garbage()
-        if key and key == self._key:
+        if key and key == self._key and self._kept:
             self._kept.restart(fresh())
             return self._kept
         self._key, self._kept = "", None

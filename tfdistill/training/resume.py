@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -155,10 +156,10 @@ class TrainingState:
 
     def _fitting(self, saved: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return the arrays of the variables, in their order."""
-        arrays = [saved.get(f"v{i}") for i in range(len(self._variables))]
-        for variable, array in zip(self._variables, arrays, strict=True):
-            if array is None or array.shape != tuple(variable.shape):
-                raise storage.DamagedError(self.folder / STATE, "is damaged (arrays do not fit)")
+        names = [f"v{i}" for i in range(len(self._variables))]
+        arrays = [saved[name] for name in names if name in saved]
+        if [array.shape for array in arrays] != [tuple(each.shape) for each in self._variables]:
+            raise storage.DamagedError(self.folder / STATE, "is damaged (arrays do not fit)")
         return arrays
 
 
@@ -241,8 +242,9 @@ class EpochEnd(keras.callbacks.Callback):
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays and the SHA-256 of all of them."""
+    whole: dict[str, Any] = {**arrays, SUM: np.array(_sum(arrays))}
     with storage.appearing(path) as temporary:
-        np.savez(temporary, **arrays, **{SUM: np.array(_sum(arrays))})
+        np.savez(temporary, **whole)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

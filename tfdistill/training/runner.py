@@ -148,8 +148,8 @@ def do_runs(config: StudyConfig, runs: list[RunConfig], folder: Path, session: "
 def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[Record]:
     """Train runs together, unless all of them are finished, and return their records."""
     progress = session.progress
-    found = [finished(run, folder) for run in group]
-    if all(found):
+    found = [record for run in group if (record := finished(run, folder))]
+    if len(found) == len(group):
         for record in found:
             progress.skip(record.name, "finished before")
         return found

@@ -100,7 +100,7 @@ def _comparable(config: StudyConfig) -> dict:
 
 
 def _flat(values: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict = {}
     for key, value in values.items():
         inner = isinstance(value, dict) and prefix + key != _SPACE
         flat |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
@@ -111,8 +111,8 @@ def finished(run: RunConfig, folder: Path) -> Record | None:
     """Return the record of a run that need not be done again."""
     try:
         record = record_of(run, folder)
-        needed = [records.read(records.run_folder(folder, name)) for name in run.needs]
-        if None in (record, *needed) or not records.is_of(record, to_dict(run), needed):
+        needed = records.read_runs(folder, run.needs)
+        if record is None or not records.is_of(record, to_dict(run), needed):
             return None
         records.check_files(records.run_folder(folder, run.name), record)
     except storage.DamagedError:

@@ -158,9 +158,7 @@ class _Job:
 
     @property
     def needed(self) -> list[Record]:
-        return [
-            records.read(records.run_folder(self.study_folder, name)) for name in self.config.needs
-        ]
+        return records.read_runs(self.study_folder, self.config.needs)
 
     @property
     def key(self) -> str:

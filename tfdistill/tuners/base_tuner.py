@@ -7,7 +7,9 @@ Keras Tuner keeps only the mean over executions, swallows errors, compiles a mod
 import contextlib
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import keras_tuner as kt
@@ -20,6 +22,9 @@ from tfdistill.tuners import oracles, seed_results
 from tfdistill.tuners.seed_training import SeedTraining
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IDLE_SECONDS = 0.2
 
@@ -59,22 +64,23 @@ class DistillationTuner(kt.Tuner):
 
     def __init__(
         self,
-        oracle,
-        hypermodel,
-        seeds=(0,),
+        oracle: Any,
+        hypermodel: Any,
+        seeds: Sequence[int] = (0,),
         population: int = 1,
         progress: Silent | None = None,
-        directory=None,
-        project_name=None,
+        directory: str | Path | None = None,
+        project_name: str | None = None,
         overwrite: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         self.seeds = [checks.count("seeds", seed, minimum=0) for seed in seeds]
         checks.different("seeds", self.seeds)
         self.population = checks.count("population", population)
         if kwargs.pop("executions_per_trial", 1) != 1:
             raise checks.UsageError("Give seeds=[0, 1, ...] instead of executions_per_trial.")
-        self._ready, self._batch = False, []
+        self._ready = False
+        self._batch: list[str] = []
         worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
         super().__init__(
             oracle,
@@ -93,7 +99,7 @@ class DistillationTuner(kt.Tuner):
             self.reload()
         self.save()  # so that a kill in the first trial leaves something to go on from
 
-    def search(self, *fit_args, **fit_kwargs) -> None:
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Run the search to its end.
 
         Args:
@@ -120,7 +126,7 @@ class DistillationTuner(kt.Tuner):
                 self._training.progress.stop()
             self.on_search_end()
 
-    def train(self, trials: list[Trial], *fit_args, **fit_kwargs) -> list:
+    def train(self, trials: list[Trial], *fit_args: Any, **fit_kwargs: Any) -> list:
         """Train trials with every seed; to be overridden to train in another way.
 
         Args:
@@ -137,21 +143,21 @@ class DistillationTuner(kt.Tuner):
                 self._training.train(group, seed, *fit_args, **fit_kwargs)
         return [self._training.outcome(trial) for trial in trials]
 
-    def run_trial(self, trial, *fit_args, **fit_kwargs):
+    def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> list[dict[str, float]]:
         """Return a trial's figures, one dict for each seed."""
         (results,) = self.train([trial], *fit_args, **fit_kwargs)
         if isinstance(results, Exception):
             raise results
         return results
 
-    def results(self):
+    def results(self) -> "pd.DataFrame":
         """Return a pandas DataFrame, one row for each trial.
 
         Columns: trial, the hyperparameters, mean and std (n - 1) of the objective, n, status.
         """
         return seed_results.by_trial(self._results, self.oracle.trials)
 
-    def seed_results(self):
+    def seed_results(self) -> "pd.DataFrame":
         """Return a pandas DataFrame, one row for each trial and seed.
 
         Columns: trial, the hyperparameters, seed, epoch (0, 1, ... the best by the objective), the
@@ -159,7 +165,7 @@ class DistillationTuner(kt.Tuner):
         """
         return seed_results.by_seed(self._results, self.oracle.trials)
 
-    def load_model(self, trial) -> keras.Model:
+    def load_model(self, trial: Trial) -> keras.Model:
         """Return the model of a trial with the weights of its best seed, at their best epoch.
 
         Raises:
@@ -175,7 +181,7 @@ class DistillationTuner(kt.Tuner):
         network_of(model).load_weights(weights)
         return model
 
-    def on_search_end(self):
+    def on_search_end(self) -> None:
         """Remove the states of trainings that are finished."""
         for file in Path(self.project_dir).glob("trial_*/seed-*.json"):
             shutil.rmtree(file.with_suffix(""), ignore_errors=True)
@@ -202,7 +208,7 @@ class DistillationTuner(kt.Tuner):
         """Write the oracle's state, unless it is the chief's, and the tuner's."""
         if not self._is_worker():
             self.oracle.save()
-        storage.write_checked(self._get_tuner_fname(), self.get_state())
+        storage.write_checked(Path(self._get_tuner_fname()), self.get_state())
 
     def reload(self) -> None:
         """Take up the search in the project's folder."""
@@ -215,7 +221,7 @@ class DistillationTuner(kt.Tuner):
     def _draw(self) -> list[Trial]:
         """Return up to `population` trials, none at the search's end; wait while there is none."""
         self.pre_create_trial()
-        trials = []
+        trials: list[Trial] = []
         for slot in range(self._wanted()):
             name = self.tuner_id if self.population == 1 else f"{self.tuner_id}-{slot}"
             trial = self.oracle.create_trial(name)
@@ -238,7 +244,7 @@ class DistillationTuner(kt.Tuner):
         ongoing = [self.oracle.get_trial(n).status not in oracles.ENDED for n in self._batch]
         return min(sum(ongoing) or self.population, self.population)
 
-    def _do(self, trials, *fit_args, **fit_kwargs) -> None:
+    def _do(self, trials: list[Trial], *fit_args: Any, **fit_kwargs: Any) -> None:
         for trial in trials:
             self.on_trial_begin(trial)
         results = self._trained(trials, *fit_args, **fit_kwargs)
@@ -246,13 +252,13 @@ class DistillationTuner(kt.Tuner):
             self._report(trial, result)
             self.on_trial_end(trial)
 
-    def _trained(self, trials, *fit_args, **fit_kwargs) -> list:
+    def _trained(self, trials: list[Trial], *fit_args: Any, **fit_kwargs: Any) -> list:
         try:
             return self.train(trials, *fit_args, **fit_kwargs)
         except kt.errors.FailedTrialError as error:
             return [error] * len(trials)
 
-    def _report(self, trial, result) -> None:
+    def _report(self, trial: Trial, result: Any) -> None:
         """Tell the oracle what a trial brought, just before it is told that the trial has ended."""
         if isinstance(result, kt.errors.FailedTrialError):
             trial.status, trial.message = TrialStatus.FAILED, str(result)
@@ -268,7 +274,7 @@ class DistillationTuner(kt.Tuner):
         trial.status = TrialStatus.COMPLETED
 
     @contextlib.contextmanager
-    def _chief(self):
+    def _chief(self) -> Iterator[None]:
         """Ask the chief for trials, if there is one."""
         if self._client is None:
             yield
@@ -288,7 +294,7 @@ class DistillationTuner(kt.Tuner):
             self.oracle = local
         self.reload()
 
-    def _try_build(self, hp) -> keras.Model:
+    def _try_build(self, hp: kt.HyperParameters) -> keras.Model:
         # Keras Tuner's clears the session, also under models that are in use.
         model = self._build_hypermodel(hp)
         if not isinstance(model, keras.Model):

@@ -1,6 +1,8 @@
 """What a search trains: a Distiller as a hypermodel, and compiled models that serve many trials."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import keras_tuner as kt
@@ -45,15 +47,15 @@ class DistillationHyperModel(kt.HyperModel):
 
     def __init__(
         self,
-        student,
-        teacher=None,
+        student: Callable[[kt.HyperParameters], keras.Model],
+        teacher: keras.Model | None = None,
         *,
-        alpha=0.9,
-        temperature=None,
+        alpha: float | Sequence[float] | dict[str, Any] = 0.9,
+        temperature: float | Sequence[float] | dict[str, Any] | None = None,
         soft_loss: keras.losses.Loss | None = None,
-        optimizer="adam",
-        loss=None,
-        metrics=("accuracy",),
+        optimizer: str | Callable[[kt.HyperParameters], keras.optimizers.Optimizer] = "adam",
+        loss: keras.losses.Loss | None = None,
+        metrics: Sequence[Any] = ("accuracy",),
     ):
         super().__init__()
         _check_spec("alpha", alpha, checks.fraction)
@@ -76,7 +78,7 @@ class DistillationHyperModel(kt.HyperModel):
         self.loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.metrics = tuple(metrics)
 
-    def build(self, hp) -> Distiller:
+    def build(self, hp: kt.HyperParameters) -> Distiller:
         """Return a new compiled Distiller."""
         student = self.student(hp)
         optimizer = self.optimizer(hp) if callable(self.optimizer) else self.optimizer
@@ -86,7 +88,7 @@ class DistillationHyperModel(kt.HyperModel):
         self.adjust(distiller, hp)
         return distiller
 
-    def adjust(self, distiller: Distiller, hp) -> None:
+    def adjust(self, distiller: Distiller, hp: kt.HyperParameters) -> None:
         """Give a compiled Distiller the alpha and temperature of a trial."""
         distiller.alpha = _value(hp, "alpha", self.alpha)
         if self.temperature is not None:
@@ -94,7 +96,7 @@ class DistillationHyperModel(kt.HyperModel):
 
 
 def learners_for(
-    bench: Workbench, hypermodel, build: Callable, hps: Sequence, seed: int, sample=None
+    bench: Workbench, hypermodel: Any, build: Callable, hps: Sequence, seed: int, sample: Any = None
 ) -> Learners:
     """Return the compiled models of trials that are trained together, at their start.
 
@@ -144,7 +146,13 @@ class ObjectiveState(TrainingState):
         UsageError: In `best_epoch`, an objective that is not among the figures of training.
     """
 
-    def __init__(self, folder, key: str, learners: Learners, objective):
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        learners: Learners,
+        objective: kt.Objective,
+    ):
         super().__init__(folder, key, learners.each, learners.networks)
         self.objective = objective
 
@@ -165,7 +173,9 @@ class ObjectiveState(TrainingState):
         return values.index(best(values))
 
 
-def _seeded(build, hp, seed, sample):
+def _seeded(
+    build: Callable[..., Any], hp: kt.HyperParameters, seed: int | None, sample: Any
+) -> Any:
     keras.utils.set_random_seed(seed)
     model = build(hp)
     if sample is not None and not model.built:
@@ -173,12 +183,12 @@ def _seeded(build, hp, seed, sample):
     return model
 
 
-def _kind(hp) -> dict:
+def _kind(hp: kt.HyperParameters) -> dict:
     names = [name for name in hp.values if name not in _DIALS and not name.startswith("tuner/")]
     return {name: hp.values[name] for name in names}
 
 
-def _check_spec(name: str, spec, check) -> None:
+def _check_spec(name: str, spec: Any, check: Callable[[str, float], float]) -> None:
     if isinstance(spec, dict):
         checks.known_keys(name, spec, ("min", "max", "step", "sampling"))
         if not {"min", "max"} <= set(spec) or not spec["min"] < spec["max"]:
@@ -197,7 +207,7 @@ def _check_spec(name: str, spec, check) -> None:
         check(name, spec)
 
 
-def _value(hp, name: str, spec) -> float:
+def _value(hp: kt.HyperParameters, name: str, spec: Any) -> float:
     if isinstance(spec, dict):
         limits = {"min_value": float(spec["min"]), "max_value": float(spec["max"])}
         sampling = spec.get("sampling", "linear")

@@ -26,12 +26,19 @@ from tfdistill.utils import checks, storage
 REMEDY = "Put the file back, or start over: remove the search's folder, or give overwrite=True."
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 # What follows from the trials' files, or is not worth keeping in each of them.
-_DERIVED = ("start_order", "end_order", "run_times", "retry_queue", "tried_so_far", "id_to_hash")
+_DERIVED: tuple[str, ...] = (
+    "start_order",
+    "end_order",
+    "run_times",
+    "retry_queue",
+    "tried_so_far",
+    "id_to_hash",
+)
 _DERIVED += ("display",)
 _TIMEOUT_VARIABLE, _TIMEOUT = "TFDISTILL_ORACLE_TIMEOUT", 60.0  # seconds
 
 
-class Durable:
+class Durable(kt.Oracle):
     """Lets an oracle of Keras Tuner, which stands behind it in the bases, survive a kill.
 
     Trials that were running are run again first, in their order; with a chief, each by the worker
@@ -59,7 +66,7 @@ class Durable:
 
     def save(self) -> None:
         """Write `oracle.json`."""
-        storage.write_checked(self._get_oracle_fname(), self.get_state())
+        storage.write_checked(Path(self._get_oracle_fname()), self.get_state())
 
     def reload(self) -> None:
         """Take up the search in the project's folder."""

@@ -5,6 +5,7 @@ range. A key or value that the configuration does not allow is refused before an
 """
 
 import dataclasses
+from typing import Any
 
 from tfdistill.config import StudyConfig
 from tfdistill.utils import checks
@@ -30,7 +31,7 @@ def check(config: StudyConfig) -> None:
     for key, values in space.items():
         if isinstance(values, list):
             checks.different(f"sweep.space: {key}", values)
-            tried = values
+            tried: Any = values
         else:
             tried = _checked_range(key, values, config.sweep.tuner)
         for value in tried:

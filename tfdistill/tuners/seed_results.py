@@ -1,6 +1,5 @@
 """What a search measured: one file for each trial and seed, and tables made of them."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,8 +55,7 @@ def by_trial(results: SeedResults, trials: Mapping):
     rows = []
     for name, trial in sorted(trials.items()):
         spread = records.Spread.of(results.scores(trial))
-        found = (spread.mean, spread.std, spread.count) if spread else (math.nan, math.nan, 0)
-        figures = dict(zip(("mean", "std", "n"), found, strict=True))
+        figures = {"mean": spread.mean, "std": spread.std, "n": spread.count}
         values = trial.hyperparameters.values
         rows.append({"trial": name, **values, **figures, "status": trial.status})
     return pd.DataFrame(rows)

@@ -75,7 +75,7 @@ class StudyTuner(DistillationTuner):
         return dataclasses.replace(run, stop_epoch=stop if stop < run.training.epochs else None)
 
     def _found(self, runs: Sequence[RunConfig]):
-        found = [records.read(records.run_folder(self.study_folder, run.name)) for run in runs]
+        found = records.read_runs(self.study_folder, [run.name for run in runs])
         failed = [record for record in found if record.status != FINISHED]
         if failed:
             return keras_tuner.errors.FailedTrialError(f"{failed[0].name}: {failed[0].message}")

@@ -1,5 +1,8 @@
 """Tuners: Keras Tuner for distillation, with several seeds, exact resume and one compiled step."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras_tuner as kt
 
 from tfdistill.tuners import oracles
@@ -17,7 +20,14 @@ class GridSearch(DistillationTuner):
         >>> tuner.results()
     """
 
-    def __init__(self, hypermodel=None, objective=None, max_trials=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        hypermodel: Any = None,
+        objective: str | kt.Objective | list[str | kt.Objective] | None = None,
+        max_trials: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         settings = {"objective": objective, "max_trials": max_trials, "seed": seed}
         super().__init__(_oracle(oracles.GridOracle, settings, kwargs), hypermodel, **kwargs)
 
@@ -28,7 +38,14 @@ class RandomSearch(DistillationTuner):
     Arguments are those of Keras Tuner's `RandomSearch` and of `DistillationTuner`.
     """
 
-    def __init__(self, hypermodel=None, objective=None, max_trials=10, seed=None, **kwargs):
+    def __init__(
+        self,
+        hypermodel: Any = None,
+        objective: str | kt.Objective | list[str | kt.Objective] | None = None,
+        max_trials: int | None = 10,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         settings = {"objective": objective, "max_trials": max_trials, "seed": seed}
         super().__init__(_oracle(oracles.RandomOracle, settings, kwargs), hypermodel, **kwargs)
 
@@ -41,14 +58,14 @@ class BayesianOptimization(DistillationTuner):
 
     def __init__(
         self,
-        hypermodel=None,
-        objective=None,
-        max_trials=10,
-        num_initial_points=None,
-        alpha=1e-4,
-        beta=2.6,
-        seed=None,
-        **kwargs,
+        hypermodel: Any = None,
+        objective: str | kt.Objective | list[str | kt.Objective] | None = None,
+        max_trials: int | None = 10,
+        num_initial_points: int | None = None,
+        alpha: float = 1e-4,
+        beta: float = 2.6,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         settings = {"objective": objective, "max_trials": max_trials, "seed": seed}
         settings |= {"num_initial_points": num_initial_points, "alpha": alpha, "beta": beta}
@@ -65,21 +82,21 @@ class Hyperband(DistillationTuner):
 
     def __init__(
         self,
-        hypermodel=None,
-        objective=None,
-        max_epochs=100,
-        factor=3,
-        hyperband_iterations=1,
-        seed=None,
-        **kwargs,
+        hypermodel: Any = None,
+        objective: str | kt.Objective | list[str | kt.Objective] | None = None,
+        max_epochs: int = 100,
+        factor: int = 3,
+        hyperband_iterations: int = 1,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         settings = {"objective": objective, "max_epochs": max_epochs, "seed": seed}
         settings |= {"factor": factor, "hyperband_iterations": hyperband_iterations}
         super().__init__(_oracle(oracles.HyperbandOracle, settings, kwargs), hypermodel, **kwargs)
 
 
-def _oracle(kind, settings: dict, kwargs: dict) -> kt.Oracle:
+def _oracle(kind: Callable[..., kt.Oracle], settings: dict, kwargs: dict) -> kt.Oracle:
     """Return an oracle, taking its part out of a tuner's arguments."""
-    names = ("hyperparameters", "tune_new_entries", "allow_new_entries")
+    names: tuple[str, ...] = ("hyperparameters", "tune_new_entries", "allow_new_entries")
     names += ("max_retries_per_trial", "max_consecutive_failed_trials")
     return kind(**settings, **{name: kwargs.pop(name) for name in names if name in kwargs})

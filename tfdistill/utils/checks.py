@@ -8,7 +8,9 @@ import difflib
 import importlib.util
 import math
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from tfdistill.utils.types import Shape
 
 # The largest number of TensorFlow's and Keras's 32-bit counts and seeds.
 LARGEST = 2**31 - 1
@@ -22,12 +24,12 @@ class Refused(RuntimeError):
     """A result that must not be used, though the input was right; its text is one line."""
 
 
-def of_type(name: str, value, allowed: str) -> NoReturn:
+def of_type(name: str, value: object, allowed: str) -> NoReturn:
     """Raise: a value is of another type than what is allowed, said in words."""
     raise UsageError(f"{name} must be {allowed}. Received: {name}={shown(value)}.")
 
 
-def shown(value) -> str:
+def shown(value: object) -> str:
     """Return a value as it is quoted in messages: one line, at most 80 characters."""
     try:
         text = repr(value)
@@ -90,7 +92,7 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
     return value
 
 
-def different(name: str, values: Sequence) -> Sequence:
+def different(name: str, values: Sequence[Any]) -> Sequence[Any]:
     """Return `values` if there are any and no two are equal, else raise."""
     if not values or any(value in values[:place] for place, value in enumerate(values)):
         raise UsageError(
@@ -100,7 +102,7 @@ def different(name: str, values: Sequence) -> Sequence:
     return values
 
 
-def unused(name: str, value, study: str) -> None:
+def unused(name: str, value: object, study: str) -> None:
     """Raise if a setting is given that a study has no use for."""
     if value is not None:
         raise UsageError(
@@ -128,7 +130,7 @@ def same_classes(teacher_classes: int, student_classes: int) -> None:
         )
 
 
-def same_input(teacher_shape: tuple, student_shape: tuple) -> None:
+def same_input(teacher_shape: Shape, student_shape: Shape) -> None:
     """Raise unless two input shapes agree; `None` agrees with every size."""
     same_rank = len(teacher_shape) == len(student_shape)
     sizes = zip(teacher_shape, student_shape, strict=False)
@@ -185,13 +187,13 @@ def first_line(error: Exception) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) or hasattr(value, "dtype")
     )
 
 
-def _is_finite(value) -> bool:
+def _is_finite(value: Any) -> bool:
     try:
         return _is_number(value) and math.isfinite(value)
     except OverflowError:  # a whole number beyond every float

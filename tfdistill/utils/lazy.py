@@ -2,9 +2,12 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable, Callable]:
+def lazy_names(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the `__getattr__` and `__dir__` of a package (PEP 562).
 
     Args:
@@ -15,7 +18,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable, Call
         >>> __getattr__, __dir__ = lazy_names(__name__, {"build": "tfdistill.teacher_cache.cache"})
     """
 
-    def get(name: str):
+    def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(modules[name]), name)

@@ -9,12 +9,13 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 
-def accelerators() -> list:
+def accelerators() -> list[Any]:
     """Return the GPUs and TPUs that TensorFlow sees."""
     return tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
 

@@ -98,12 +98,12 @@ class Lines(Silent):
         self.places: dict[str, int] = {}
         self.spoken = time.monotonic()
 
-    def start(self, title, costs):
+    def start(self, title: str, costs: dict[str, float]) -> None:
         self.clock = _Clock(costs)
         self.places = {name: place for place, name in enumerate(costs, start=1)}
         self.say(title)
 
-    def begin(self, names):
+    def begin(self, names: Sequence[str]) -> None:
         self.name = names[0]
         for name in names:  # a search may go on longer than was foreseen
             self.clock.costs.setdefault(name, 1.0)
@@ -111,15 +111,15 @@ class Lines(Silent):
         self.title = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
         self.clock.together(names)
 
-    def resume(self, epoch, epochs):
+    def resume(self, epoch: int, epochs: int) -> None:
         self.clock.resume(self.name, epoch / epochs)
         self.say(f"{self._place(self.name)} {self.title}: resumed after epoch {epoch}")
 
-    def skip(self, name, why):
+    def skip(self, name: str, why: str) -> None:
         self.clock.skip(name)
         self.say(f"{self._place(name)} {name}: {why}")
 
-    def epoch(self, epoch, epochs, logs):
+    def epoch(self, epoch: int, epochs: int, logs: dict[str, float]) -> None:
         if time.monotonic() - self.spoken >= self.every:
             left = self.clock.left(self.name, (epoch + 1) / epochs)
             self.say(
@@ -127,11 +127,11 @@ class Lines(Silent):
                 f"{_accuracies(logs)}, about {left} left"
             )
 
-    def end(self, name, outcome):
+    def end(self, name: str, outcome: str) -> None:
         self.clock.done(name)
         self.say(f"{self._place(name)} {name}: {outcome}")
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         self.spoken = time.monotonic()
         self.console.print(text, markup=False)
 
@@ -151,26 +151,26 @@ class Live(Lines):
             console=console,
         )
 
-    def start(self, title, costs):
+    def start(self, title: str, costs: dict[str, float]) -> None:
         super().start(title, costs)
         self.study = self.display.add_task("study", total=sum(costs.values()), note="")
         self.run = self.display.add_task("", total=1.0, note="", visible=False)
         self.display.start()
 
-    def begin(self, names):
+    def begin(self, names: Sequence[str]) -> None:
         super().begin(names)
         self.display.reset(self.run, description=self.title, note="preparing", visible=True)
         self._refresh(0.0)
 
-    def step(self, epoch, epochs, share):
+    def step(self, epoch: int, epochs: int, share: float) -> None:
         self._refresh((epoch + share) / epochs)
 
-    def epoch(self, epoch, epochs, logs):
+    def epoch(self, epoch: int, epochs: int, logs: dict[str, float]) -> None:
         note = f"epoch {epoch + 1}/{epochs} {_accuracies(logs)}"
         self.display.update(self.run, note=note)
         self._refresh((epoch + 1) / epochs)
 
-    def stop(self):
+    def stop(self) -> None:
         self.display.stop()
 
     def _refresh(self, share: float) -> None:

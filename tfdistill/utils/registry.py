@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 
-class Registry(MutableMapping[str, object]):
+class Registry(MutableMapping[str, Any]):
     """The members of one family, such as the losses: the only place that knows them.
 
     A member is given as it is, or as the text `module` or `module:attribute`, which is imported
@@ -21,11 +22,11 @@ class Registry(MutableMapping[str, object]):
     def __init__(self, members: dict[str, object]):
         self._members = dict(members)
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> Any:
         member = self._members[name]
         return imported(member) if isinstance(member, str) else member
 
-    def __setitem__(self, name: str, member) -> None:
+    def __setitem__(self, name: str, member: object) -> None:
         self._members[name] = member
 
     def __delitem__(self, name: str) -> None:
@@ -41,7 +42,7 @@ class Registry(MutableMapping[str, object]):
         return len(self._members)
 
 
-def imported(place: str):
+def imported(place: str) -> Any:
     """Return the module, or its attribute, that `module` or `module:attribute` names."""
     module, _, attribute = place.partition(":")
     found = importlib.import_module(module)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 
 # Seconds for what Python does of itself; everything is to be over after 5.
 GRACE = 3.0
@@ -114,7 +115,7 @@ class _Ending:
             sys.stderr.flush()
             os._exit(self.status)
 
-    def _interrupt(self, number: int, frame) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if not self.signal and not self.over:
             self.signal = number
             raise KeyboardInterrupt

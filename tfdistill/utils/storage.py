@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tfdistill.utils import checks
 
@@ -127,25 +128,25 @@ def problem(
     return None
 
 
-def digest(*parts) -> str:
+def digest(*parts: object) -> str:
     """Return a short stable hash of JSON-able parts."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON so that the file appears whole or not at all."""
     with appearing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def write_checked(path: Path, value: dict) -> None:
+def write_checked(path: Path, value: dict[str, Any]) -> None:
     """Write JSON as `write_json`, with a checksum of its content under `checksum`."""
     plain = json.loads(json.dumps(value))
     write_json(path, {**plain, CHECKSUM: digest(plain)})
 
 
-def read_checked(path: Path) -> dict:
+def read_checked(path: Path) -> dict[str, Any]:
     """Return what `write_checked` was given; of an earlier version's file, all that it holds.
 
     Raises:

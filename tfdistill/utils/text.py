@@ -3,7 +3,29 @@
 Shares are in 0..1 and shown in percent or points; what there is not is a dash.
 """
 
+from typing import Protocol
+
 MISSING = "–"
+
+
+class MeanAndDeviation(Protocol):
+    """What is shown of a `records.Spread`."""
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def std(self) -> float: ...
+
+    @property
+    def count(self) -> int: ...
+
+
+class Compared(Protocol):
+    """What is shown of a comparison of `reporting.significance`."""
+
+    @property
+    def p(self) -> float: ...
 
 
 def number(value: float | None, digits: int) -> str:
@@ -21,26 +43,26 @@ def points(difference: float | None) -> str:
     return MISSING if difference is None else f"{100 * difference:+.2f}"
 
 
-def mean_std(spread, scale: float = 100.0, digits: int = 2) -> str:
+def mean_std(spread: MeanAndDeviation | None, scale: float = 100.0, digits: int = 2) -> str:
     """Return mean and deviation, e.g. `86.38 ± 0.70`; a single value has no deviation.
 
     Args:
-        spread: A `records.Spread`, or None.
+        spread: A `records.Spread`; None or one of no values is a dash.
         scale: What both are multiplied with: 100 for shares in percent.
         digits: Decimals of both.
     """
-    if spread is None:
+    if spread is None or not spread.count:
         return MISSING
     mean = number(scale * spread.mean, digits)
     return f"{mean} ± {number(scale * spread.std, digits)}" if spread.count > 1 else mean
 
 
-def gain(spread, baseline) -> str:
+def gain(spread: MeanAndDeviation | None, baseline: MeanAndDeviation | None) -> str:
     """Return how far a mean in 0..1 is above another, in points; a dash where one is missing."""
     return points(spread.mean - baseline.mean if spread and baseline else None)
 
 
-def p_value(compared) -> str:
+def p_value(compared: Compared | None) -> str:
     """Return the p of a comparison (`reporting.significance`), e.g. `0.044` or `<0.001`."""
     if compared is None:
         return MISSING

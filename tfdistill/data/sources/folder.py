@@ -5,6 +5,7 @@ Classes are numbered in the order of their names, examples in the order of their
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def _examples(root: Path, classes: tuple[str, ...], config: DataConfig) -> Examp
     files = [_files(root / name) for name in classes]
     checks.no_empty_class(map(len, files), classes, f"{root.name} (files {' '.join(ENDINGS)})")
     paths = [path for group in files for path in group]
-    key = {"folder": str(root.resolve()), "size": config.image_size}
+    key: dict[str, Any] = {"folder": str(root.resolve()), "size": config.image_size}
     key["files"] = array_cache.fingerprint(paths)
 
     def decoded():

@@ -144,12 +144,11 @@ def numbers(names: list, total: int) -> np.ndarray:
         >>> numbers([b"train_00002", b"train_00000", b"train_00001"], 3)
         array([2, 0, 1])
     """
-    found = [re.search(rb"(\d+)\D*$", name) if isinstance(name, bytes) else None for name in names]
-    if len(found) == total and all(found):
-        ids = np.array([int(match[1]) for match in found], dtype=object)
-        # Tables are indexed by id, so numbers far above the count would waste memory.
-        if len(set(ids)) == total and ids.max() < 2 * total:
-            return ids.astype(np.int64)
+    found = (re.search(rb"(\d+)\D*$", name) for name in names if isinstance(name, bytes))
+    ids = [int(match[1]) for match in found if match]
+    # Tables are indexed by id, so numbers far above the count would waste memory.
+    if len(names) == len(ids) == len(set(ids)) == total and max(ids, default=0) < 2 * total:
+        return np.array(ids, dtype=np.int64)
     return np.arange(total, dtype=np.int64)
 
 

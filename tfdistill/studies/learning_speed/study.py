@@ -19,6 +19,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.config.registry import NETWORKS
@@ -156,7 +157,7 @@ def _taught(
     config: StudyConfig, hard: RunConfig, cell: Sequence[float], zero: bool = False
 ) -> RunConfig:
     alpha, temperature = cell
-    changes = {"alpha": alpha, "temperature": temperature}
+    changes: dict[str, Any] = {"alpha": alpha, "temperature": temperature}
     if zero:
         changes |= {"loss": ZERO, "divergence": "kl"}
     return common.taught(

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -35,7 +36,7 @@ def gains(
             axes.barh(place, mean, height=0.55, color=COLORS[0 if above else 1], alpha=0.45, lw=0)
             axes.plot(gains, [place] * len(gains), "o", ms=4.5, color=COLORS[0 if above else 1])
             if row in published:
-                look = {"ms": 7, "mfc": "none", "mec": INK, "mew": 1.2}
+                look: dict[str, Any] = {"ms": 7, "mfc": "none", "mec": INK, "mew": 1.2}
                 axes.plot(100 * published[row], place, "D", **look)
         if visible:
             axes.axvspan(-100 * visible, 100 * visible, color=COLORS[-1], alpha=0.15, lw=0)

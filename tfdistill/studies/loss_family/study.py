@@ -13,6 +13,7 @@ for each generation, and one teacher. Command: tfdistill run configs/loss_family
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tfdistill.config import (
     DistillationConfig,
@@ -224,7 +225,7 @@ def _distillation(config: StudyConfig, settings: Settings, loss: str) -> Distill
     if loss == "without_t2":
         return dataclasses.replace(base, scale_by_t2=False)
     if loss == "standardized":
-        beside = {"hard_weight": 0.1, "soft_weight": settings.weight(loss)}
+        beside: dict[str, Any] = {"hard_weight": 0.1, "soft_weight": settings.weight(loss)}
         return dataclasses.replace(base, standardize=True, temperature=2.0, **beside)
     if loss in ("decoupled", "dist"):
         beside = {"hard_weight": 1.0, "soft_weight": settings.weight(loss)}
@@ -349,6 +350,6 @@ def _published_table() -> Table:
     return Table("Published", ("", *_PAIRS), lines, note)
 
 
-def _time(members: Sequence[Record], alone: Spread | None) -> str:
+def _time(members: Sequence[Record], alone: Spread) -> str:
     seconds = Spread.of(record.seconds for record in members if record.config["trained"])
     return number(seconds.mean / alone.mean if seconds and alone else None, 2)

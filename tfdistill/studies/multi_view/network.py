@@ -115,7 +115,7 @@ def smoothed_relu(z: tf.Tensor, settings: NetworkSettings) -> tf.Tensor:
     """Return the smoothed ReLU: 0 below 0, z^q / (q c^(q - 1)) on 0..c, z - (1 - 1/q) c above.
 
     Args:
-        z: Float tensor of any shape.
+        z: Float tensor `[...]` of any shape.
         settings: Power q and threshold c.
 
     Example:

@@ -60,7 +60,7 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
     began = time.monotonic()
     check(config, session)
     settings = settings_of(GroupSettings, config)
-    needed = [records.read(records.run_folder(study_folder, name)) for name in config.needs]
+    needed = records.read_runs(study_folder, config.needs)
     examples = task(settings.examples, config.seed)
     folder = records.run_folder(study_folder, config.name)
     if config.members:
@@ -216,9 +216,9 @@ def _at_start(config: RunConfig, settings: GroupSettings, study_folder: Path) ->
 def _loaded(study_folder: Path, names: tuple[str, ...], settings: GroupSettings) -> Networks:
     """Return the networks of finished runs, all in one."""
     parts = []
-    for name in names:
-        place = records.run_folder(study_folder, name)
-        records.check_files(place, records.read(place))
+    for record in records.read_runs(study_folder, names):
+        place = records.run_folder(study_folder, record.name)
+        records.check_files(place, record)
         with np.load(place / WEIGHTS_FILE) as saved:
             parts.append((saved["weights"], saved["velocity"]))
     weights, velocity = (np.concatenate(part, axis=2) for part in zip(*parts, strict=True))

@@ -84,7 +84,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     """
     common.check_unused(config, "teacher_data", "student", "self_distillation")
     settings = settings_of(Settings, config)
-    found = []
+    found: list[RunConfig] = []
     for mu in settings.mus:
         seeds = config.seeds if mu == settings.data.mu else config.seeds[: settings.other_seeds]
         for seed in seeds:
@@ -247,7 +247,7 @@ def _values(records: Sequence[Record], figure: str) -> list:
     return [network[figure] for record in records for network in record.extra["networks"]]
 
 
-def _spread(records: Sequence[Record], figure: str) -> Spread | None:
+def _spread(records: Sequence[Record], figure: str) -> Spread:
     return Spread.of(_values(records, figure))
 
 

@@ -1,6 +1,7 @@
 """The figure of the study `patient_teacher`: accuracy over the length of the training."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,7 +29,8 @@ def accuracy_by_length(lines: Mapping[str, Sequence[Record]], teacher: Sequence[
         for variant, found in points.items():
             means, stds = 100 * np.array(list(found.values())).T
             place = list(lines).index(variant)
-            look = {"color": COLORS[place], "marker": MARKERS[place], "ms": 5, "lw": 1.8}
+            look: dict[str, Any] = {"color": COLORS[place], "marker": MARKERS[place]}
+            look |= {"ms": 5, "lw": 1.8}
             axes.errorbar(list(found), means, stds, label=variant, capsize=3, elinewidth=1, **look)
         if accuracy := spread(teacher, "test_accuracy"):
             axes.axhline(100 * accuracy.mean, color=INK, lw=1, ls="--", label="teacher")

@@ -14,6 +14,7 @@ and schedule, and the teacher's. Command: tfdistill run configs/patient_teacher/
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
@@ -145,7 +146,7 @@ def _distillation(config: StudyConfig, variant: str):
     """Return what a variant learns; labels alone are a teacher of no weight, so that it is known
     how near they come to the teacher's answers."""
     if variant == LABELS:
-        weights = {"alpha": 0.0, "hard_weight": None, "soft_weight": None}
+        weights: dict[str, Any] = {"alpha": 0.0, "hard_weight": None, "soft_weight": None}
         return dataclasses.replace(config.distillation, teacher_view="same", **weights)
     view = {FIXED: "fixed", INDEPENDENT: "independent"}.get(variant, "same")
     return dataclasses.replace(config.distillation, teacher_view=view)
@@ -201,5 +202,5 @@ def _schedules_table(rows: dict[str, list[Record]]) -> Table:
     return Table("Test accuracy by length of training", columns, _given(lines), note)
 
 
-def _given(lines: list[tuple[str, ...] | None]) -> tuple[tuple[str, ...], ...]:
+def _given(lines: Sequence[tuple[str, ...] | None]) -> tuple[tuple[str, ...], ...]:
     return tuple(line for line in lines if line)

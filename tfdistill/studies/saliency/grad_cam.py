@@ -7,6 +7,7 @@ score of a class. It needs no change of the network and no training.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
 
 CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -26,8 +28,8 @@ FEATURES = "features"
 
 def grad_cam(
     model: keras.Model,
-    images,
-    classes=None,
+    images: np.ndarray,
+    classes: int | Sequence[int] | np.ndarray | None = None,
     layer: str | None = None,
     batch_size: int = 64,
 ) -> np.ndarray:
@@ -92,7 +94,7 @@ def networks(model: keras.Model) -> list[keras.Model]:
     return [model]
 
 
-def map_layers(model: keras.Model, image) -> list[str]:
+def map_layers(model: keras.Model, image: np.ndarray) -> list[str]:
     """Return the names of a single network's layers that have maps, in the order of their calls.
 
     Args:
@@ -154,12 +156,12 @@ def coverage(maps: np.ndarray, of: np.ndarray) -> np.ndarray:
     return np.minimum(normalize(maps), normalize(of)).sum(axis=(1, 2))
 
 
-def _maps(model, watched: list, images: np.ndarray, classes) -> np.ndarray:
+def _maps(model: keras.Model, watched: list, images: np.ndarray, classes: Any) -> np.ndarray:
     """Return the maps of one batch."""
     found: list[tf.Tensor] = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
 
-        def watch(layer, output):
+        def watch(layer: keras.Layer, output: Any) -> None:
             tape.watch(output)
             found.append(output)
 
@@ -173,7 +175,7 @@ def _maps(model, watched: list, images: np.ndarray, classes) -> np.ndarray:
     return maps[0] if single else mean_map(maps)
 
 
-def _scores(model, images: np.ndarray):
+def _scores(model: keras.Model, images: np.ndarray) -> Tensor:
     return model(tf.cast(images, tf.float32), training=False)
 
 
@@ -182,7 +184,7 @@ def _cam(activations: tf.Tensor, slopes: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu(tf.einsum("bhwc,bc->bhw", activations, weights))
 
 
-def _layer_of(network, image: np.ndarray, name: str | None):
+def _layer_of(network: keras.Model, image: np.ndarray, name: str | None) -> Any:
     layers = {layer.name: layer for layer in _with_maps(network, image)}
     if not layers:
         raise checks.UsageError(
@@ -194,13 +196,14 @@ def _layer_of(network, image: np.ndarray, name: str | None):
     return layers[checks.one_of("layer", name, layers)]
 
 
-def _with_maps(network, image: np.ndarray) -> list:
+def _with_maps(network: keras.Model, image: np.ndarray) -> list:
     """Return a network's layers that have maps, by one call of it, which knows all shapes."""
-    found, convolved = {}, []
+    found: dict = {}
+    convolved: list = []
 
-    def see(layer, output):
+    def see(layer: keras.Layer, output: Any) -> None:
         convolved.extend([layer] if isinstance(layer, CONVOLUTIONS) else [])
-        shape = getattr(output, "shape", ())
+        shape: Any = getattr(output, "shape", ())
         if convolved and len(shape) == 4 and shape[1] * shape[2] > 1:
             found.pop(id(layer), None)  # so that the order is that of the last calls
             found[id(layer)] = layer
@@ -217,8 +220,8 @@ def _after_calls(layers: list, see: Callable) -> Iterator[None]:
     Keras has no hooks, and a layer of a model inside another has no output in the outer graph.
     """
 
-    def seen(layer, call):
-        def wrapped(*args, **kwargs):
+    def seen(layer: keras.Layer, call: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
             see(layer, output)
             return output
@@ -235,7 +238,7 @@ def _after_calls(layers: list, see: Callable) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_float32(model) -> Iterator[None]:
+def _in_float32(model: keras.Model) -> Iterator[None]:
     """Let a network of mixed precision compute in float32: in float16 gradients may vanish."""
     layers = [layer for layer in _layers(model) if layer.compute_dtype != "float32"]
     before = [layer.dtype_policy for layer in layers]
@@ -248,11 +251,11 @@ def _in_float32(model) -> Iterator[None]:
             layer.dtype_policy = policy
 
 
-def _layers(model) -> list:
+def _layers(model: keras.Model) -> list:
     return model._flatten_layers(include_self=False, recursive=True)
 
 
-def _checked_images(model, images) -> np.ndarray:
+def _checked_images(model: keras.Model, images: Tensor) -> np.ndarray:
     images = np.asarray(images)
     # A subclassed model has no shape before its first call.
     expected = tuple(getattr(model, "input_shape", None) or (None,) * 4)
@@ -265,7 +268,7 @@ def _checked_images(model, images) -> np.ndarray:
     return images
 
 
-def _num_classes(model, image: np.ndarray) -> int:
+def _num_classes(model: keras.Model, image: np.ndarray) -> int:
     shape = getattr(_scores(model, image), "shape", None)
     if shape is None or len(shape) != 2:
         raise checks.UsageError(
@@ -275,7 +278,7 @@ def _num_classes(model, image: np.ndarray) -> int:
     return shape[-1]
 
 
-def _checked_classes(classes, count: int, known: int) -> np.ndarray | None:
+def _checked_classes(classes: Any, count: int, known: int) -> np.ndarray | None:
     if classes is None:
         return None
     classes = np.asarray(classes)

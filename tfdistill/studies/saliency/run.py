@@ -90,7 +90,7 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
     began = time.monotonic()
     machine.clear_session()
     settings, images = settings_of(HeatMaps, config), session.images(config.data)
-    finished = [records.read(records.run_folder(study_folder, name)) for name in config.needs]
+    finished = records.read_runs(study_folder, config.needs)
     tested = _tested(config, settings, images)
     asked = _asked(settings, images)
     examples = images.test.take(np.concatenate([tested, asked]))
@@ -282,7 +282,7 @@ def _chosen(seen: _Views, settings: HeatMaps) -> np.ndarray:
     blank = np.any([view.sum(axis=(1, 2)) == 0 for view in views.values()], axis=0)
     labels, right = seen.examples.labels, seen.right(ENSEMBLE)
     taken: Counter = Counter()
-    ranked = []
+    ranked: list = []
     for place in np.lexsort((covered, blank)):
         if right[place]:
             ranked.append((taken[labels[place]], len(ranked), place))

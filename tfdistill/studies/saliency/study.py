@@ -179,7 +179,8 @@ def _heat_map_record(records: Sequence[Record]) -> Record | None:
 
 def _headings(record: Record) -> tuple[dict[str, str], dict[str, str]]:
     """Return names of single networks and of students, each with the heading of its column."""
-    singles, students = {}, {}
+    singles: dict[str, str] = {}
+    students: dict[str, str] = {}
     for network in record.extra["networks"]:
         if network["row"] == SINGLE:
             singles[network["name"]] = f"F{len(singles) + 1}"
@@ -224,7 +225,8 @@ def _accuracy_table(records: Sequence[Record]) -> Table:
 
 
 def _coverage_table(record: Record) -> Table:
-    extra, rows = record.extra, {}
+    extra = record.extra
+    rows: dict[str, list[dict]] = {}
     for network in extra["networks"]:
         rows.setdefault(network["row"], []).append(network)
     lines = []
