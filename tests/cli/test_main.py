@@ -301,6 +301,16 @@ def test_keys_may_stand_before_the_file(config, capsys):
     assert "13 runs" in printed and "single-5 " in printed and "3 x 3 epochs" in printed
 
 
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "keys"])
+def test_help_that_nobody_reads_ends_with_the_status_of_a_closed_pipe(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tfdistill", *arguments.split()]
+    status = subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL).returncode
+    os.close(writer)
+    assert status == 141
+
+
 def test_cache_without_an_action_lists_both(capsys):
     assert main(["cache"]) == 0
     printed = capsys.readouterr().out
