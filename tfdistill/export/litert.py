@@ -53,7 +53,7 @@ def convert(
         >>> convert(Path("numeric"), Path("model.int8.tflite"), "int8", data.train.images[:500])
     """
     from tfdistill.utils import checks, tensorflow
-    from tfdistill.utils.quiet import quiet
+    from tfdistill.utils.tensorflow import quiet
 
     checks.one_of("precision", precision, PRECISIONS)
     tensorflow.start()

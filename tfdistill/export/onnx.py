@@ -30,7 +30,7 @@ def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> Non
         >>> convert(Path("numeric"), Path("model.onnx"), data.class_names)
     """
     from tfdistill.utils import checks, tensorflow
-    from tfdistill.utils.quiet import quiet
+    from tfdistill.utils.tensorflow import quiet
 
     checks.installed(PACKAGES, "onnx", "The format onnx")
     tensorflow.start()
