@@ -163,25 +163,19 @@ class TrainingState:
         return arrays
 
 
-def train_to(
-    epochs: int, state: TrainingState, progress: Silent, fit: Callable[[], object]
-) -> object:
-    """Take up a training where it stood and go on, unless it is there or has failed.
+def unfinished(state: TrainingState, epochs: int, progress: Silent) -> bool:
+    """Take up a training where it stood, and return whether there is something left to train.
 
     Args:
-        epochs: Where it is to stop.
         state: Of the training.
-        progress: Where to tell that it goes on, or why it cannot.
-        fit: Trains from `state.epochs_done` on.
-
-    Returns:
-        What `fit` returns; None where nothing was left to do.
+        epochs: Where it is to stop.
+        progress: Where to tell that it is resumed, or why it cannot be.
     """
     if state.restore(epochs):
         progress.resume(state.epochs_done, epochs)
     elif state.problem:
         progress.say(state.problem)
-    return fit() if state.epochs_done < epochs and not state.failed else None
+    return state.epochs_done < epochs and not state.failed
 
 
 class EpochEnd(keras.callbacks.Callback):

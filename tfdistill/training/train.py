@@ -25,7 +25,7 @@ from tfdistill.models.flops import flops
 from tfdistill.records import Record
 from tfdistill.training import evaluation, learners, teacher_logits
 from tfdistill.training.learners import Learners
-from tfdistill.training.resume import EpochEnd, TrainingState, train_to
+from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
 from tfdistill.training.session import Session
 from tfdistill.training.tensorboard_logs import TensorBoardLogs
 from tfdistill.utils import checks, machine, storage
@@ -210,7 +210,8 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     key = digest([[job.training_key, job.images.hashes] for job in jobs])
     state = TrainingState(_state_folder(jobs), key, found.each, found.networks)
     until = config.stop_epoch or config.training.epochs
-    train_to(until, state, session.progress, lambda: _fit(jobs, found, state, logits, session))
+    if unfinished(state, until, session.progress):
+        _fit(jobs, found, state, logits, session)
     trained = state.seconds / len(jobs)
     records_found = [
         _diverged(job, state, place, trained)

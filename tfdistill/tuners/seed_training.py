@@ -10,7 +10,7 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine import tuner_utils
 
 from tfdistill.training.learners import Workbench, network_of
-from tfdistill.training.resume import STATE, EpochEnd, train_to
+from tfdistill.training.resume import STATE, EpochEnd, unfinished
 from tfdistill.tuners.hypermodels import ObjectiveState, learners_for
 from tfdistill.utils import storage
 from tfdistill.utils.progress import Silent
@@ -66,16 +66,12 @@ class SeedTraining:
         )
         state = self._state(group, seed, learners)
 
-        def fit():
+        results = None
+        if self._own_fit or unfinished(state, fit_kwargs.get("epochs", 1), self.progress):
             keras.utils.set_random_seed(seed)
             data = x(state.epochs_done) if callable(x) else x
-            args = fit_args if data is None else (data, *fit_args)
-            return self._fit(learners, group[0], state, *args, **fit_kwargs)
-
-        if self._own_fit:
-            results = fit()
-        else:
-            results = train_to(fit_kwargs.get("epochs", 1), state, self.progress, fit)
+            fit_args = fit_args if data is None else (data, *fit_args)
+            results = self._fit(learners, group[0], state, *fit_args, **fit_kwargs)
         for place, trial in enumerate(group):
             self._keep(trial, seed, state, place, results)
         if "tuner/epochs" not in values:  # Hyperband may go on from here
