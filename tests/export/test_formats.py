@@ -19,6 +19,7 @@ from tfdistill.utils.checks import UsageError
 
 PLACE = "tests.export.zip_format:ZIP"
 CONFIG = {
+    "study": "single",
     "seeds": [0],
     "data": {"source": "digits", "validation": 100, "train_examples": 200},
     "teacher": {"name": "cnn2", "width": 0.125},
