@@ -17,6 +17,8 @@ from tfdistill.export.isolated import Probe, ProbeError
 from tfdistill.inference import predictions
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 PLACE = "tests.export.zip_format:ZIP"
 CONFIG = {
     "study": "single",

@@ -18,6 +18,8 @@ from tfdistill.export import isolated, litert, onnx, saved_model
 from tfdistill.export.format import open_model
 from tfdistill.export.isolated import Probe, ProbeError
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("cat", "Käfer", "tree")
 KINDS = {"savedmodel": "served", "litert": "model.tflite", "onnx": "model.onnx"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)

@@ -12,6 +12,8 @@ from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunCon
 from tfdistill.training import learners, train
 from tfdistill.training.session import Session
 
+pytestmark = pytest.mark.slow
+
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=50)
 SHORT = TrainingConfig(epochs=1, batch_size=32)
 ALONE = RunConfig("alone", "alone", 0, DIGITS, ModelConfig("cnn2", width=0.125), SHORT)

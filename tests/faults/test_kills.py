@@ -15,6 +15,8 @@ from tfdistill import records
 from tfdistill.cli.main import main
 from tfdistill.utils import storage
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "study": "single",
     "seeds": [0],

@@ -22,6 +22,8 @@ from tfdistill.training.resume import TrainingState
 from tfdistill.utils import storage
 from tfdistill.utils.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "study": "single",
     "seeds": [0],

@@ -9,6 +9,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.serving.conftest import export, new_network
 from tfdistill.export import saved_model
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 600  # before a server is taken for hanging
 
 

@@ -92,6 +92,7 @@ def test_a_student_is_compared_with_its_teacher(study):
     assert {"hard_loss", "soft_loss"} <= set(record.history)
 
 
+@pytest.mark.slow
 def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
     known = train.run(renamed(STUDENT, "known"), study)
     # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
@@ -103,6 +104,7 @@ def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypat
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_evaluated_without_training(study):
     train.run(renamed(TEACHER, "second", seed=5), study)
     ensemble = RunConfig(
@@ -124,6 +126,7 @@ def test_an_ensemble_is_evaluated_without_training(study):
     assert record.history == {} and record.parameters == 2 * members[0].count_params()
 
 
+@pytest.mark.slow
 def test_several_networks_train_as_one_average(study):
     record = train.run(renamed(TEACHER, "average", width=2, average="logits"), study)
     network = load(study, "average")
@@ -133,11 +136,13 @@ def test_several_networks_train_as_one_average(study):
     assert record.parameters == network.count_params()
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_weights(study):
     again = train.run(renamed(TEACHER, "again"), study)
     assert again.weights == records.read(records.run_folder(study, "teacher")).weights
 
 
+@pytest.mark.slow
 def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
     augment = AugmentConfig(pad_crop=1, flip=True, mixup=0.4)
     images = dataclasses.replace(DIGITS, augment=augment)
@@ -145,6 +150,7 @@ def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
     assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
 
 
+@pytest.mark.slow
 def test_label_smoothing_weight_decay_and_momentum_train(study):
     settings = dataclasses.replace(
         SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
@@ -153,6 +159,7 @@ def test_label_smoothing_weight_decay_and_momentum_train(study):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_and_leaves_the_global_policy(study):
     settings = dataclasses.replace(SHORT, epochs=1, precision="mixed_bfloat16")
     record = train.run(renamed(TEACHER, "mixed", training=settings), study)
@@ -161,6 +168,7 @@ def test_mixed_precision_trains_and_leaves_the_global_policy(study):
     assert load(study, "mixed").layers[2].compute_dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study):
     settings = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
     record = train.run(renamed(TEACHER, "diverged", training=settings), study)
@@ -190,6 +198,7 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, where", [("student", (0, 0.5)), ("dropout", (1, 0.1)), ("student", (2, 1.0))]
 )
@@ -214,6 +223,7 @@ def long_run(folder):
     train.run(renamed(TEACHER, "killed", training=LONG), folder)
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
     folder = records.run_folder(tmp_path, "killed")
     process = Forked(long_run, tmp_path)
@@ -228,6 +238,7 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
     assert resumed.history == whole.history
 
 
+@pytest.mark.slow
 def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tmp_path, caplog):
     inputs = keras.Input((8, 8, 1))
     hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
@@ -243,6 +254,7 @@ def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tm
     assert student.last["test_agreement"] > 0
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_figures_and_settings_of_every_student(study):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -265,6 +277,7 @@ def last_weights(study, name):
     return load(study, name, "last").get_weights()
 
 
+@pytest.mark.slow
 def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
     train.run(renamed(CACHED, "cached"), study)
     train.run(renamed(CACHED, "beside", cache=None), study)
@@ -273,6 +286,7 @@ def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cache_is_written_once_for_all_its_students(study):
     train.run(renamed(CACHED, "first-reader"), study)
     times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
@@ -281,6 +295,7 @@ def test_a_cache_is_written_once_for_all_its_students(study):
     assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
     run = renamed(CACHED, "own-folder", cache=CacheConfig(folder=str(tmp_path)))
     train.run(run, study)
@@ -298,6 +313,7 @@ def cells(name, count=2):
     ]
 
 
+@pytest.mark.slow
 def test_students_trained_together_are_those_trained_alone(study):
     together = train.run_together(cells("together"), study)
     alone = [train.run(run, study) for run in cells("alone")]
@@ -307,6 +323,7 @@ def test_students_trained_together_are_those_trained_alone(study):
         assert one.figures == other.figures
 
 
+@pytest.mark.slow
 def test_students_trained_together_go_on_after_an_interruption(study):
     whole = train.run_together(cells("whole"), study)
     parted = cells("parted")
@@ -318,6 +335,7 @@ def test_students_trained_together_go_on_after_an_interruption(study):
     assert not list((study / "together").iterdir())
 
 
+@pytest.mark.slow
 def test_one_diverging_student_does_not_stop_the_others(study):
     fast = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
     runs = cells("diverging", 3)
@@ -329,6 +347,7 @@ def test_one_diverging_student_does_not_stop_the_others(study):
     assert found[2].weights == alone.weights
 
 
+@pytest.mark.slow
 def test_a_reused_learner_gives_what_a_new_one_gives(study):
     """The dropout network's random state must be reset too."""
     runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=DROPOUT) for seed in (3, 4, 3)]
@@ -353,8 +372,9 @@ def test_runs_that_share_batches_may_be_trained_together():
     assert train.together_key(renamed(one, "x", distillation=similar, cache=None)) == ""
 
 
+@pytest.mark.slow
 def test_a_run_stopped_early_goes_on_to_the_same_end(study):
-    whole = train.run(renamed(CACHED, "straight"), study)
+    whole = train.run(renamed(CACHED, "cached"), study)
     stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study)
     assert len(stopped.history["loss"]) == 1
     went_on = train.run(renamed(CACHED, "rung"), study)

@@ -15,6 +15,8 @@ from tfdistill.distillation.population import Population
 from tfdistill.export import exporter, saved_model
 from tfdistill.teacher_cache import Teacher, build
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["tests.stored_logits"]
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 MODES = {

@@ -26,6 +26,8 @@ from tfdistill.tuners import sweeps, trials
 from tfdistill.utils import tensorflow
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 SWEEP = SweepConfig(
     space={"distillation.alpha": [0.1, 0.9], "distillation.temperature": [1.0, 4.0]},
     confirm_seeds=[7, 8],

@@ -21,6 +21,8 @@ from tfdistill import SoftTargets, tuners
 from tfdistill.utils import progress
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
