@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs lint and tests; arguments go to pytest.
+# `scripts/test.sh fast` leaves out the tests that are marked as slow: about 90 seconds.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 install_tfdistill dev
+if [ "${1:-}" = fast ]; then
+  set -- -m "not slow" "${@:2}"
+fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -1,7 +1,4 @@
-"""A small search, for tests in this process and in processes that are killed.
-
-Run as `python search_process.py KIND FOLDER [POPULATION]`.
-"""
+"""A small search, for tests in this process and in processes that are killed."""
 
 import os
 import sys
@@ -82,8 +79,9 @@ def search(kind, folder, **settings):
     return tuner
 
 
-if __name__ == "__main__":
+def main(kind, folder):
+    """Run a search in a process of its own."""
     try:
-        search(sys.argv[1], sys.argv[2], population=int((sys.argv[3:] or [1])[0]))
+        search(kind, folder)
     except ValueError as error:
         sys.exit(str(error))

@@ -187,6 +187,7 @@ def many_frames(count, size):
     return data[:start] + count * data[start:-1] + data[-1:]
 
 
+@pytest.mark.slow
 def test_large_images_in_small_files_cost_no_memory(tmp_path):
     files = {
         "first.png": (encoded(Image.fromarray(RGB), "PNG"), "read"),

@@ -128,6 +128,7 @@ def test_only_students_of_the_same_teacher_view_are_trained_together():
     assert len(keys) == 3 and "" not in keys
 
 
+@pytest.mark.slow
 def test_the_views_teach_different_students_of_the_same_start(study):
     found = {view: train.run(run(view, view), study) for view in ("same", "fixed", "independent")}
     # The same initial weights and images, but other answers of the teacher, from the first epoch.

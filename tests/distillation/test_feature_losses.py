@@ -262,16 +262,13 @@ def test_a_second_run_in_the_process_gives_the_same_bits(study, whole):
 
 def test_the_same_run_in_another_folder_gives_the_same_bits(study, whole, tmp_path):
     train.run(TEACHER, tmp_path)
-    first = train.run(renamed(HINTED, "twin"), study)
-    second = train.run(renamed(HINTED, "twin"), tmp_path)
-    assert first.weights == second.weights == whole.weights
+    assert train.run(renamed(HINTED, "twin"), tmp_path).weights == whole.weights
 
 
-@pytest.mark.parametrize("where", [(0, 0.5), (1, 0.1), (2, 1.0)])
-def test_an_interrupted_run_with_regressors_ends_with_the_same_weights(study, whole, where):
-    parted = renamed(HINTED, f"parted-{where[0]}")
+def test_an_interrupted_run_with_regressors_ends_with_the_same_weights(study, whole):
+    parted = renamed(HINTED, "parted")
     with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, Session(StopAfter(*where)))
+        train.run(parted, study, Session(StopAfter(1, 0.1)))
     record = train.run(parted, study)
     assert record.weights == whole.weights
     assert record.history == whole.history

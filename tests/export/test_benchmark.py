@@ -13,6 +13,8 @@ from tfdistill.export.benchmark import Form
 from tfdistill.export.isolated import ProbeError
 from tfdistill.reporting import reports
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 1)
 
 

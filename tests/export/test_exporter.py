@@ -20,6 +20,8 @@ from tfdistill.export import benchmark, exporter, study_exports, targets, versio
 from tfdistill.export.isolated import Probe
 from tfdistill.utils import checks
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "seeds": [0, 1],
     "data": {"source": "digits", "validation": 100, "train_examples": 200},

@@ -17,8 +17,11 @@ from tfdistill.export.isolated import Probe, ProbeError
 from tfdistill.inference import predictions
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 PLACE = "tests.export.zip_format:ZIP"
 CONFIG = {
+    "study": "single",
     "seeds": [0],
     "data": {"source": "digits", "validation": 100, "train_examples": 200},
     "teacher": {"name": "cnn2", "width": 0.125},

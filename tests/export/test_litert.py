@@ -12,6 +12,8 @@ from tfdistill.export.format import open_model
 from tfdistill.export.saved_model import write_numeric
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
 
 

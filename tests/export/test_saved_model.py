@@ -22,6 +22,8 @@ from tfdistill.data import Examples, augment, decode, pipeline
 from tfdistill.export import saved_model
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 SHAPE, STORED, NAMES = (8, 8, 3), 12, ["cat", "dog", "Käfer"]
 
 

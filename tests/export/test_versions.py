@@ -65,7 +65,7 @@ def test_a_reader_never_sees_a_part_of_a_version(tmp_path):
     for number in range(1, last + 1):
         with versions.new_version(model) as new:
             write(new.folder, number)
-    assert reader.communicate(timeout=60)[0] == f"{last}\n"
+    assert reader.communicate(timeout=600)[0] == f"{last}\n"
     assert reader.returncode == 0
 
 

@@ -12,6 +12,8 @@ from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunCon
 from tfdistill.training import learners, train
 from tfdistill.training.session import Session
 
+pytestmark = pytest.mark.slow
+
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=50)
 SHORT = TrainingConfig(epochs=1, batch_size=32)
 ALONE = RunConfig("alone", "alone", 0, DIGITS, ModelConfig("cnn2", width=0.125), SHORT)
@@ -58,18 +60,15 @@ def networks_and_graphs():
     return models, sum(issubclass(kind, FuncGraph) for kind in found)
 
 
-@pytest.mark.parametrize("kind", [ALONE, TAUGHT], ids=["alone", "taught"])
-def test_runs_that_share_a_compiled_step_leave_as_much_as_one(
-    kind, uncollected, monkeypatch, tmp_path
-):
+def test_runs_that_share_a_compiled_step_leave_as_much_as_one(uncollected, monkeypatch, tmp_path):
     monkeypatch.setattr(learners, "COLLECT_EVERY", 0.0)
     session = Session()
     train.run(ALONE, tmp_path, session)
     found = []
-    for seed in range(1, 6):
-        train.run(dataclasses.replace(kind, name=f"run-{seed}", seed=seed), tmp_path, session)
+    for seed in range(1, 5):
+        train.run(dataclasses.replace(TAUGHT, name=f"run-{seed}", seed=seed), tmp_path, session)
         found.append(networks_and_graphs())
-    assert found[1] == found[2] == found[3] == found[4]
+    assert found[1] == found[2] == found[3]
 
 
 def test_all_objects_are_looked_through_only_now_and_then(uncollected, clock):

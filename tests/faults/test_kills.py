@@ -10,8 +10,12 @@ import time
 import pytest
 import yaml
 
+from tests.forked import LONG
 from tfdistill import records
+from tfdistill.cli.main import main
 from tfdistill.utils import storage
+
+pytestmark = pytest.mark.slow
 
 CONFIG = {
     "study": "single",
@@ -20,7 +24,6 @@ CONFIG = {
     "teacher": {"name": "cnn2", "width": 0.125},
     "training": {"epochs": 2, "batch_size": 32},
 }
-DEADLINE = 240
 DAYS = 3 * 86400
 GOES_ON = "The same command resumes where this one stopped."
 # Signals come while Python does not run its handlers, or while a library swallows what they raise.
@@ -77,13 +80,13 @@ def stopped_at(process, line, number):
     """Send a signal to the process group after a line of output; return status and errors."""
     assert any(line in text for text in process.stdout)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=DEADLINE)
+    _, errors = process.communicate(timeout=LONG)
     return process.returncode, errors
 
 
 def finished(folder):
     process = tfdistill(folder)
-    output, errors = process.communicate(timeout=DEADLINE)
+    output, errors = process.communicate(timeout=LONG)
     assert process.returncode == 0, errors
     return output
 
@@ -101,10 +104,11 @@ def written(folder):
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
-def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_path):
+def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    tables = finished(whole).partition("Test accuracy  ")[2].partition("Report:")[0]
+    assert main(["run", str(tmp_path / "tiny.yaml"), "--output", str(whole)]) == 0
+    tables = capsys.readouterr().out.partition("Test accuracy  ")[2].partition("Report:")[0]
 
     stopped_at(tfdistill(folder), "[1/3] teacher: test accuracy", signal.SIGKILL)
     first = written(folder)
@@ -143,7 +147,7 @@ def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
     assert process.stdout.readline() == "begun\n"
     for _ in range(3):  # an impatient user
         process.send_signal(number)
-    output, errors = process.communicate(timeout=DEADLINE)
+    output, errors = process.communicate(timeout=LONG)
     assert process.returncode == 128 + number
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
     assert errors == f"tfdistill: stopped by {name}. The same command goes on.\n"
@@ -165,7 +169,7 @@ sys.exit(signals.run(lambda: print("done") or int(sys.argv[1])))
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_signal_after_the_work_changes_no_status(status):
     process = start("-c", LATE, status)
-    assert process.communicate(timeout=DEADLINE) == ("done\n", "")
+    assert process.communicate(timeout=LONG) == ("done\n", "")
     assert process.returncode == status
 
 
@@ -184,7 +188,7 @@ def test_files_do_not_take_the_place_of_streams_that_are_closed(tmp_path, closed
     )
     (tmp_path / "script.py").write_text(script)
     command = f"{sys.executable} {tmp_path / 'script.py'} {closed}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 3, done.stderr
     assert (tmp_path / "file").read_text() == "content"
 
@@ -193,7 +197,7 @@ def test_output_that_nobody_reads_is_no_error_of_python():
     process = start("-m", "tfdistill", "--help")
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(DEADLINE) == 128 + signal.SIGPIPE
+    assert process.wait(LONG) == 128 + signal.SIGPIPE
 
 
 def test_a_long_command_that_nobody_listens_to_says_how_to_go_on():
@@ -202,4 +206,4 @@ def test_a_long_command_that_nobody_listens_to_says_how_to_go_on():
     process.stdout.close()
     said = "tfdistill: nobody reads the output any more. The same command goes on.\n"
     assert process.stderr.read() == said
-    assert process.wait(DEADLINE) == 128 + signal.SIGPIPE
+    assert process.wait(LONG) == 128 + signal.SIGPIPE

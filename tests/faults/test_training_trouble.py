@@ -25,8 +25,11 @@ from tfdistill.data import pipeline
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.population import Population
 from tfdistill.training import evaluation, runner, train
+from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
+
+pytestmark = pytest.mark.slow
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=1)
@@ -118,11 +121,11 @@ class TestLeaks:
             graphs = [each for each in gc.get_objects() if type(each) is FuncGraph]
             return sum(graph.name == "one_step_on_data" for graph in graphs)
 
-        found = []
+        found, session = [], Session()
         for decay in (0.0, 0.1, 0.2):
             settings = dataclasses.replace(SHORT, weight_decay=decay)
             run = dataclasses.replace(ALONE, name=f"decay-{decay}", training=settings)
-            train.run(run, tmp_path)
+            train.run(run, tmp_path, session)
             found.append(compiled_steps())
         assert found[0] > 0 and found[1] == found[2]
 

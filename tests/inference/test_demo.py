@@ -29,7 +29,7 @@ if not CHROMIUM.exists():
     pytest.skip("There is no Chromium.", allow_module_level=True)
 
 expect = sync_api.expect
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=600_000)
 SHAPE, CLASSES = (8, 8, 3), ("apple", "bean_pod", "cherry")
 QUIET = ["background-networking", "component-update", "sync", "gpu"]
 # The demo, with every address that its process connects to or looks up written to a file.
@@ -133,7 +133,7 @@ def server(browser, exports, tmp_path_factory):
     assert "Ctrl-C" in line
     yield address[0], connections
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=30)
+    printed, errors = process.communicate(timeout=600)
     assert (process.returncode, printed, errors) == (130, "", "")
 
 

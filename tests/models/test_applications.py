@@ -19,6 +19,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
 
 
+@pytest.mark.slow
 def test_mobilenet_prepares_its_pixels_and_survives_saving(images, tmp_path):
     network = models.build(ModelConfig("keras:MobileNetV2"), (32, 32, 3), 5, mean=9.0, std=9.0)
     logits = network.predict(images, verbose=0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import forked
 from tests.serving.processes import ROOT, Process
 
 CLASSES = ["circle", "square", "triangle"]
@@ -73,7 +74,7 @@ def served(exported):
     """A running server of the exported student."""
     folder, network, images, files = exported
     with Process([sys.executable, "-m", "tests.serving.grpc_server", str(folder)]) as process:
-        _, grpc_port, rest_port = process.line_with("ready ", seconds=120).split()
+        _, grpc_port, rest_port = process.line_with("ready ", seconds=forked.LONG).split()
         grpc, url = f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}"
         yield Served(folder, grpc, url, network, images, files)
 
@@ -83,8 +84,9 @@ def query():
     """Return a function that runs scripts/query.py as a user does."""
 
     def run(*arguments) -> subprocess.CompletedProcess:
-        command = [sys.executable, ROOT / "scripts" / "query.py", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        process = forked.program(ROOT / "scripts" / "query.py", *arguments)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     return run
 

@@ -31,7 +31,7 @@ class Process:
     def __exit__(self, *_):
         self._process.stdin.close()
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(600)
 
     def line_with(self, text: str, seconds: float) -> str:
         """Return the first line that holds `text`; fail after `seconds` or at the process's end."""

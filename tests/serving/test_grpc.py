@@ -9,7 +9,9 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.serving.conftest import export, new_network
 from tfdistill.export import saved_model
 
-SECONDS = 60
+pytestmark = pytest.mark.slow
+
+SECONDS = 600  # before a server is taken for hanging
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from PIL import Image
 from tests.serving.conftest import CLASSES, answers, expected_answers
 from tests.serving.processes import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["rest", "grpc"])
 def place(request, served) -> tuple[str, str]:

@@ -47,7 +47,7 @@ def folder(tmp_path):
 def _serve(*arguments, **environment):
     command = ["bash", str(SCRIPT), *map(str, arguments)]
     environment = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def _refusal(*arguments, **environment) -> str:

@@ -197,6 +197,7 @@ def test_the_configurations_are_those_of_the_study(size, pytestconfig):
     assert published == (set(study.PUBLISHED) if size == "full" else set())
 
 
+@pytest.mark.slow
 def test_a_small_study_on_real_images(tmp_path):
     small = dataclasses.replace(
         config(networks=["resnet8"], parts=[2], count=2, cuts=["stage2"]),

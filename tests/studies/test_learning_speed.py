@@ -141,6 +141,7 @@ def results(**changes):
     return [made_up(run) for run in study.runs(config(**changes))]
 
 
+@pytest.mark.slow
 def test_on_real_images_the_flaws_are_what_their_rows_say(tmp_path):
     found = config(
         seeds=[0],

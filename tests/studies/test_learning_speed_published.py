@@ -50,6 +50,7 @@ def test_dropout_in_evaluation_gives_other_logits_every_time(pixels):
     assert abs(network.predict(pixels, verbose=0) - network.predict(pixels, verbose=0)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_dropout_in_evaluation_does_not_change_the_training(pixels):
     trained = []
     for name in ("cnn4", "cnn4-dropout-in-evaluation"):
@@ -62,6 +63,7 @@ def test_dropout_in_evaluation_does_not_change_the_training(pixels):
         np.testing.assert_array_equal(plain, dropping)
 
 
+@pytest.mark.slow
 def test_dropout_in_evaluation_outlives_a_file(pixels, tmp_path):
     network = build("cnn4-dropout-in-evaluation")
     network.save(tmp_path / "network.keras")

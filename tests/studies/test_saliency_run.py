@@ -137,6 +137,7 @@ def study(tmp_path_factory):
 MEMBERS = ["a", "b", "student"]
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_the_networks_see_and_say(study):
     images = data.load(DIGITS)
     found = extra_of(study, MEMBERS, ["a", "b"], image_ids=[700, 5], layer="conv2d_1")
@@ -161,6 +162,7 @@ def test_what_is_shown_is_what_the_networks_see_and_say(study):
             np.testing.assert_allclose(decoded(view["map"])[..., 0], expected, atol=1)
 
 
+@pytest.mark.slow
 def test_images_are_of_different_classes_and_the_same_again(study):
     found, again = (extra_of(study, MEMBERS, ["a", "b"], images=5) for _ in range(2))
     labels = [image["label"] for image in found["images"]]

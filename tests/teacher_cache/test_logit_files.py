@@ -208,7 +208,7 @@ def test_second_builder_waits_and_finds_it_complete(tmp_path, pictures):
 
     def slow_load():
         second.start()
-        assert waits.wait(60)
+        assert waits.wait(600)
         return loads[0]()
 
     def build_second():

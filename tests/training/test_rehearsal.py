@@ -16,6 +16,8 @@ from tfdistill.training import rehearsal, runner
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = StudyConfig(
     study="mysteries",
     seeds=[0, 1, 2],

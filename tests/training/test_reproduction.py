@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests import forked
 from tfdistill import data, records
 from tfdistill.cli.main import main
 from tfdistill.config import AugmentConfig, DataConfig, ModelConfig, StudyConfig, TrainingConfig
@@ -17,6 +15,8 @@ from tfdistill.training import reproduction, runner
 from tfdistill.training.session import Session
 from tfdistill.utils import machine
 from tfdistill.utils.checks import UsageError
+
+pytestmark = pytest.mark.slow
 
 CONFIG = StudyConfig(
     study="mysteries",
@@ -51,20 +51,12 @@ def copied(study, tmp_path):
     return tmp_path / STUDENT
 
 
-def tfdistill(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "tfdistill", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
-def test_another_process_gets_the_same_bits_from_the_record_alone(copied, tmp_path):
-    done = tfdistill("reproduce", copied / "record.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Equal to the bit." in done.stdout and " NO" not in done.stdout
+def test_another_process_gets_the_same_bits_from_the_record_alone(copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = forked.tfdistill("reproduce", copied / "record.json", COLUMNS="200")
+    output, errors = done.communicate()
+    assert done.returncode == 0, output + errors
+    assert "Equal to the bit." in output and " NO" not in output
     again = tmp_path / "results" / f"{STUDENT}-reproduced"
     first, second = records.read(copied), records.read(again / "runs" / STUDENT)
     assert first.weights == second.weights and first.history == second.history

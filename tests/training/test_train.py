@@ -1,17 +1,14 @@
 """Runs on real images: records, teachers' logits, exact resume after a kill, divergence."""
 
 import dataclasses
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.forked import Forked, wait_until
 from tfdistill import data, records
 from tfdistill.config import (
     AugmentConfig,
@@ -31,6 +28,7 @@ from tfdistill.utils.progress import Silent
 DIGITS = DataConfig(train_examples=96, validation=100)
 SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)
 NETWORK = ModelConfig("cnn2", width=0.125)
+DROPOUT = ModelConfig("cnn2", width=0.125, dropout=0.3)
 TEACHER = RunConfig("teacher", "teacher", 0, DIGITS, NETWORK, SHORT)
 STUDENT = RunConfig(
     "student",
@@ -94,6 +92,7 @@ def test_a_student_is_compared_with_its_teacher(study):
     assert {"hard_loss", "soft_loss"} <= set(record.history)
 
 
+@pytest.mark.slow
 def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
     known = train.run(renamed(STUDENT, "known"), study)
     # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
@@ -105,6 +104,7 @@ def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypat
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_evaluated_without_training(study):
     train.run(renamed(TEACHER, "second", seed=5), study)
     ensemble = RunConfig(
@@ -126,6 +126,7 @@ def test_an_ensemble_is_evaluated_without_training(study):
     assert record.history == {} and record.parameters == 2 * members[0].count_params()
 
 
+@pytest.mark.slow
 def test_several_networks_train_as_one_average(study):
     record = train.run(renamed(TEACHER, "average", width=2, average="logits"), study)
     network = load(study, "average")
@@ -135,11 +136,13 @@ def test_several_networks_train_as_one_average(study):
     assert record.parameters == network.count_params()
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_weights(study):
     again = train.run(renamed(TEACHER, "again"), study)
     assert again.weights == records.read(records.run_folder(study, "teacher")).weights
 
 
+@pytest.mark.slow
 def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
     augment = AugmentConfig(pad_crop=1, flip=True, mixup=0.4)
     images = dataclasses.replace(DIGITS, augment=augment)
@@ -147,6 +150,7 @@ def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
     assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
 
 
+@pytest.mark.slow
 def test_label_smoothing_weight_decay_and_momentum_train(study):
     settings = dataclasses.replace(
         SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
@@ -155,6 +159,7 @@ def test_label_smoothing_weight_decay_and_momentum_train(study):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_and_leaves_the_global_policy(study):
     settings = dataclasses.replace(SHORT, epochs=1, precision="mixed_bfloat16")
     record = train.run(renamed(TEACHER, "mixed", training=settings), study)
@@ -163,6 +168,7 @@ def test_mixed_precision_trains_and_leaves_the_global_policy(study):
     assert load(study, "mixed").layers[2].compute_dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study):
     settings = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
     record = train.run(renamed(TEACHER, "diverged", training=settings), study)
@@ -192,12 +198,14 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", [(0, 0.5), (1, 0.1), (2, 1.0)])
-@pytest.mark.parametrize("kind", ["student", "dropout"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind, where", [("student", (0, 0.5)), ("dropout", (1, 0.1)), ("student", (2, 1.0))]
+)
 def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
     run = {
         "student": renamed(STUDENT, "whole"),
-        "dropout": renamed(TEACHER, "dropout", model=ModelConfig("cnn4", width=0.25, dropout=0.3)),
+        "dropout": renamed(TEACHER, "dropout", model=DROPOUT),
     }[kind]
     whole = records.read(records.run_folder(study, run.name)) or train.run(run, study)
     parted = renamed(run, f"{kind}-parted-{where[0]}")
@@ -208,30 +216,29 @@ def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
     assert record.history == whole.history
 
 
-PROGRAM = """
-import sys
-from tests.training import test_train as t
-t.training.run(t.renamed(t.TEACHER, "killed", training=t.LONG), sys.argv[1])
-"""
 LONG = dataclasses.replace(SHORT, epochs=40)
 
 
+def long_run(folder):
+    train.run(renamed(TEACHER, "killed", training=LONG), folder)
+
+
+@pytest.mark.slow
 def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
     folder = records.run_folder(tmp_path, "killed")
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    process = subprocess.Popen(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
-    while not (folder / "state.npz").exists() and process.poll() is None:
-        time.sleep(0.01)  # until there is something to kill
+    process = Forked(long_run, tmp_path)
+    wait_until((folder / "state.npz").exists, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (folder / "record.json").exists()
-    subprocess.run(command, check=True, capture_output=True)
+    assert Forked(long_run, tmp_path).wait() == 0
     resumed = records.read(folder)
     whole = train.run(renamed(TEACHER, "whole", training=LONG), tmp_path)
     assert resumed.weights == whole.weights
     assert resumed.history == whole.history
 
 
+@pytest.mark.slow
 def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tmp_path, caplog):
     inputs = keras.Input((8, 8, 1))
     hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
@@ -247,6 +254,7 @@ def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tm
     assert student.last["test_agreement"] > 0
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_figures_and_settings_of_every_student(study):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -269,6 +277,7 @@ def last_weights(study, name):
     return load(study, name, "last").get_weights()
 
 
+@pytest.mark.slow
 def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
     train.run(renamed(CACHED, "cached"), study)
     train.run(renamed(CACHED, "beside", cache=None), study)
@@ -277,6 +286,7 @@ def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cache_is_written_once_for_all_its_students(study):
     train.run(renamed(CACHED, "first-reader"), study)
     times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
@@ -285,6 +295,7 @@ def test_a_cache_is_written_once_for_all_its_students(study):
     assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
     run = renamed(CACHED, "own-folder", cache=CacheConfig(folder=str(tmp_path)))
     train.run(run, study)
@@ -294,14 +305,15 @@ def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
         train.run(run, tmp_path / "other")
 
 
-def cells(count):
-    settings = [DistillationConfig(alpha, t) for alpha in (0.2, 0.8) for t in (1.0, 5.0)]
+def cells(name, count=2):
+    settings = [DistillationConfig(0.2, 1.0), DistillationConfig(0.8, 5.0), DistillationConfig(0.5)]
     return [
-        renamed(CACHED, f"cell-{count}-{place}", distillation=each)
-        for place, each in enumerate(settings)
+        renamed(CACHED, f"cell-{name}-{place}", distillation=each)
+        for place, each in enumerate(settings[:count])
     ]
 
 
+@pytest.mark.slow
 def test_students_trained_together_are_those_trained_alone(study):
     together = train.run_together(cells("together"), study)
     alone = [train.run(run, study) for run in cells("alone")]
@@ -311,33 +323,34 @@ def test_students_trained_together_are_those_trained_alone(study):
         assert one.figures == other.figures
 
 
-@pytest.mark.parametrize("where", [(0, 0.9), (2, 0.1)])
-def test_students_trained_together_go_on_after_an_interruption(study, where):
+@pytest.mark.slow
+def test_students_trained_together_go_on_after_an_interruption(study):
     whole = train.run_together(cells("whole"), study)
-    parted = cells(f"parted-{where[0]}")
+    parted = cells("parted")
     with pytest.raises(KeyboardInterrupt):
-        train.run_together(parted, study, Session(StopAfter(*where)))
+        train.run_together(parted, study, Session(StopAfter(2, 0.1)))
     for one, other in zip(train.run_together(parted, study), whole, strict=True):
         assert one.weights == other.weights
         assert one.history == other.history
     assert not list((study / "together").iterdir())
 
 
+@pytest.mark.slow
 def test_one_diverging_student_does_not_stop_the_others(study):
     fast = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
-    runs = cells("diverging")
+    runs = cells("diverging", 3)
     runs[1] = dataclasses.replace(runs[1], training=fast)
     found = train.run_together(runs, study)
-    assert [record.status == records.FINISHED for record in found] == [True, False, True, True]
+    assert [record.status == records.FINISHED for record in found] == [True, False, True]
     assert "lower the learning rate" in found[1].message
-    alone = train.run(cells("undisturbed")[2], study)
+    alone = train.run(cells("undisturbed", 3)[2], study)
     assert found[2].weights == alone.weights
 
 
+@pytest.mark.slow
 def test_a_reused_learner_gives_what_a_new_one_gives(study):
     """The dropout network's random state must be reset too."""
-    model = ModelConfig("cnn4", width=0.25, dropout=0.3)
-    runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=model) for seed in (3, 4, 3)]
+    runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=DROPOUT) for seed in (3, 4, 3)]
     session = Session()
     first, _, third = [
         train.run(renamed(run, f"{run.name}-{place}"), study, session)
@@ -359,8 +372,9 @@ def test_runs_that_share_batches_may_be_trained_together():
     assert train.together_key(renamed(one, "x", distillation=similar, cache=None)) == ""
 
 
+@pytest.mark.slow
 def test_a_run_stopped_early_goes_on_to_the_same_end(study):
-    whole = train.run(renamed(CACHED, "straight"), study)
+    whole = train.run(renamed(CACHED, "cached"), study)
     stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study)
     assert len(stopped.history["loss"]) == 1
     went_on = train.run(renamed(CACHED, "rung"), study)

@@ -3,13 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import keras
@@ -20,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from tests import search_process as sp
+from tests.forked import Forked, wait_until
 from tfdistill import SoftTargets, tuners
 from tfdistill.utils import progress
 from tfdistill.utils.checks import UsageError
 
-SECONDS = 120  # before a process is taken for hanging
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +39,8 @@ def one_trial(tmp_path_factory):
     return folder / "search"
 
 
-def start(kind, folder, *arguments, **environment):
-    root = Path(sp.__file__).parents[1]
-    command = [sys.executable, "-m", "tests.search_process", kind, str(folder), *arguments]
-    return subprocess.Popen(
-        command, cwd=root, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.stderr.read()[-2000:]
-        assert time.monotonic() < deadline, "nothing happened"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.005)
+def start(kind, folder, **environment):
+    return Forked(sp.main, kind, str(folder), **environment)
 
 
 def kill_at(file, process):
@@ -342,7 +326,7 @@ def test_a_chief_and_two_workers_find_what_one_process_finds(whole, tmp_path):
         for name in ("tuner0", "tuner1"):
             processes.append(start("grid", tmp_path, KERASTUNER_TUNER_ID=name, **oracle))
         for process in processes:
-            _, errors = process.communicate(timeout=SECONDS)
+            _, errors = process.communicate()
             assert process.returncode == 0, errors[-2000:]
     finally:
         for process in processes:
@@ -355,6 +339,6 @@ def test_a_worker_without_a_chief_ends_with_one_line(tmp_path):
     worker = start(
         "grid", tmp_path, KERASTUNER_TUNER_ID="tuner0", TFDISTILL_ORACLE_TIMEOUT="0.5", **oracle
     )
-    _, errors = worker.communicate(timeout=SECONDS)
+    _, errors = worker.communicate()
     assert worker.returncode == 1
     assert errors.splitlines()[-1].startswith("Cannot reach the oracle at 127.0.0.1:9 ")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfdistill.distillation.feature_extractor import tap
@@ -209,9 +210,9 @@ class Distiller(keras.Model):
         if getattr(self.soft_loss, "needs_labels", False):
             taught = (taught, y[LABEL])
         soft = self.soft_loss(taught, logits, sample_weight)
-        penalty = sum((ops.sum(loss) for loss in self.losses), start=0.0)
-        self._trackers["hard_loss"].update_state(hard - penalty)
-        self._trackers["soft_loss"].update_state(soft)
+        penalty = _per_replica(sum((ops.sum(loss) for loss in self.losses), start=0.0))
+        self._trackers["hard_loss"].update_state(_of_all_replicas(hard - penalty))
+        self._trackers["soft_loss"].update_state(_of_all_replicas(soft))
         hard_weight, soft_weight = self._weights()
         # `hard` holds the student's regularisation already, whose weight shall be 1.
         loss = hard_weight * hard + soft_weight * soft + (1.0 - hard_weight) * penalty
@@ -283,7 +284,7 @@ class Distiller(keras.Model):
                 self.features, teacher_features, student_features, strict=True
             )
         )
-        self._trackers["feature_loss"].update_state(total)
+        self._trackers["feature_loss"].update_state(_of_all_replicas(total))
         return total
 
     def _tempered_loss(self) -> TemperedLoss:
@@ -342,6 +343,19 @@ def _connector(
             f"The layers {feature.teacher_layer!r} of the teacher and {feature.student_layer!r} of "
             f"the student do not fit: {error}"
         ) from None
+
+
+# Keras divides losses by the number of replicas, whose gradients are added; its metrics undo it.
+
+
+def _per_replica(loss):
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss if replicas == 1 else loss / replicas
+
+
+def _of_all_replicas(loss):
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss if replicas == 1 else loss * replicas
 
 
 def _weight(name: str, value: float) -> float:

@@ -1,0 +1,111 @@
+"""Processes that need not start TensorFlow: forks of one that has imported it, once per worker.
+
+Importing TensorFlow costs five seconds of CPU. A process that has done it and run nothing (it has
+no thread yet) is forked instead; everything after the imports is a process's own. A test about
+imports or about the start of a program takes `subprocess`.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LONG = 600  # seconds before a process is taken for hanging, however busy the machine is
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["keras", "keras_tuner", "tfdistill.studies", "tfdistill.training.train", "tests.forked"]
+)
+
+
+class Forked:
+    """What `subprocess.Popen` is, as far as the tests need it; output is text, read by lines.
+
+    Args:
+        function: A function of a module; it runs in the process.
+        *arguments: Its arguments, which can be pickled.
+        **environment: Variables that are set before.
+    """
+
+    def __init__(self, function: Callable, *arguments, **environment: str):
+        outputs = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        work = function, arguments, {**os.environ, **environment}
+        self._process = _CONTEXT.Process(
+            target=_run, args=(*(writer for _, writer in outputs), *work)
+        )
+        self._process.start()
+        for _, writer in outputs:
+            writer.close()
+        self.stdout, self.stderr = (os.fdopen(os.dup(reader.fileno())) for reader, _ in outputs)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float = LONG) -> int:
+        self._process.join(timeout)
+        assert self.returncode is not None, f"still running after {timeout} seconds"
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait for the end; return what is left of the output and of the errors."""
+        self.wait()
+        return self.stdout.read(), self.stderr.read()
+
+
+def tfdistill(*arguments, **environment: str) -> Forked:
+    """Start `python -m tfdistill` with arguments."""
+    return Forked(_module, "tfdistill", list(map(str, arguments)), **environment)
+
+
+def program(path: Path, *arguments) -> Forked:
+    """Start a program of Python with arguments."""
+    return Forked(_program, str(path), list(map(str, arguments)))
+
+
+def wait_until(found: Callable, process: Forked) -> None:
+    """Wait until something is there; fail when the process ends before."""
+    deadline = time.monotonic() + LONG
+    while not found():
+        assert process.poll() is None, process.stderr.read()[-2000:]
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)  # asked again and again, never longer than it takes
+
+
+def _module(name: str, arguments: list[str]) -> None:
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _program(path: str, arguments: list[str]) -> None:
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
+
+
+def _run(stdout, stderr, function, arguments, environment) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for connection, number in ((stdout, 1), (stderr, 2)):
+        os.dup2(connection.fileno(), number)
+        connection.close()
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*arguments)
