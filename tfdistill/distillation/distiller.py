@@ -348,12 +348,12 @@ def _connector(
 # Keras divides losses by the number of replicas, whose gradients are added; its metrics undo it.
 
 
-def _per_replica(loss):
+def _per_replica(loss: Tensor) -> Tensor:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return loss if replicas == 1 else loss / replicas
 
 
-def _of_all_replicas(loss):
+def _of_all_replicas(loss: Tensor) -> Tensor:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return loss if replicas == 1 else loss * replicas
 
