@@ -321,6 +321,7 @@ def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images)
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_keras_tuner_searches_alpha(small_network, images, tmp_path):
     import keras_tuner
 
