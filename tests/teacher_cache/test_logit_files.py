@@ -82,7 +82,7 @@ def test_disk_that_fills_up_says_how_to_go_on(tmp_path, pictures, monkeypatch):
             lambda: files.prepare(manifest, pictures.train.ids),
             lambda: files.write(chunk, [rows]),
         ):
-            with pytest.raises(UsageError, match="no room in .*goes on"):
+            with pytest.raises(UsageError, match="no room in .*resumes"):
                 failing()
     assert chunk in files.missing()
     files.write(chunk, [rows])
