@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import yaml
 
 import tfdistill
@@ -20,6 +21,8 @@ from tfdistill.config import (
     registry,
 )
 from tfdistill.training import runner
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(tfdistill.__file__).parents[1]
 

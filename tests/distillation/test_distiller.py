@@ -236,19 +236,6 @@ def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, i
     assert distiller.predict(x, verbose=0).shape == (24, 3)
 
 
-def test_feature_losses_survive_saving(small_network, images, tmp_path):
-    x, y = images
-    teacher = small_network(6)
-    feature = FeatureLoss(SimilarityPreserving(), weight=10.0)
-    distiller = compiled(Distiller(small_network(), teacher, features=[feature]))
-    distiller.fit(x, y, verbose=0)
-    distiller.save(tmp_path / "d.keras")
-    loaded = keras.saving.load_model(tmp_path / "d.keras")
-    loaded.set_teacher(teacher)
-    logs = [m.train_on_batch(x, y, return_dict=True) for m in (distiller, loaded)]
-    assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], rel=1e-6)
-
-
 def test_an_ensemble_teaches_its_mean_probabilities(small_network, images):
     x, y = images
     members = [small_network(), small_network(5)]
@@ -260,14 +247,13 @@ def test_an_ensemble_teaches_its_mean_probabilities(small_network, images):
     assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"jit_compile": True}, {"steps_per_execution": 3}])
-def test_compiled_in_other_ways_it_trains_the_same(small_network, images, settings):
+def test_with_several_steps_in_one_call_it_trains_the_same(small_network, images):
     x, y = images
     start, teacher = small_network(), small_network()
     results = []
-    for chosen in ({"jit_compile": False}, settings):
+    for steps in (1, 3):
         student = copy_of(start)
-        distiller = compiled(Distiller(student, teacher), **chosen)
+        distiller = compiled(Distiller(student, teacher), steps_per_execution=steps)
         distiller.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
         results.append(weights_of(student))
     assert_same(*results, rtol=1e-4, atol=1e-5)
@@ -335,7 +321,8 @@ def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images)
     assert losses[-1] < losses[0]
 
 
-def test_keras_tuner_searches_alpha_and_temperature(small_network, images, tmp_path):
+@pytest.mark.slow
+def test_keras_tuner_searches_alpha(small_network, images, tmp_path):
     import keras_tuner
 
     x, y = images
@@ -343,13 +330,11 @@ def test_keras_tuner_searches_alpha_and_temperature(small_network, images, tmp_p
 
     def build(choices):
         alpha = choices.Choice("alpha", [0.1, 0.9])
-        temperature = choices.Choice("temperature", [1.0, 4.0])
-        return compiled(Distiller(small_network(), teacher, alpha=alpha, temperature=temperature))
+        return compiled(Distiller(small_network(), teacher, alpha=alpha))
 
     tuner = keras_tuner.GridSearch(build, "val_accuracy", directory=tmp_path)
     tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
-    tried = {(h.get("alpha"), h.get("temperature")) for h in tuner.get_best_hyperparameters(4)}
-    assert tried == {(0.1, 1.0), (0.1, 4.0), (0.9, 1.0), (0.9, 4.0)}
+    assert {each.get("alpha") for each in tuner.get_best_hyperparameters(2)} == {0.1, 0.9}
 
 
 class TestErrors:

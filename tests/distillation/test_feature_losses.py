@@ -198,6 +198,7 @@ def test_a_warm_up_goes_on_where_a_saved_distiller_stopped(images, tmp_path):
     assert float(logs["loss"]) == pytest.approx(0.75 * 0.9 * float(logs["soft_loss"]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FEATURE_LOSSES.values(), ids=FEATURE_LOSSES)
 def test_half_precision_gives_about_the_same_loss(kind, images):
     x, y = images
@@ -240,6 +241,7 @@ def whole(study):
     return train.run(renamed(HINTED, "whole"), study)
 
 
+@pytest.mark.slow
 def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study):
     taught = DistillationConfig(alpha=0.0, features=[FeatureConfig("hints")])
     one = dataclasses.replace(SHORT, epochs=1)
@@ -252,6 +254,7 @@ def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study):
     assert history["feature_loss"][0] > 1e3 * first["feature_loss"][0]
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_process_gives_the_same_bits(study, whole):
     session = Session()
     train.run(renamed(HINTED, "between", seed=9), study, session)
@@ -260,11 +263,13 @@ def test_a_second_run_in_the_process_gives_the_same_bits(study, whole):
     assert again.history == whole.history
 
 
+@pytest.mark.slow
 def test_the_same_run_in_another_folder_gives_the_same_bits(study, whole, tmp_path):
     train.run(TEACHER, tmp_path)
     assert train.run(renamed(HINTED, "twin"), tmp_path).weights == whole.weights
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_regressors_ends_with_the_same_weights(study, whole):
     parted = renamed(HINTED, "parted")
     with pytest.raises(KeyboardInterrupt):
@@ -274,6 +279,7 @@ def test_an_interrupted_run_with_regressors_ends_with_the_same_weights(study, wh
     assert record.history == whole.history
 
 
+@pytest.mark.slow
 def test_what_is_saved_of_a_run_is_the_student_alone(study, whole):
     from tfdistill import data
     from tfdistill.training import evaluation

@@ -74,6 +74,7 @@ def targets_of(member, targets):
     return targets if isinstance(member, Distiller) else targets["label"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen, settings, tolerance",
     [

@@ -2,11 +2,14 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.forked import Forked
 from tfdistill import Distiller, FeatureLoss
 from tfdistill.losses import AttentionTransfer
+
+pytestmark = pytest.mark.slow
 
 
 def network(seed):

@@ -107,6 +107,7 @@ def test_what_a_killed_process_held_is_free(study, holder):
         pass
 
 
+@pytest.mark.slow
 def test_a_run_touches_no_hidden_file_of_the_user_or_of_another_host(study):
     path, folder = study
     ended = ended_process()

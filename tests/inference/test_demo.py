@@ -20,6 +20,8 @@ from tfdistill.export import litert, model_card, saved_model
 from tfdistill.inference import demo
 from tfdistill.utils import checks
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 Image = pytest.importorskip("PIL.Image")

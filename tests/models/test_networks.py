@@ -80,6 +80,7 @@ def test_uint8_batches_of_tf_data_train(pixels):
     assert abs(network.get_layer("logits").kernel.numpy() - before).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_saved_and_loaded_predicts_the_same(name, pixels, tmp_path):
     network = _small(name)

@@ -54,6 +54,7 @@ def test_own_exports_pass(good, tmp_path):
     check_saved_model(tmp_path / "fixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cnn", "MobileNetV2"])
 def test_exports_by_keras_pass(kind, tmp_path):
     network = _network()
