@@ -28,7 +28,7 @@ import sys
 import time
 from pathlib import Path
 
-from results import left_behind
+from outcomes import left_behind
 from storage import Base, results
 
 from tfdistill.utils.storage import TEMPORARY

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from results import differences, finished_work, results
+from outcomes import differences, finished_work, results
 
 STUDY = {
     "study": "single",

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from results import differences, results
+from outcomes import differences, results
 
 
 def once(config: Path, folder: Path, more: list[str], number: int) -> dict[str, object]:
