@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 LONG = 600  # seconds before a process is taken for hanging, however busy the machine is
@@ -66,8 +67,10 @@ class Forked:
 
     def communicate(self) -> tuple[str, str]:
         """Wait for the end; return what is left of the output and of the errors."""
+        with ThreadPoolExecutor(2) as pool:  # a full pipe would keep the process from ending
+            output, errors = pool.map(lambda stream: stream.read(), (self.stdout, self.stderr))
         self.wait()
-        return self.stdout.read(), self.stderr.read()
+        return output, errors
 
 
 def tfdistill(*arguments, **environment: str) -> Forked:
