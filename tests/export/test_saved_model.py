@@ -16,6 +16,7 @@ from keras import layers
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tests.warmup import read_warmup
 from tfdistill import Distiller, Ensemble, models
 from tfdistill.config import ModelConfig
 from tfdistill.data import Examples, augment, decode, pipeline
@@ -296,7 +297,7 @@ def test_bad_pixels_are_refused(served):
 
 def test_warm_up_requests(exported):
     path = exported[1] / saved_model.WARMUP
-    requests = saved_model.read_warmup(path)
+    requests = read_warmup(path)
     assert [r.model_spec.name for r in requests] == ["pets"] * 3
     signatures = [request.model_spec.signature_name for request in requests]
     assert signatures == ["serving_default", "serving_default", "bytes"]

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tests.serving.conftest import export, new_network
+from tests.warmup import read_warmup
 from tfdistill.export import saved_model
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ def test_batches_of_any_size_are_answered(served, stub, batch):
 
 
 def test_warmup_requests_are_answered(served, stub):
-    requests = saved_model.read_warmup(served.folder / "student" / "1" / saved_model.WARMUP)
+    requests = read_warmup(served.folder / "student" / "1" / saved_model.WARMUP)
     assert {request.model_spec.signature_name for request in requests} == {
         saved_model.DEFAULT,
         saved_model.BYTES,

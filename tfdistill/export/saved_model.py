@@ -138,22 +138,6 @@ def write_warmup(folder: Path, name: str, images: np.ndarray) -> None:
             writer.write(record.SerializeToString(deterministic=True))
 
 
-def read_warmup(path: Path) -> list:
-    """Return the warm-up requests in the file `path`, as `PredictRequest`s.
-
-    Example:
-        >>> [first, *others] = read_warmup(folder / WARMUP)
-        >>> tf.make_ndarray(first.inputs["image"]).shape
-        (1, 8, 8, 1)
-    """
-    import tensorflow as tf
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-    return [log.predict_log.request for log in logs]
-
-
 def _alone(network):
     from tfdistill.distillation.distiller import Distiller
 

@@ -46,7 +46,7 @@ class DistillationTuner(kt.Tuner):
     the chief waits.
 
     Args:
-        oracle: One of `tfdistill.oracles`.
+        oracle: One of `tfdistill.tuners.oracles`.
         hypermodel: A `DistillationHyperModel`, or any hypermodel or function from `hp` to a
             compiled model.
         seeds: Of the trainings of each trial.

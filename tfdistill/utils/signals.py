@@ -34,7 +34,7 @@ def run(command: Callable[[], int], advice: str = "") -> int:
         advice: A sentence for a user whose command was stopped.
 
     Example:
-        >>> sys.exit(stopping.run(work, "The same command resumes where this one stopped."))
+        >>> sys.exit(signals.run(work, "The same command resumes where this one stopped."))
     """
     _open_closed_streams()
     ending = _Ending(advice)
