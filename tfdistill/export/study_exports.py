@@ -54,8 +54,14 @@ def export_study(folder: Path, config: ExportConfig, progress: Silent | None = N
 def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> None:
     tensorflow.start()
     from tfdistill.export import exporter, targets
+    from tfdistill.training.session import Session
 
-    found = targets.of_study(folder)
+    session = Session(progress)  # the subjects of a study share their images
+    found = [
+        dataclasses.replace(subject, dataset=session.images(subject.data))
+        for subject in targets.of_study(folder)
+        if subject.data
+    ]
     name = config.name or export_name(folder.resolve().name)
     done = []
     for subject in found:
