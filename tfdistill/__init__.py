@@ -10,12 +10,14 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Distiller": "tfdistill.distillation.distiller",
-    "FeatureLoss": "tfdistill.distillation.distiller",
+    "FeatureLoss": "tfdistill.distillation.feature_losses",
     "Ensemble": "tfdistill.distillation.ensembles",
     "average_logits": "tfdistill.distillation.ensembles",
     "Population": "tfdistill.distillation.population",
     "TeacherCache": "tfdistill.teacher_cache",
     "SoftTargets": "tfdistill.losses",
+    "BinarySoftTargets": "tfdistill.losses",
+    "binary_soft_targets": "tfdistill.losses",
     "ActivationLoss": "tfdistill.losses",
     "Decoupled": "tfdistill.losses",
     "Dist": "tfdistill.losses",

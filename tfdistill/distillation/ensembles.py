@@ -1,38 +1,79 @@
 """Ensembles: the mean of several networks' outputs, as one Keras model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from tfdistill.config import AVERAGES
+from tfdistill.distillation.pairs import check_network, on_logits
+from tfdistill.models.logits import SIGMOID, SOFTMAX, final_activation
 from tfdistill.utils import checks
 from tfdistill.utils.types import Shape, Tensor
 
 
-def average_logits(member_logits: Tensor, average: str = "probabilities") -> Tensor:
+def average_logits(
+    member_logits: Tensor, average: str = "probabilities", weights: Sequence[float] | None = None
+) -> Tensor:
     """Return the logits of an ensemble.
 
-    `probabilities` is log((1 / M) sum_m softmax(z_m)), whose softmax is the members' mean
-    probability; `logits` is (1 / M) sum_m z_m.
+    With weights w of the sum 1, all equal by default: `probabilities` is log(sum_m w_m
+    softmax(z_m)), whose softmax is the members' mean probability; `sigmoid` is log(p / (1 - p)) of
+    p = sum_m w_m sigmoid(z_m) at each output; `logits` is sum_m w_m z_m.
 
     Args:
         member_logits: `[members, batch, num_classes]` float.
-        average: `probabilities` or `logits`.
+        average: `probabilities`, `sigmoid` or `logits`.
+        weights: `[members]`, >= 0; they are divided by their sum. None weighs all alike.
 
     Returns:
         `[batch, num_classes]` float.
+
+    Raises:
+        UsageError: Weights of another number, or that are not finite and >= 0 with a sum above 0.
 
     Example:
         >>> average_logits([[[0.0, 0.0]], [[2.0, 0.0]]])
     """
     member_logits = ops.convert_to_tensor(member_logits)
+    shares = member_shares(weights, member_logits.shape[0])
     if average == "logits":
-        return ops.mean(member_logits, axis=0)
-    log_probabilities = ops.log_softmax(member_logits, axis=-1)
-    return ops.logsumexp(log_probabilities, axis=0) - math.log(log_probabilities.shape[0])
+        if weights is None:
+            return ops.mean(member_logits, axis=0)
+        return ops.tensordot(ops.cast(shares, member_logits.dtype), member_logits, axes=1)
+    if average == "sigmoid":
+        yes, no = (_log_mean(ops.log_sigmoid(z), shares) for z in (member_logits, -member_logits))
+        return yes - no
+    return _log_mean(ops.log_softmax(member_logits, axis=-1), shares)
+
+
+def _log_mean(log_values: Tensor, shares: list[float]) -> Tensor:
+    """Return log(sum_m w_m exp(x_m)) over the first axis."""
+    if len(set(shares)) == 1:
+        return ops.logsumexp(log_values, axis=0) - math.log(len(shares))
+    # A share of 0 is left out: its logarithm is no number to compute with.
+    kept = [place for place, share in enumerate(shares) if share > 0]
+    weighted = [log_values[place] + math.log(shares[place]) for place in kept]
+    return ops.logsumexp(ops.stack(weighted), axis=0)
+
+
+def member_shares(weights: Sequence[float] | None, members: int) -> list[float]:
+    """Return weights divided by their sum, one for each member.
+
+    Raises:
+        UsageError: Weights of another number, or that are not finite and >= 0 with a sum above 0.
+    """
+    if weights is None:
+        return [1.0 / members] * members
+    values = [float(checks.non_negative("weights", weight)) for weight in weights]
+    if len(values) != members or not sum(values) > 0:
+        raise checks.UsageError(
+            f"weights must be one number >= 0 for each of {members} members, not all 0. "
+            f"Received: weights={checks.shown(list(weights))}."
+        )
+    return [value / sum(values) for value in values]
 
 
 @keras.saving.register_keras_serializable("tfdistill")
@@ -40,31 +81,49 @@ class Ensemble(keras.Model):
     """Several networks over the same images, averaged into one set of logits.
 
     An ensemble of trained networks teaches or predicts; an untrained one, compiled and fitted,
-    trains all members jointly through their average.
+    trains all members jointly through their average. Of members that end in softmax or sigmoid,
+    what stands before it is taken.
 
     Args:
-        members: Keras models of the same input and classes, each returning logits.
-        average: `probabilities` (the mean of the members' softmax) or `logits`.
+        members: Keras models of the same input and classes.
+        average: `probabilities` (the mean of the members' softmax), `sigmoid` (the mean of their
+            sigmoids, for one output or several that do not exclude each other) or `logits`. None
+            means `sigmoid` where the members end in one, else `probabilities`.
+        weights: One for each member, >= 0; they are divided by their sum. None weighs all alike.
 
     Raises:
-        UsageError: No members, or members that differ in input or classes.
+        UsageError: No members, members that differ in input, classes or last activation, weights
+            that do not fit, or one output of which it is not said what it is.
 
     Example:
-        >>> teacher = Ensemble([first, second, third])
-        >>> Distiller(student, teacher, alpha=1.0, temperature=1.0)
+        >>> teacher = Ensemble([first, second, third], weights=[0.5, 0.3, 0.2])
+        >>> Distiller(student=student, teacher=teacher, alpha=1.0, temperature=1.0)
     """
 
     def __init__(
-        self, members: Sequence[keras.Model], average: str = "probabilities", **kwargs: Any
+        self,
+        members: Sequence[keras.Model],
+        average: str | None = None,
+        weights: Sequence[float] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
+        members = list(members)
         if not members:
             raise checks.UsageError("An Ensemble needs at least one member. Received: none.")
-        self.average = checks.one_of("average", average, AVERAGES)
-        self.members = list(members)
+        for member in members:
+            check_network("member", member)
+        self.members = members
         for member in self.members[1:]:
             checks.same_input(self.members[0].input_shape, member.input_shape)
             checks.same_classes(self.members[0].output_shape[-1], member.output_shape[-1])
+        self.average = _average(members, average)
+        self.weights_of_members = None if weights is None else member_shares(weights, len(members))
+        logits = [on_logits(member, "member") for member in members]
+        # In a closure: Keras would save a second model over the same weights.
+        self._logits: Callable[..., Any] = lambda images, training: [
+            one(images, training=training) for one in logits
+        ]
         self.build(self.input_shape)
 
     @property
@@ -82,15 +141,20 @@ class Ensemble(keras.Model):
 
     def member_logits(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Return the members' logits apart: `[members, batch, num_classes]` float32."""
-        outputs = [member(images, training=training) for member in self.members]
-        return ops.stack([ops.cast(logits, "float32") for logits in outputs])
+        return ops.stack([ops.cast(z, "float32") for z in self._logits(images, training)])
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
-        return average_logits(self.member_logits(images, training), self.average)
+        logits = self.member_logits(images, training)
+        return average_logits(logits, self.average, self.weights_of_members)
 
     def get_config(self) -> dict[str, Any]:
         members = [keras.saving.serialize_keras_object(member) for member in self.members]
-        return {**super().get_config(), "members": members, "average": self.average}
+        return {
+            **super().get_config(),
+            "members": members,
+            "average": self.average,
+            "weights": self.weights_of_members,
+        }
 
     @classmethod
     def from_config(
@@ -101,3 +165,27 @@ class Ensemble(keras.Model):
             for member in config["members"]
         ]
         return cls(**{**config, "members": members})
+
+
+def _average(members: Sequence[keras.Model], average: str | None) -> str:
+    """Return what is averaged, which the members' last activations must not contradict."""
+    found = sorted({final_activation(member) or "" for member in members} - {""})
+    if len(found) > 1:
+        shown = " and some in ".join(found)
+        raise checks.UsageError(f"Members must end alike. Received: some that end in {shown}.")
+    ends = found[0] if found else None
+    if average is None:
+        average = "sigmoid" if ends == SIGMOID else "probabilities"
+        if average == "probabilities" and members[0].output_shape[-1] == 1:
+            raise checks.UsageError(
+                "Of members with one output, say what it is: average='sigmoid' for yes or no, "
+                "'logits' for a number. Received: average=None."
+            )
+    checks.one_of("average", average, (*AVERAGES, "sigmoid"))
+    wrong = {("probabilities", SIGMOID), ("sigmoid", SOFTMAX)}
+    if (average, ends) in wrong or average == "probabilities" and members[0].output_shape[-1] == 1:
+        raise checks.UsageError(
+            f"average={average!r} does not fit the members, which end in {ends} over "
+            f"{members[0].output_shape[-1]} outputs. Leave it out."
+        )
+    return average

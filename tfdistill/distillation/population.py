@@ -12,13 +12,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfdistill.distillation.distiller import (
-    LABEL,
-    TEACHER_LOGITS,
-    Distiller,
-    check_pair,
-    one_weight,
-)
+from tfdistill.distillation.distiller import Distiller
+from tfdistill.distillation.outputs import NUMBERS
+from tfdistill.distillation.pairs import check_network, check_pair
+from tfdistill.distillation.pairs import on_logits as logits_of
+from tfdistill.distillation.probability_check import ProbabilityCheck
+from tfdistill.distillation.targets import LABEL, TEACHER_LOGITS, one_weight, targets
 from tfdistill.utils import checks
 from tfdistill.utils.types import Shape, Tensor
 
@@ -81,9 +80,13 @@ class Population(keras.Model):
         self.members = members
         self._teacher = None
         if teacher is not None:
+            check_network("teacher", teacher)
             check_pair(teacher, _student(members[0]))
+            on_logits, plain = logits_of(teacher, "teacher"), teacher
             # In a closure, because Keras tracks and saves a model that is an attribute.
-            self._teacher = lambda x: ops.cast(teacher(x, training=False), "float32")
+            self._teacher = lambda x: ops.cast(
+                (plain if self._between_numbers() else on_logits)(x, training=False), "float32"
+            )
         if all(member.built for member in members):
             self.build(None)
 
@@ -124,8 +127,12 @@ class Population(keras.Model):
         )
 
     def fit(self, *args: Any, callbacks: Any = None, **settings: Any) -> keras.callbacks.History:
+        distillers = [member for member in self.members if isinstance(member, Distiller)]
+        for member in distillers[:1]:  # all have the same targets
+            member._check_arrays(settings.get("y", args[1] if len(args) > 1 else None))
         # First, so that callbacks that restore weights at the end have the last word.
-        callbacks = [_FinishOptimizers(), *keras.tree.flatten(callbacks or [])]
+        own = [_FinishOptimizers(), ProbabilityCheck(distillers)]
+        callbacks = [*own, *keras.tree.flatten(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **settings)
 
     def call(self, x: Tensor, training: bool | None = None) -> list[Tensor]:
@@ -135,9 +142,9 @@ class Population(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         sample_weight = one_weight(sample_weight)
-        if self._teacher is not None and not (isinstance(y, dict) and TEACHER_LOGITS in y):
-            labels = y[LABEL] if isinstance(y, dict) else y
-            y = {LABEL: labels, TEACHER_LOGITS: self._teacher(x)}
+        y = targets(y)
+        if self._teacher is not None and TEACHER_LOGITS not in y:
+            y[TEACHER_LOGITS] = self._teacher(x)
         logs = [
             member.train_step((x, _targets_for(member, y), sample_weight))
             for member in self.members
@@ -147,10 +154,19 @@ class Population(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        sample_weight = one_weight(sample_weight)
+        sample_weight, y = one_weight(sample_weight), targets(y)
         return _joined(
             member.test_step((x, _targets_for(member, y), sample_weight)) for member in self.members
         )
+
+    def _between_numbers(self) -> bool:
+        kinds = {m._family is NUMBERS for m in self.members if isinstance(m, Distiller)}
+        if len(kinds) > 1:
+            raise checks.UsageError(
+                "Members must have outputs of one kind. Received: some that are compiled with a "
+                "loss between numbers and some with one on logits. Make one population of each."
+            )
+        return kinds == {True}
 
     @property
     def metrics(self) -> list[Any]:
@@ -242,8 +258,15 @@ def _student(member: keras.Model) -> keras.Model:
     return member.student if isinstance(member, Distiller) else member
 
 
-def _targets_for(member: keras.Model, y: Any) -> Any:
-    return y[LABEL] if isinstance(y, dict) and not isinstance(member, Distiller) else y
+def _targets_for(member: keras.Model, y: dict[str, Any]) -> Any:
+    if isinstance(member, Distiller):
+        return y
+    if LABEL not in y:
+        raise checks.UsageError(
+            f"{member.name} learns from labels alone. Received: targets without {LABEL!r}. Give "
+            "labels, or Distillers only."
+        )
+    return y[LABEL]
 
 
 def _joined(logs: Iterable[dict[str, Any]]) -> dict[str, Any]:

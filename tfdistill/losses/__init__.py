@@ -4,6 +4,7 @@ Their names in a configuration are in `tfdistill.config.registry`.
 """
 
 from tfdistill.losses.attention import AttentionTransfer, attention_transfer
+from tfdistill.losses.binary import BinarySoftTargets, binary_soft_targets
 from tfdistill.losses.decoupled import Decoupled, decoupled
 from tfdistill.losses.dist import Dist, dist
 from tfdistill.losses.feature_loss import ActivationLoss
@@ -22,6 +23,7 @@ from tfdistill.losses.soft_targets import SoftTargets, soft_targets
 __all__ = [
     "ActivationLoss",
     "AttentionTransfer",
+    "BinarySoftTargets",
     "Decoupled",
     "Dist",
     "Hints",
@@ -32,6 +34,7 @@ __all__ = [
     "SoftTargets",
     "TemperedLoss",
     "attention_transfer",
+    "binary_soft_targets",
     "decoupled",
     "dist",
     "hints",

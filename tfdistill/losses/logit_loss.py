@@ -51,8 +51,17 @@ class TemperedLoss(keras.losses.Loss):
 
 
 def softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """Return logits `[batch, num_classes]` / T in float32.
+    """Return logits `[batch, num_classes]` / T in float32, to be put through a softmax.
 
     Half precision is too coarse for differences of logarithms.
+
+    Raises:
+        UsageError: One class, over which a softmax is constant.
     """
-    return ops.divide(ops.convert_to_tensor(logits, "float32"), temperature)
+    logits = ops.convert_to_tensor(logits)
+    if logits.shape[-1] == 1:
+        raise checks.UsageError(
+            "A softmax over one output is constantly 1. Received: logits of shape "
+            f"{tuple(logits.shape)}. Use BinarySoftTargets for one sigmoid."
+        )
+    return ops.divide(ops.cast(logits, "float32"), temperature)

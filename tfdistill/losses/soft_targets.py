@@ -32,15 +32,20 @@ def soft_targets(
     factor T^2 keeps the gradient's size as T grows; without it the gradient fades as 1 / T^2.
 
     Args:
-        teacher_logits: `[batch, num_classes]` float; log-probabilities are logits too.
-        student_logits: `[batch, num_classes]` float.
+        teacher_logits: `[batch, num_classes]` float, or with more axes in between, as of an image
+            with a class at each position; log-probabilities are logits too, minus infinity
+            included.
+        student_logits: Likewise.
         temperature: T > 0, a number or a scalar tensor.
         divergence: `kl` or `cross_entropy`.
         scale_by_t2: Multiply by T^2.
         standardize: First shift and scale the logits of each example to mean 0, deviation 1.
 
     Returns:
-        `[batch]` float32.
+        `[batch]` float32, or one value at each position.
+
+    Raises:
+        UsageError: One class, over which a softmax is constant.
 
     Example:
         >>> soft_targets([[2.0, 0.0]], [[0.0, 0.0]], temperature=1.0)
@@ -66,13 +71,15 @@ def standardized(logits: Tensor) -> Tensor:
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) = sum_k p[k] (log p[k] - log q[k]) along the last axis."""
-    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+    """Return KL(p || q) = sum_k p[k] (log p[k] - log q[k]) along the last axis; 0 log 0 is 0."""
+    p = ops.exp(log_p)
+    return ops.sum(p * ops.where(p > 0, log_p - log_q, 0.0), axis=-1)
 
 
 def cross_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return sum_k -p[k] log q[k] along the last axis."""
-    return -ops.sum(ops.exp(log_p) * log_q, axis=-1)
+    """Return sum_k -p[k] log q[k] along the last axis; 0 log 0 is 0."""
+    p = ops.exp(log_p)
+    return -ops.sum(p * ops.where(p > 0, log_q, 0.0), axis=-1)
 
 
 _FORMULAE = {"kl": kl, "cross_entropy": cross_entropy}

@@ -6,6 +6,7 @@ step takes longer than training a small student on a few thousand images.
 
 import gc
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from tfdistill.config import DistillationConfig, FeatureConfig, RunConfig, Train
 from tfdistill.config.registry import FEATURE_LOSSES, LOGIT_LOSSES
 from tfdistill.data import pipeline
 from tfdistill.distillation import schedules
-from tfdistill.distillation.distiller import Distiller, FeatureLoss
+from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.ensembles import Ensemble
+from tfdistill.distillation.feature_losses import FeatureLoss
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
 from tfdistill.training import evaluation
@@ -242,16 +244,19 @@ def distiller(
     Raises:
         UsageError: What `Distiller` raises.
     """
-    return Distiller(
-        student,
-        teacher,
-        alpha=settings.alpha,
-        soft_loss=_soft_loss(settings),
-        features=[_feature_loss(feature) for feature in settings.features],
-        hard_weight=settings.hard_weight,
-        soft_weight=settings.soft_weight,
-        warmup_steps=warmup_steps,
-    )
+    with warnings.catch_warnings():
+        # A configuration names teacher and student, so that a larger student is meant.
+        warnings.simplefilter("ignore", UserWarning)
+        return Distiller(
+            student,
+            teacher,
+            alpha=settings.alpha,
+            soft_loss=_soft_loss(settings),
+            features=[_feature_loss(feature) for feature in settings.features],
+            hard_weight=settings.hard_weight,
+            soft_weight=settings.soft_weight,
+            warmup_steps=warmup_steps,
+        )
 
 
 def _soft_loss(settings: DistillationConfig) -> losses.TemperedLoss:

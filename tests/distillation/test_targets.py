@@ -1,0 +1,227 @@
+"""What batches hold beside images: examples without labels, weights, and what must be refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfdistill import Decoupled, Distiller, Population, SoftTargets, UsageError
+
+X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+Y = np.arange(12, dtype="int32") % 3
+SOME = np.where(np.arange(12) % 2, -1, Y).astype("int32")
+LOGITS = np.random.default_rng(1).normal(size=(12, 3)).astype("float32")
+HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(seed=0):
+    start = keras.initializers.GlorotUniform(seed)
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_initializer=start)])
+
+
+def distiller(alpha=0.5, loss=HARD, jit_compile=False, **settings):
+    made = Distiller(network(), alpha=alpha, **settings)
+    metrics = ["accuracy"] if loss else []
+    made.compile(keras.optimizers.SGD(0.1), loss, metrics=metrics, jit_compile=jit_compile)
+    return made
+
+
+def one_epoch(made, y, x=X, **settings):
+    history = made.fit(x, y, batch_size=len(X), shuffle=False, verbose=0, **settings).history
+    return {name: values[0] for name, values in history.items()}
+
+
+def hard_of(student, labels):
+    z = np.asarray(student(X), "float64")
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    return -log_p[np.arange(len(labels)), labels]
+
+
+class TestWithoutLabels:
+    @pytest.mark.parametrize("jit", [False, True])
+    def test_minus_one_counts_in_the_soft_loss_alone(self, jit):
+        made = distiller(jit_compile=jit)
+        known = SOME >= 0
+        expected = hard_of(made.student, np.maximum(SOME, 0))[known].mean()
+        right = (np.asarray(made.student(X)).argmax(-1) == SOME)[known].mean()
+        soft = float(SoftTargets(4.0)(LOGITS, made.student(X)))
+        logs = one_epoch(made, {"label": SOME, "teacher_logits": LOGITS})
+        assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
+        assert logs["soft_loss"] == pytest.approx(soft, rel=1e-5)
+        assert logs["loss"] == pytest.approx((expected + soft) / 2, rel=1e-5)
+        assert logs["accuracy"] == pytest.approx(right)
+
+    def test_weights_of_examples_count_beside_it(self):
+        made = distiller()
+        weights = np.linspace(0.5, 2.0, 12).astype("float32")
+        known = SOME >= 0
+        expected = (hard_of(made.student, np.maximum(SOME, 0)) * weights)[known].mean()
+        y = {"label": SOME, "teacher_logits": LOGITS}
+        logs = one_epoch(made, y, sample_weight=weights)
+        assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
+
+    def test_rows_of_one_hot_labels_and_yes_or_no(self):
+        rows = np.where((SOME >= 0)[:, None], np.eye(3)[np.maximum(SOME, 0)], -1.0)
+        one_hot = keras.losses.CategoricalCrossentropy(from_logits=True)
+        made = distiller(loss=one_hot)
+        expected = hard_of(made.student, np.maximum(SOME, 0))[SOME >= 0].mean()
+        logs = one_epoch(made, {"label": rows.astype("float32"), "teacher_logits": LOGITS})
+        assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
+        made = distiller(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+        z = np.asarray(made.student(X), "float64")
+        each = np.log1p(np.exp(-z)) + (1 - rows) * z
+        logs = one_epoch(made, {"label": rows.astype("float32"), "teacher_logits": LOGITS})
+        assert logs["hard_loss"] == pytest.approx(each[SOME >= 0].mean(), rel=1e-5)
+
+    def test_a_batch_without_any_label_has_no_hard_loss(self):
+        logs = one_epoch(distiller(), {"label": np.full(12, -1), "teacher_logits": LOGITS})
+        assert logs["hard_loss"] == 0.0 and logs["loss"] == pytest.approx(logs["soft_loss"] / 2)
+
+    def test_the_teachers_class_stands_for_the_label_that_a_soft_loss_needs(self):
+        made = distiller(alpha=1.0, soft_loss=Decoupled())
+        filled = np.where(SOME >= 0, SOME, LOGITS.argmax(-1))
+        expected = float(Decoupled()((LOGITS, filled), made.student(X)))
+        logs = one_epoch(made, {"label": SOME, "teacher_logits": LOGITS})
+        assert logs["soft_loss"] == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("loss", [None, HARD])
+    def test_the_teacher_alone_needs_no_labels(self, loss):
+        figures = []
+        for y, alpha in ((None, 1.0), ({"teacher_logits": LOGITS}, 1.0), (Y, 1.0)):
+            made = distiller(alpha, loss)
+            made.set_teacher(None if isinstance(y, dict) else network(1))
+            figures.append(one_epoch(made, y))
+        assert set(figures[0]) == set(figures[1]) == {"loss", "soft_loss"}
+        assert figures[0]["loss"] == pytest.approx(figures[2]["soft_loss"], rel=1e-6)
+
+    def test_datasets_of_images_alone(self):
+        made = distiller(1.0, None)
+        made.set_teacher(network(1))
+        images = tf.data.Dataset.from_tensor_slices(X).batch(12)
+        assert made.fit(images, verbose=0).history["soft_loss"][0] > 0
+
+    def test_alpha_below_one_needs_labels_and_their_loss(self):
+        with pytest.raises(UsageError, match="the teacher alone can teach"):
+            one_epoch(distiller(0.9), {"teacher_logits": LOGITS})
+        with pytest.raises(UsageError, match="labels need a loss"):
+            one_epoch(distiller(0.9, None), {"label": Y, "teacher_logits": LOGITS})
+        made = distiller(1.0)
+        one_epoch(made, {"teacher_logits": LOGITS})
+        with pytest.raises(UsageError, match="alpha must stay 1"):
+            made.alpha = 0.5
+        assert made.alpha == 1.0
+
+    def test_a_member_that_learns_from_labels_alone_needs_them(self):
+        alone = network()
+        alone.compile("sgd", HARD)
+        population = Population([distiller(1.0), alone])
+        population.compile()
+        with pytest.raises(UsageError, match="learns from labels alone"):
+            population.fit(X, {"teacher_logits": LOGITS}, verbose=0)
+
+
+def test_class_weights_count_beside_stored_logits_as_beside_a_teacher():
+    class_weight = {0: 3.0, 2: 0.0}
+    per_class = np.array([3.0, 1.0, 0.0])[Y]
+    made = distiller()
+    expected = (hard_of(made.student, Y) * per_class).mean()
+    stored = {"label": Y, "teacher_logits": LOGITS}
+    batches = tf.data.Dataset.from_tensor_slices((X, stored)).batch(12)
+    for given in ({"y": stored}, {"y": None, "x": batches}, {"y": Y}):
+        made = distiller()
+        made.set_teacher(network(1))
+        settings = {"x": X, "class_weight": class_weight, **given}
+        if given["y"] is None:
+            figures = made.fit(settings["x"], class_weight=class_weight, verbose=0).history
+            logs = {name: values[0] for name, values in figures.items()}
+        else:
+            logs = one_epoch(made, **settings)
+        assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_of_an_evaluation_is_that_of_the_labels_wherever_logits_come_from():
+    stored, live = distiller(), distiller()
+    live.set_teacher(network(1))
+    figures = [
+        stored.evaluate(X, {"label": Y, "teacher_logits": LOGITS}, verbose=0, return_dict=True),
+        live.evaluate(X, Y, verbose=0, return_dict=True),
+    ]
+    assert figures[0] == figures[1]
+    assert figures[0]["loss"] == pytest.approx(hard_of(live.student, Y).mean(), rel=1e-5)
+    with pytest.raises(UsageError, match="Evaluation needs labels"):
+        live.evaluate(X, verbose=0)
+
+
+def test_the_figures_of_an_epoch_add_up_with_a_small_last_batch():
+    made = distiller(0.3)
+    y = {"label": Y, "teacher_logits": LOGITS}
+    history = made.fit(X, y, batch_size=9, shuffle=False, verbose=0).history
+    logs = {name: values[0] for name, values in history.items()}
+    expected = 0.7 * logs["hard_loss"] + 0.3 * logs["soft_loss"]
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+BAD_LOGITS = {
+    "NaN": (np.nan, "nan in row 7"),
+    "infinity": (np.inf, "inf in row 7"),
+    "beyond float16": (np.float16(1e6), "inf in row 7"),
+}
+
+
+class TestRefusedBeforeTraining:
+    def check(self, y, match, **settings):
+        made = distiller(**settings)
+        before = made.student.get_weights()
+        with pytest.raises(UsageError, match=match) as raised:
+            one_epoch(made, y)
+        assert "\n" not in str(raised.value)
+        for one, other in zip(before, made.student.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    @pytest.mark.parametrize("value, shown", BAD_LOGITS.values(), ids=BAD_LOGITS)
+    def test_logits_that_are_no_numbers(self, value, shown):
+        logits = LOGITS.copy()
+        logits[7, 1] = value
+        self.check({"label": Y, "teacher_logits": logits}, shown)
+
+    def test_probabilities_for_logits(self):
+        p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+        for given in (p, p.astype("float16")):
+            self.check({"label": Y, "teacher_logits": given}, "logits are probabilities")
+        yes_or_no = keras.losses.BinaryCrossentropy(from_logits=True)
+        y = np.eye(3, dtype="float32")[Y]
+        self.check({"label": y, "teacher_logits": p}, "are probabilities", loss=yes_or_no)
+
+    @pytest.mark.parametrize(
+        "value, match", [(3, "3 in row 5"), (-2, "-2 in row 5"), (np.nan, "nan"), (0.5, "0.5 in")]
+    )
+    def test_labels_that_are_no_classes(self, value, match):
+        labels = Y.astype("float32")
+        labels[5] = value
+        self.check({"label": labels, "teacher_logits": LOGITS}, match)
+        self.check({"label": labels, "teacher_logits": LOGITS}, match, alpha=1.0)
+
+    def test_half_labelled_rows_and_names(self):
+        yes_or_no = keras.losses.BinaryCrossentropy(from_logits=True)
+        rows = np.eye(3, dtype="float32")[Y]
+        rows[4, 1] = -1
+        self.check({"label": rows, "teacher_logits": LOGITS}, "row 4", loss=yes_or_no)
+        self.check({"label": Y.astype(str), "teacher_logits": LOGITS}, "numbers of classes")
+
+    @pytest.mark.parametrize("key", ["labels", "logits", "teacher"])
+    def test_targets_with_another_key(self, key):
+        self.check({"label": Y, key: LOGITS}, f"unknown key '{key}'")
+
+    def test_a_population_looks_at_them_too(self):
+        population = Population([distiller(), distiller()])
+        population.compile()
+        with pytest.raises(UsageError, match="-2 in row 0"):
+            population.fit(X, {"label": Y - 2, "teacher_logits": LOGITS}, verbose=0)
+
+    def test_minus_infinity_is_a_class_that_cannot_be(self):
+        logits = LOGITS.copy()
+        logits[:, 2] = -np.inf
+        made = distiller(alpha=1.0)
+        assert np.isfinite(one_epoch(made, {"label": Y, "teacher_logits": logits})["soft_loss"])
+        assert all(np.isfinite(weight).all() for weight in made.student.get_weights())

@@ -1,0 +1,119 @@
+"""The logits of a network that ends in softmax or sigmoid, as most networks of Keras's users do.
+
+Probabilities taken for logits would be softened twice: training shows no error and teaches little.
+The last layers are read, and where they end in softmax or sigmoid, its input is the logits: exact,
+unlike the logarithm of rounded probabilities.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfdistill.utils import checks
+from tfdistill.utils.types import Tensor
+
+LINEAR, SOFTMAX, SIGMOID = "linear", "softmax", "sigmoid"
+ACTIVATIONS = {LINEAR: lambda logits: logits, SOFTMAX: ops.softmax, SIGMOID: ops.sigmoid}
+
+
+def final_activation(network: keras.Model) -> str | None:
+    """Return what a network's last layers apply to its logits.
+
+    Returns:
+        `linear`, `softmax` or `sigmoid`; None where its layers do not tell, as of a subclassed
+        model or one that ends in a layer of the user's own.
+
+    Example:
+        >>> final_activation(keras.applications.MobileNetV2(weights=None))
+        'softmax'
+    """
+    last = _last(network)
+    if isinstance(last, keras.Model):
+        return final_activation(last)
+    if last is None:
+        return None
+    # A layer (`Softmax`) and an operation (`keras.ops.softmax`) go by the same name.
+    if type(last).__name__.lower() in (SOFTMAX, SIGMOID):
+        return type(last).__name__.lower()
+    activation = getattr(last, "activation", None)
+    if activation is keras.activations.softmax:
+        return SOFTMAX
+    if activation is keras.activations.sigmoid:
+        return SIGMOID
+    return LINEAR if _multiplies(last) and activation in (None, keras.activations.linear) else None
+
+
+def logits_network(network: keras.Model) -> keras.Model:
+    """Return a network over the same layers and weights that ends before softmax or sigmoid.
+
+    Args:
+        network: A Keras model, `[batch, num_classes]` or more axes in between.
+
+    Returns:
+        The same object where it ends in neither, or where its layers do not tell.
+
+    Example:
+        >>> teacher = keras.applications.MobileNetV2(weights=None)
+        >>> logits_network(teacher)(images)  # its softmax equals teacher(images)
+    """
+    if final_activation(network) not in (SOFTMAX, SIGMOID):
+        return network
+    if not network.built:
+        raise checks.UsageError(
+            f"The size of {network.name}'s images is not known yet. Begin it with a keras.Input."
+        )
+    history = network.outputs[0]._keras_history
+    last = history.operation
+    before = last._inbound_nodes[history.node_index].input_tensors[0]
+    if isinstance(last, keras.Model):
+        logits = logits_network(last)(before)
+    elif _multiplies(last):
+        logits = _WithoutActivation(last)(before)
+    else:
+        logits = before
+    # What a Sequential calls its input is that of its first layer, maybe in another network.
+    inputs = network.inputs[0] if len(network.inputs) == 1 else network.input
+    return keras.Model(inputs, logits, name=network.name)
+
+
+def look_like_probabilities(outputs: Any) -> bool:
+    """Return whether outputs `[n, classes]` are all in 0..1, each row with the sum 1."""
+    values = np.asarray(ops.convert_to_numpy(ops.cast(outputs, "float32")))
+    in_range = bool((values >= 0).all())
+    return in_range and bool((abs(values.sum(axis=-1) - 1) < 1e-3).all())
+
+
+class _WithoutActivation(keras.layers.Layer):
+    """A layer applied without its activation, with its own weights."""
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__(name=f"{layer.name}_logits", dtype=layer.dtype_policy)
+        self.layer = layer
+
+    def call(self, x: Tensor) -> Tensor:
+        activation = self.layer.activation
+        self.layer.activation = None
+        try:
+            return self.layer(x)
+        finally:
+            self.layer.activation = activation
+
+
+def _last(network: keras.Model) -> Any:
+    """Return the operation that makes a network's only output, or None."""
+    if isinstance(network, keras.Sequential):
+        return network.layers[-1] if network.layers else None
+    outputs = getattr(network, "outputs", None)
+    if not outputs or len(outputs) != 1:
+        return None
+    return outputs[0]._keras_history.operation
+
+
+def _multiplies(operation: Any) -> bool:
+    """Return whether an operation is a layer with a kernel, as a classifier's last one."""
+    return (
+        isinstance(operation, (keras.layers.Dense, keras.layers.EinsumDense))
+        or "Conv" in type(operation).__name__
+    )
