@@ -9,6 +9,7 @@ from keras import layers
 
 from tfdistill import models
 from tfdistill.config import ModelConfig
+from tfdistill.models import saved
 from tfdistill.utils.checks import UsageError
 
 SHAPE, CLASSES = (8, 8, 3), 4
@@ -42,7 +43,8 @@ def test_softmax_outputs_become_log_probabilities_and_it_says_so(file, pixels, c
     users.save(file)
     with caplog.at_level(logging.WARNING, "tfdistill"):
         logits = _load(file).predict(pixels, verbose=0)
-    np.testing.assert_allclose(np.exp(logits), users.predict(pixels, verbose=0), rtol=1e-5)
+    probabilities = keras.ops.softmax(logits)
+    np.testing.assert_allclose(probabilities, users.predict(pixels, verbose=0), rtol=1e-5)
     (record,) = [record for record in caplog.records if record.name == "tfdistill"]
     assert "returns probabilities" in record.getMessage()
     assert "\n" not in record.getMessage()
@@ -53,7 +55,9 @@ def test_probabilities_without_a_softmax_layer_are_found_by_trying(file, pixels,
     users = keras.Model(inputs, keras.ops.softmax(layers.Dense(CLASSES)(layers.Flatten()(inputs))))
     users.save(file)
     logits = _load(file).predict(pixels, verbose=0)
-    np.testing.assert_allclose(np.exp(logits), users.predict(pixels, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(
+        keras.ops.softmax(logits), users.predict(pixels, verbose=0), atol=1e-6
+    )
     assert "returns probabilities" in caplog.text
 
 
@@ -93,8 +97,58 @@ def test_impossible_probabilities_give_finite_logits(file):
     users = _users_model("softmax")
     users.layers[-1].bias.assign([1000.0, 0, 0, 0])
     users.save(file)
-    logits = _load(file).predict(np.zeros((1, *SHAPE), "uint8"), verbose=0)
+    logits = _load(file, "probabilities").predict(np.zeros((1, *SHAPE), "uint8"), verbose=0)
     np.testing.assert_allclose(logits[0, 1:], np.log(1e-7), rtol=1e-5)
+    exact = _load(file).predict(np.zeros((1, *SHAPE), "uint8"), verbose=0)
+    np.testing.assert_allclose(exact[0], [1000, 0, 0, 0], atol=1e-3)
+
+
+def test_outputs_picked_by_number_and_by_name(file, tmp_path, pixels):
+    users = _users_model("softmax")
+    users.save(file)
+    logits = saved.load(file, SHAPE, 2, classes=[3, 1])(pixels)
+    expected = users.predict(pixels, verbose=0)[:, [3, 1]]
+    expected /= expected.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(keras.ops.softmax(logits), expected, rtol=1e-5)
+    users.export(tmp_path / "users", verbose=False)
+    (tmp_path / "users" / "labels.txt").write_text("ant\nbee\ncat\ndog\n")
+    by_name = saved.load(tmp_path / "users", SHAPE, 2, classes=["dog", "bee"])(pixels)
+    np.testing.assert_allclose(keras.ops.softmax(by_name), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "classes, match",
+    [
+        ([0, 4], r"0\.\.3"),
+        ([1, 1], "different"),
+        (["dog", "bee"], "names are not known"),
+        ([0, 1, 2], "same classes"),
+        ([], "one or more"),
+    ],
+)
+def test_outputs_that_cannot_be_picked(file, classes, match):
+    _users_model().save(file)
+    with pytest.raises(UsageError, match=match):
+        saved.load(file, SHAPE, 2, classes=classes)
+
+
+def test_a_sigmoid_at_the_end_of_a_saved_model_is_refused(file):
+    _users_model("sigmoid").save(file)
+    with pytest.raises(UsageError, match="ends in sigmoid"):
+        _load(file)
+
+
+def test_a_saved_model_of_one_image_at_a_time_is_refused(tmp_path):
+    import tensorflow as tf
+
+    users = _users_model()
+    archive = keras.export.ExportArchive()
+    archive.track(users)
+    spec = tf.TensorSpec((1, *SHAPE), "float32", name="image")
+    archive.add_endpoint("serving_default", users, input_signature=[spec])
+    archive.write_out(tmp_path / "one", verbose=False)
+    with pytest.raises(UsageError, match=r"takes 1 image\(s\) at a time"):
+        _load(tmp_path / "one")
 
 
 def test_a_model_of_another_size_gets_a_resizing_layer(file):

@@ -47,7 +47,7 @@ NETWORKS = Registry(
             ("weights",),
             shown="keras:NAME (as keras:MobileNetV2)",
         ),
-        "saved": Family("tfdistill.models.saved:build", ("saved",), ("path",)),
+        "saved": Family("tfdistill.models.saved:build", ("saved",), ("path",), layers=True),
         "learning_speed": Family(
             "tfdistill.studies.learning_speed.published:build",
             tuple(f"{name}-dropout-in-evaluation" for name in ("cnn2", "cnn4")),

@@ -60,6 +60,8 @@ class ModelConfig:
         weights: `imagenet`, a weights file, or null for random weights.
         path: The .keras file or SavedModel folder of a `saved` model.
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
+        classes: For each class of the images, the number (from 0) or the name of the output of a
+            `saved` model that has others or another order; null means the same.
     """
 
     name: Annotated[str, OneOf(listed_networks, _PATTERN, known_networks)] = "cnn2"
@@ -68,6 +70,7 @@ class ModelConfig:
     weights: str | None = None
     path: str | None = None
     outputs: Annotated[str, OneOf(("auto", "logits", "probabilities"))] = "auto"
+    classes: list[int | str] | None = None
 
     def __post_init__(self):
         needs_path = "path" in network_family(self.name).settings
@@ -80,6 +83,13 @@ class ModelConfig:
                 "A model named 'saved' needs a path, and only it. "
                 f"Received: name={checks.shown(self.name)}, path={checks.shown(self.path)}."
             )
+        if self.classes is not None:
+            checks.different("model.classes", self.classes)
+            if not needs_path:
+                raise checks.UsageError(
+                    "model.classes picks outputs of a model named 'saved'. Received: "
+                    f"name={checks.shown(self.name)}. Remove it."
+                )
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def logits_network(network: keras.Model) -> keras.Model:
     if isinstance(last, keras.Model):
         logits = logits_network(last)(before)
     elif _multiplies(last):
-        logits = _WithoutActivation(last)(before)
+        logits = WithoutActivation(last)(before)
     else:
         logits = before
     # What a Sequential calls its input is that of its first layer, maybe in another network.
@@ -85,11 +85,17 @@ def look_like_probabilities(outputs: Any) -> bool:
     return in_range and bool((abs(values.sum(axis=-1) - 1) < 1e-3).all())
 
 
-class _WithoutActivation(keras.layers.Layer):
-    """A layer applied without its activation, with its own weights."""
+@keras.saving.register_keras_serializable("tfdistill")
+class WithoutActivation(keras.layers.Layer):
+    """A layer applied without its activation, with its own weights.
 
-    def __init__(self, layer: keras.layers.Layer):
-        super().__init__(name=f"{layer.name}_logits", dtype=layer.dtype_policy)
+    Args:
+        layer: With a kernel and an activation.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
+        kwargs = {"name": f"{layer.name}_logits", "dtype": layer.dtype_policy, **kwargs}
+        super().__init__(**kwargs)
         self.layer = layer
 
     def call(self, x: Tensor) -> Tensor:
@@ -99,6 +105,15 @@ class _WithoutActivation(keras.layers.Layer):
             return self.layer(x)
         finally:
             self.layer.activation = activation
+
+    def get_config(self) -> dict[str, Any]:
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "WithoutActivation":
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        return cls(**{**config, "layer": layer})
 
 
 def _last(network: keras.Model) -> Any:

@@ -15,6 +15,14 @@ from keras import layers, ops
 
 from tfdistill.config import ModelConfig
 from tfdistill.models import register_layers, saved_model_safety
+from tfdistill.models.class_choice import pick_classes
+from tfdistill.models.logits import (
+    SIGMOID,
+    SOFTMAX,
+    final_activation,
+    logits_network,
+    look_like_probabilities,
+)
 from tfdistill.utils import checks
 
 LOGGER = logging.getLogger("tfdistill")
@@ -29,11 +37,15 @@ def build(
     std: float | Sequence[float] = 1.0,
 ) -> keras.Model:
     """Return the user's own model at `config.path`, which does its own preprocessing."""
-    return load(config.path, input_shape, num_classes, config.outputs)
+    return load(config.path, input_shape, num_classes, config.outputs, config.classes)
 
 
 def load(
-    path: str | Path, input_shape: Sequence[int], num_classes: int, outputs: str = "auto"
+    path: str | Path,
+    input_shape: Sequence[int],
+    num_classes: int,
+    outputs: str = "auto",
+    classes: Sequence[int | str] | None = None,
 ) -> keras.Model:
     """Return a saved model over images of `input_shape`, with logits as its output.
 
@@ -44,6 +56,7 @@ def load(
             resizing layer in front.
         num_classes: Number of classes that it must tell apart.
         outputs: `logits`, `probabilities`, or `auto`, which looks whether they are probabilities.
+        classes: As of `pick_classes`; the names are those of `labels.txt` beside a SavedModel.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`
@@ -66,17 +79,50 @@ def load(
         raise checks.UsageError(
             f"A saved model must have one output [batch, classes]. Received: {shape} from {path}."
         )
-    checks.same_classes(shape[-1], num_classes)
-    found = outputs == "auto" and gives_probabilities(model, input_shape)
+    logits = _logits(str(path), model, tuple(input_shape), outputs)
+    if classes is not None:
+        logits = pick_classes(logits, classes, _names(Path(path)))
+    elif shape[-1] != num_classes:
+        raise checks.UsageError(
+            f"Teacher and student must have the same classes. Received: {shape[-1]} of the model "
+            f"in {path}, {num_classes} of the images. Pick those of the images with classes: [...]"
+        )
+    checks.same_classes(logits.output_shape[-1], num_classes)
+    z = ops.cast(logits.outputs[0], "float32")
+    return keras.Model(model.inputs[0], z, name="saved")
+
+
+def _logits(path: str, model: keras.Model, input_shape: tuple, outputs: str) -> keras.Model:
+    """Return a model to logits; what it does to find them is said."""
+    ends = final_activation(model) if outputs == "auto" else None
+    if ends == SIGMOID:
+        raise checks.UsageError(
+            f"The model in {path} ends in sigmoid, so its classes do not exclude each other. "
+            "Give one that ends in softmax or logits, or say model.outputs."
+        )
+    if ends == SOFTMAX:
+        LOGGER.warning(
+            "%s returns probabilities (softmax); what stands before it is taken as its logits.",
+            path,
+        )
+        return logits_network(model)
+    found = outputs == "auto" and ends is None and gives_probabilities(model, input_shape)
     if found:
         LOGGER.warning(
             "%s returns probabilities (softmax); their logarithms are taken as its logits. "
             "Set model.outputs to say so, or to 'logits' if it does not.",
             path,
         )
+    if not found and outputs != "probabilities":
+        return model
     z = ops.cast(model.outputs[0], "float32")
-    z = ops.log(ops.maximum(z, 1e-7)) if found or outputs == "probabilities" else z
-    return keras.Model(model.inputs[0], z, name="saved")
+    return keras.Model(model.inputs[0], ops.log(ops.maximum(z, 1e-7)))
+
+
+def _names(path: Path) -> list[str] | None:
+    """Return the class names beside an export, or None."""
+    file = path / "labels.txt"
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
 
 
 def _keras_file(path: str, input_shape: tuple) -> keras.Model:
@@ -109,6 +155,11 @@ def _saved_model(path: str, input_shape: tuple) -> keras.Model:
     except Exception as error:  # TensorFlow and its file readers each raise their own kinds
         raise _unreadable(path, error) from error
     expected = tuple(spec.shape)[1:] if spec.shape.rank == 4 else (None,) * 3
+    if spec.shape.rank == 4 and spec.shape[0] is not None:
+        raise checks.UsageError(
+            f"The model in {path} takes {spec.shape[0]} image(s) at a time. Export it with a batch "
+            "of any size (None)."
+        )
     model = _wrap(path, layer, expected, input_shape, spec.dtype.name)
     if not isinstance(model.output, dict):
         return model
@@ -158,8 +209,7 @@ def gives_probabilities(model: keras.Model, input_shape: Sequence[int]) -> bool:
     # By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an
     # operation that is no layer.
     pixels = np.random.default_rng(0).integers(0, 256, (8, *input_shape)).astype("float32")
-    values = np.asarray(ops.cast(model(pixels, training=False), "float32"))
-    return bool((values >= 0).all() and (abs(values.sum(axis=-1) - 1) < 1e-3).all())
+    return look_like_probabilities(model(pixels, training=False))
 
 
 def _unreadable(path: str, error: Exception) -> checks.UsageError:

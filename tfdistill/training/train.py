@@ -23,7 +23,7 @@ from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.records import Record
-from tfdistill.training import evaluation, learners, teacher_logits
+from tfdistill.training import evaluation, learners, teacher_check, teacher_logits
 from tfdistill.training.learners import Learners
 from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
 from tfdistill.training.session import Session
@@ -113,9 +113,23 @@ def check(config: RunConfig, session: Session) -> None:
     images = session.images(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
     built = evaluation.build(config.model, images)
+    if not config.trained:
+        _check_teacher(config, built, images, session)
     if config.split:
         split_upper(built, config.split.layer, config.split.parts, config.split.part)
     teacher_logits.check(config)
+
+
+def _check_teacher(
+    config: RunConfig, network: keras.Model, images: data.Dataset, session: Session
+) -> None:
+    count = min(len(images.validation), teacher_check.MOST)
+    some = images.validation.take(np.arange(count) * len(images.validation) // count)
+    settings = teacher_logits.batch_settings(config, images)
+    logits = evaluation.predict(network, some, settings)
+    name = f"{config.name} ({config.model.path})" if config.model else config.name
+    if remark := teacher_check.check_teacher(name, logits, some.labels):
+        session.progress.say(remark)
 
 
 def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> None:
