@@ -50,6 +50,17 @@ def _names(_, tokens) -> list[str]:
     return [word for word in words if word]
 
 
+def _numbers(_, tokens) -> list[float]:
+    """Return numbers that were given as `a,b` or `[a, b]`."""
+    words = _names(_, tokens)
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        raise checks.UsageError(
+            f"--pixel_range must be two numbers, as 0,1. Received: {checks.shown(','.join(words))}."
+        ) from None
+
+
 @dataclass(frozen=True)
 class ExportOptions(ExportConfig):
     """Options of `tfdistill export`; the others of `ExportConfig` are its own.
@@ -68,6 +79,9 @@ class ExportOptions(ExportConfig):
         ),
     ] = field(default_factory=list)
     check_images: options.WholeOrNull = 1000
+    pixel_range: Annotated[
+        list[float], Parameter(n_tokens=1, converter=_numbers, metavar="NUMBER,NUMBER")
+    ] = field(default_factory=lambda: [0.0, 255.0])
     config: Path | None = None
 
     @property

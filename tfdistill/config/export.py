@@ -23,6 +23,8 @@ class ExportConfig:
         check_images: How many test images each format is compared on with the network; null means
             all.
         licence: The weights' licence, for the model card.
+        pixel_range: What the network expects for the pixels 0 and 255: [0, 255], or as [0, 1] or
+            [-1, 1] where images were scaled before they reached it. The export takes 0..255.
     """
 
     formats: list[Annotated[str, OneOf(EXPORT_FORMATS)]] = field(default_factory=list)
@@ -31,6 +33,7 @@ class ExportConfig:
     resize: bool = False
     check_images: int | None = 1000
     licence: str = "not stated"
+    pixel_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
 
     def __post_init__(self):
         for name in self.formats:
@@ -47,6 +50,11 @@ class ExportConfig:
             )
         if self.check_images is not None:
             checks.count("export.check_images", self.check_images)
+        if len(self.pixel_range) != 2 or not self.pixel_range[0] < self.pixel_range[1]:
+            raise checks.UsageError(
+                "export.pixel_range must be two numbers, what the network expects for the pixels "
+                f"0 and 255. Received: export.pixel_range={checks.shown(self.pixel_range)}."
+            )
 
     def check_packages(self) -> None:
         """Raise if a package that a format needs is not installed."""

@@ -28,6 +28,7 @@ from tfdistill.export.saved_model import SAVED_MODEL
 from tfdistill.export.targets import Subject
 from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
+from tfdistill.models.logits import look_like_probabilities
 from tfdistill.training import metrics
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
@@ -36,6 +37,9 @@ LABELS = "labels.txt"
 BATCH_SIZE = 64
 # An export needs its weights about so many times: SavedModel, what is converted, the formats.
 ROOM = 8
+# Test images that tell whether the network is the one that was measured, and by how much it may be
+# off: what another rounding costs is less.
+ENOUGH, ACCURACY_LOSS = 200, 0.02
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,13 @@ def export(
     """
     progress = progress or Silent()
     config.check_packages()
-    network = in_float32(subject.network())
+    network = from_pixels(in_float32(subject.network()), config.pixel_range)
     model = Path(config.folder) / name
     _check_room(network, model)
     test = test_images(subject.images, config.check_images)
     logits = _logits(network, test.images)
+    _check_logits(subject, logits)
+    _check_accuracy(subject, logits, test, len(subject.images.test))
     with versions.new_version(model) as new:
         progress.say(f"Exporting {subject.name} as {model}")
         _write(network, new.folder, name, subject.images, config)
@@ -137,19 +143,22 @@ def export_network(
     name: str,
     images: data.Dataset,
     formats: Sequence[str] = (),
+    accuracy: float | None = None,
     **settings: Any,
 ) -> Exported:
     """Export a network from Python, as the next version of `name`.
 
     Args:
         network: A Keras model from raw pixels, `[batch, height, width, channels]` 0..255, to logits
-            `[batch, num_classes]`; an `Ensemble`; or a `Distiller`, of which only the student is
-            written.
+            `[batch, num_classes]` or their softmax; an `Ensemble`; or a `Distiller`, of which only
+            the student is written. One that expects pixels of another range needs `pixel_range`.
         name: Name of the model.
         images: The data set that it was trained on, as `data.load` or `data.from_arrays` returns
             it: test images to compare with, training images for int8, class names.
         formats: Names of `EXPORT_FORMATS`, such as `litert-int8`; a SavedModel there always is.
-        **settings: Others of `ExportConfig`: folder, resize, check_images, licence.
+        accuracy: What you measured on all test images, 0..1: an export that is over two points
+            from it is refused, such as one that is given pixels of another range than in training.
+        **settings: Others of `ExportConfig`: folder, resize, check_images, licence, pixel_range.
 
     Returns:
         The export in its place.
@@ -163,7 +172,7 @@ def export_network(
         >>> export_network(distiller, "digits", images, ["litert-int8"]).folder
         PosixPath('saved_models/digits/1')
     """
-    subject = targets.of_network(network, name, images)
+    subject = targets.of_network(network, name, images, accuracy)
     return export(subject, name, ExportConfig(list(formats), name=name, **settings))
 
 
@@ -171,7 +180,9 @@ def ensure(subject: Subject, name: str, config: ExportConfig, progress: Silent) 
     """Return the newest version of `name` if it is whole and of this network, else export it."""
     there = versions.latest(Path(config.folder) / name)
     card = there and versions.intact(there)
-    if there and card and card["key"] == subject.key and card["settings"] == _settings(config):
+    same = there and card and card["key"] == subject.key
+    # A card of an earlier version lacks settings that came later.
+    if same and _settings(ExportConfig()) | card["settings"] == _settings(config):
         progress.say(f"{there} is in place already")
         return Exported(there, [], card)
     return export(subject, name, config, progress)
@@ -189,12 +200,58 @@ def in_float32(network: keras.Model) -> keras.Model:
     Mixed precision is for training on a GPU; a CPU that serves is many times slower with it.
     """
     if isinstance(network, Ensemble):
-        return Ensemble([in_float32(member) for member in network.members], network.average)
+        members = [in_float32(member) for member in network.members]
+        return Ensemble(members, network.average, network.weights_of_members)
     if all(_is_float32(layer) for layer in network._flatten_layers(include_self=False)):
         return network
     whole = keras.models.clone_model(network, clone_function=_layer_in_float32)
     whole.set_weights(network.get_weights())
     return whole
+
+
+def from_pixels(network: keras.Model, pixel_range: Sequence[float]) -> keras.Model:
+    """Return a network that takes pixels 0..255, which it brings to the range of another first.
+
+    Args:
+        network: From images of `pixel_range`.
+        pixel_range: What it expects for 0 and 255.
+    """
+    low, high = pixel_range
+    if (low, high) == (0.0, 255.0):
+        return network
+    inputs = keras.Input(network.input_shape[1:])
+    scaled = keras.layers.Rescaling((high - low) / 255.0, low, dtype="float32")(inputs)
+    return keras.Model(inputs, network(scaled), name=network.name)
+
+
+def _check_logits(subject: Subject, logits: np.ndarray) -> None:
+    if look_like_probabilities(logits):
+        raise checks.UsageError(
+            f"An export takes a network that gives logits. Received: {subject.name}, whose outputs "
+            "are probabilities. Leave out what makes them so at its end."
+        )
+
+
+def _check_accuracy(subject: Subject, logits: np.ndarray, test: TestImages, total: int) -> None:
+    """Raise if a network is right on other test images than when it was trained.
+
+    It may differ by two points; and by three standard errors where it is measured here on a part
+    of the test images only.
+    """
+    known = subject.measured
+    if subject.record:
+        known = Figures.of(subject.record, total, subject.part).values.get("accuracy")
+    count = len(test.labels)
+    if known is None or count < ENOUGH:
+        return
+    found = metrics.accuracy(logits, test.labels)
+    chance = 3 * np.sqrt(known * (1 - known) * (1 / count - 1 / total)) if count < total else 0.0
+    if abs(found - known) > ACCURACY_LOSS + chance:
+        raise checks.Refused(
+            f"{subject.name} is not exported: it is right on {found:.1%} of {count} test images, "
+            f"and {known:.1%} was measured. Does it expect pixels of another range than 0..255? "
+            "Say so with pixel_range, as [0, 1]."
+        )
 
 
 def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -16,8 +16,10 @@ from tfdistill.config import NETWORK as NETWORK_RUN
 from tfdistill.config import DataConfig, ModelConfig, build, export_name
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.ensembles import Ensemble
+from tfdistill.distillation.pairs import check_network, on_logits
 from tfdistill.export import versions
 from tfdistill.export.verify import ENSEMBLE, NETWORK, STUDENT, TEACHER
+from tfdistill.models.logits import SIGMOID, final_activation
 from tfdistill.records import FINISHED, Record
 from tfdistill.training import evaluation
 from tfdistill.utils import checks
@@ -41,6 +43,7 @@ class Subject:
         path: The file of one's own.
         model: The network itself, with its `dataset`, where it is in memory.
         part: `best` or `last` weights; None takes what the run's configuration selects.
+        measured: Its accuracy on all test images, 0..1, where there is no record of it.
     """
 
     kind: str
@@ -54,6 +57,7 @@ class Subject:
     model: keras.Model | None = None
     dataset: data.Dataset | None = None
     part: str | None = None
+    measured: float | None = None
 
     @property
     def default_name(self) -> str:
@@ -106,12 +110,34 @@ class Subject:
         return evaluation.load_network(self.study, self.name, self.images, self.part)
 
 
-def of_network(network: keras.Model, name: str, images: data.Dataset) -> Subject:
-    """Return a network in memory; of a `Distiller`, its student."""
-    if isinstance(network, Distiller):
-        return Subject(STUDENT, name, None, model=network.student, dataset=images)
+def of_network(
+    network: keras.Model, name: str, images: data.Dataset, accuracy: float | None = None
+) -> Subject:
+    """Return a network in memory; of a `Distiller`, its student.
+
+    Args:
+        network: A Keras model to logits or their softmax, an `Ensemble` or a `Distiller`.
+        name: Name of the model.
+        images: The data set that it was trained on.
+        accuracy: What was measured of it on all test images, 0..1; None if it is not known.
+
+    Raises:
+        UsageError: A network that is none, ends in sigmoid or has several outputs.
+    """
     kind = ENSEMBLE if isinstance(network, Ensemble) else NETWORK
-    return Subject(kind, name, None, model=network, dataset=images)
+    if isinstance(network, Distiller):
+        network, kind = network.student, STUDENT
+    check_network("network", network)
+    if final_activation(network) == SIGMOID or getattr(network, "average", "") == SIGMOID:
+        raise checks.UsageError(
+            f"An export gives each image one of several classes. Received: {network.name}, which "
+            "ends in sigmoid. Save it with Keras's own model.export."
+        )
+    if accuracy is not None:
+        checks.fraction("accuracy", accuracy)
+    # An export holds its softmax itself.
+    network = on_logits(network, "network")
+    return Subject(kind, name, None, model=network, dataset=images, measured=accuracy)
 
 
 def of_path(path: Path, images: DataConfig | None = None) -> Subject:
