@@ -190,6 +190,20 @@ class TestLastActivations:
         assert history["0/soft_loss"][0] == pytest.approx(alone["soft_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("end", [None, "softmax"])
+def test_feature_losses_between_sequential_networks(end):
+    def named(seed):
+        made = network(3, end, seed=seed)
+        return keras.Sequential([keras.Input((4,)), *made.layers], name=f"net_{seed}")
+
+    student, teacher = named(0), named(5)
+    inner = [one.layers[0] for one in (student, teacher)]
+    expected = float(np.mean((inner[0](X) - inner[1](X)) ** 2))
+    feature = FeatureLoss("mse", 2.0, inner[1].name, inner[0].name)
+    logs = trained(student, teacher, SPARSE(from_logits=True), labels(), features=[feature])[0]
+    assert logs["feature_loss"] == pytest.approx(2 * expected, rel=1e-5)
+
+
 class Subclassed(keras.Model):
     """A network whose layers do not tell that it ends in softmax."""
 
@@ -289,6 +303,17 @@ class TestRefusals:
                     Distiller(*pair)
             with pytest.raises(UsageError, match=shown):
                 Ensemble([several])
+
+    def test_a_task_that_preprocesses_in_predict_alone(self):
+        class Task(keras.Sequential):
+            preprocessor = layers.Rescaling(1 / 255)
+
+        task = Task([keras.Input((4,)), layers.Dense(3)])
+        for pair in ((network(), task), (task, network())):
+            with pytest.raises(UsageError, match="preprocesses images in its predict"):
+                Distiller(*pair)
+        task.preprocessor = None
+        Distiller(network(), task)
 
 
 class TestNamesOfKeras:

@@ -31,5 +31,18 @@ def test_a_model_without_a_graph_cannot_be_tapped():
         def call(self, images):
             return images
 
-    with pytest.raises(UsageError, match="functional Keras model. Received: Subclassed"):
+    with pytest.raises(UsageError, match="functional Keras model, .* Received: Subclassed"):
         tap(Subclassed(), ["features"])
+
+
+def test_a_sequential_network_is_tapped_as_often_as_wanted():
+    layers = keras.layers
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="features")])
+    network.add(layers.Dense(2))
+    pixels = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    for _ in range(2):
+        logits, (features,) = tap(network, ["features"])(pixels)
+        np.testing.assert_array_equal(logits, network(pixels))
+        np.testing.assert_allclose(network.layers[-1](features), logits, rtol=1e-6)
+    with pytest.raises(UsageError, match="Input"):
+        tap(keras.Sequential([layers.Dense(3, name="features")]), ["features"])

@@ -15,7 +15,7 @@ def tap(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
     """Return a model over the same layers that gives `(logits, [activations])`.
 
     Args:
-        model: A functional Keras model.
+        model: A functional Keras model, or a Sequential whose images have a known shape.
         layer_names: Names of its layers, such as `features`.
 
     Returns:
@@ -32,15 +32,20 @@ def tap(model: keras.Model, layer_names: Sequence[str]) -> keras.Model:
         >>> features.shape
         (128, 8, 8, 64)
     """
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
+    # What a Sequential is made of once the shape of its images is known.
+    functional = getattr(model, "_functional", None) or model
+    if not isinstance(functional, keras.Model) or not getattr(functional, "inputs", None):
         raise checks.UsageError(
-            "Feature losses need a functional Keras model. "
+            "Feature losses need a functional Keras model, or a Sequential with a keras.Input. "
             f"Received: {type(model).__name__} without inputs."
         )
     known = [layer.name for layer in model.layers]
     for name in layer_names:
         checks.one_of(f"layer of {model.name}", name, known)
-    outputs = [model.get_layer(name).output for name in layer_names]
+    # Not `layer.output`: a layer that other networks use too has several.
+    nodes = [node for depth in functional._nodes_by_depth.values() for node in depth]
+    found = {node.operation.name: node.outputs[0] for node in nodes}
+    outputs = [found[name] for name in layer_names]
+    inputs = functional.inputs if len(functional.inputs) > 1 else functional.inputs[0]
     # A list of one would make Keras warn about the structure at every call.
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], (model.output, outputs))
+    return keras.Model(inputs, (functional.outputs[0], outputs))

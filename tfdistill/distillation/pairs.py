@@ -49,6 +49,13 @@ def check_network(who: str, network: Any) -> None:
             "with keras.models.load_model."
         )
     outputs.check_outputs(network, who)
+    # A task of KerasHub: its fit and predict call the preprocessor, and calling it does not.
+    if getattr(network, "preprocessor", None) is not None:
+        raise checks.UsageError(
+            f"The {who} {network.name} preprocesses images in its predict, not when it is called. "
+            "Give keras.Model(image, task(task.preprocessor.image_converter(image))) of an image = "
+            "keras.Input(shape), or set its preprocessor to None if your images need none."
+        )
 
 
 def check_order(teacher: keras.Model, student: keras.Model) -> None:

@@ -54,8 +54,11 @@ class ProbabilityCheck(keras.callbacks.Callback):
         self._seen = True
         for distiller in self._watched():
             for who, metric in distiller._probability_counts.of.items():
-                rows = float(metric.count.value)
-                if rows >= FEW and float(metric.total.value) == rows:
+                rows, alike = (
+                    float(ops.convert_to_numpy(ops.convert_to_tensor(value)))
+                    for value in (metric.count, metric.total)
+                )
+                if rows >= FEW and alike == rows:
                     raise checks.UsageError(probabilities(who))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
