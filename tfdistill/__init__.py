@@ -14,6 +14,7 @@ _PUBLIC = {
     "Ensemble": "tfdistill.distillation.ensembles",
     "average_logits": "tfdistill.distillation.ensembles",
     "Population": "tfdistill.distillation.population",
+    "pick_classes": "tfdistill.models.class_choice",
     "TeacherCache": "tfdistill.teacher_cache",
     "SoftTargets": "tfdistill.losses",
     "BinarySoftTargets": "tfdistill.losses",

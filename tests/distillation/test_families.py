@@ -324,7 +324,8 @@ class TestNamesOfKeras:
         distiller = Distiller(network(), network(seed=5))
         with pytest.raises(UsageError, match="student_loss_fn"):
             distiller.compile("adam", student_loss_fn=SPARSE())
-        given = keras.distillation.LogitsDistillation(temperature=3.0)
+        divergence = keras.losses.KLDivergence()
+        given = keras.distillation.LogitsDistillation(3.0, loss=divergence)
         with pytest.raises(UsageError, match="SoftTargets"):
             Distiller(network(), network(seed=5), soft_loss=given)
 
@@ -352,3 +353,15 @@ class TestNamesOfKeras:
     def test_the_reverse_order_is_noticed(self):
         with pytest.warns(UserWarning, match="more weights than its teacher"):
             Distiller(network(hidden=50), network())
+
+    def test_the_settings_that_the_documentation_gives_for_theirs_train_the_same(self):
+        theirs, ours, teacher = network(), network(), network(seed=5)
+        divergence = keras.losses.KLDivergence()
+        given = keras.distillation.LogitsDistillation(3.0, loss=divergence)
+        kerass = keras.distillation.Distiller(teacher, theirs, given, student_loss_weight=0.3)
+        distiller = Distiller(student=ours, teacher=teacher, alpha=0.7, temperature=3.0)
+        for one in (kerass, distiller):
+            one.compile(keras.optimizers.SGD(0.1), SPARSE(from_logits=True))
+            one.fit(X, labels(), batch_size=8, shuffle=False, verbose=0)
+        for weight, other in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+            np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-6)
