@@ -96,7 +96,7 @@ def test_pixels_equal_those_of_the_data_pipeline(tmp_path, sizes):
     stored = images.train.images.shape[1]
     batches = pipeline.evaluation_batches(images.test, 1, images.input_size)
     seen = {batch.tobytes() for batch, _ in batches.as_numpy_iterator()}
-    paths = [path for path, _ in image_files.found([tmp_path / "data"], skip=print)]
+    paths = [path for path, _ in image_files.found([tmp_path / "data"])]
     read = [image_files.read(path, images.input_shape, stored) for path in paths]
     assert len(seen) == 2 and len(read) == 10
     assert seen < {pixels.tobytes() for pixels in read}
@@ -107,13 +107,6 @@ def test_an_image_of_the_right_size_is_left_as_it_is(tmp_path):
     assert np.array_equal(image_files.read(path, (20, 30, 3)), RGB)
     assert np.array_equal(image_files.read(path, (None, None, 3)), RGB)
     assert image_files.read(path, (10, 40, 3)).shape == (10, 40, 3)
-
-
-def test_the_orientation_of_a_camera_is_not_applied_as_in_training(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    path = write(tmp_path / "turned.jpg", RGB, exif=exif)
-    assert image_files.read(path, (None, None, 3)).shape == (20, 30, 3)
 
 
 COLOURS = ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"]
@@ -211,13 +204,12 @@ def test_large_images_in_small_files_cost_no_memory(tmp_path):
 
 BROKEN = {
     "nothing.png": (b"", "The file is empty."),
-    "text.png": (b"no image at all", "It is no JPEG, PNG, BMP or GIF file"),
+    "text.png": (b"no image at all", "It is no JPEG, PNG, BMP, GIF, WebP or TIFF file"),
     "cut.png": (encoded(Image.fromarray(RGB), "PNG")[:-40], "The PNG is damaged or cut short."),
     "cut.jpg": (encoded(Image.fromarray(RGB), "JPEG")[:-40], "The JPEG is damaged or cut short."),
     "start.jpg": (encoded(Image.fromarray(RGB), "JPEG")[:40], "or a damaged one."),
     "cut.bmp": (encoded(Image.fromarray(RGB), "BMP")[:-40], "The BMP is damaged or cut short."),
     "cut.gif": (encoded(Image.fromarray(RGB), "GIF")[:-40], "The GIF is damaged or cut short."),
-    "odd.webp": (encoded(Image.fromarray(RGB), "WEBP"), "It is no JPEG, PNG, BMP or GIF file"),
 }
 
 
@@ -254,7 +246,7 @@ def test_files_and_folders_that_may_not_be_read_are_answered(tmp_path):
     path.chmod(0)
     assert "Permission denied" in pixels_or_problem(path)
     (tmp_path / "closed").mkdir(mode=0)
-    [(_, problem)] = image_files.found([tmp_path / "closed"], skip=print)
+    [(_, problem)] = image_files.found([tmp_path / "closed"])
     assert problem == "The folder cannot be read: Permission denied."
 
 
@@ -269,26 +261,36 @@ class TestFound:
         (root / "deep" / "picture.webp").write_bytes(b"x")
         (root / "deep" / "again").symlink_to(root)
         (root / "round").symlink_to(root / "round")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "f.jfif").write_bytes(b"x")
+        (root / "linked").symlink_to(tmp_path / "elsewhere")
         return root
 
-    def test_folders_are_gone_through_in_order_without_hidden_files_and_links(self, folder):
-        skipped = []
-        found = list(image_files.found([folder], skipped.append))
+    def test_folders_are_gone_through_in_order_and_once_and_what_is_left_out_is_told(self, folder):
+        skipped = image_files.Skipped()
+        found = list(image_files.found([folder], skipped))
         names = [str(path.relative_to(folder)) for path, _ in found]
-        assert names == ["a.jpg", "b.PNG", "deep/d.bmp", "deep/er/c.gif"]
+        assert names == [
+            "a.jpg", "b.PNG", "deep/d.bmp", "deep/picture.webp", "deep/er/c.gif", "linked/f.jfif"
+        ]  # fmt: skip
         assert all(problem is None for _, problem in found)
-        assert [path.name for path in skipped] == ["notes.txt", "round", "picture.webp"]
+        assert len(skipped) == 5
+        assert skipped.lines() == [
+            f"Skipped 2 (hidden): {folder}/.git, {folder}/.hidden.png",
+            "Skipped 1 (without an image's ending (.jpg .jpeg .jfif .png .bmp .gif .webp .tif "
+            f".tiff)): {folder}/notes.txt",
+            f"Skipped 1 (a link that leads nowhere): {folder}/round",
+            f"Skipped 1 (a folder that was read already): {folder}/deep/again",
+        ]
 
     def test_a_file_that_is_named_is_taken_whatever_it_is_called(self, folder):
         named = [folder / "notes.txt", folder / "missing", folder / ".hidden.png"]
-        assert list(image_files.found(named, skip=print)) == [(path, None) for path in named]
+        assert list(image_files.found(named)) == [(path, None) for path in named]
 
     def test_an_empty_folder_is_answered(self, folder):
         (folder / "empty").mkdir()
-        [(path, problem), *others] = image_files.found(
-            [folder / "empty", folder], skip=lambda path: None
-        )
-        assert path.name == "empty" and "holds no image" in problem and len(others) == 4
+        [(path, problem), *others] = image_files.found([folder / "empty", folder])
+        assert path.name == "empty" and "holds no image" in problem and len(others) == 6
 
     def test_a_very_deep_folder_is_gone_through(self, tmp_path):
         here, depth = os.getcwd(), 1100
@@ -298,7 +300,7 @@ class TestFound:
                 os.mkdir("d")
                 os.chdir("d")
             Path("a.png").touch()
-            found = list(image_files.found([tmp_path], skip=print))
+            found = list(image_files.found([tmp_path]))
             # Others go through this folder by recursion, and would fail.
             Path("a.png").unlink()
             for _ in range(depth):

@@ -162,15 +162,41 @@ def test_missing_folder_is_named(tmp_path):
         folder(tmp_path / "nowhere")
 
 
-def test_second_load_does_not_decode_again(image_folder, monkeypatch):
+def test_second_load_does_not_decode_again(image_folder, own_cache):
     first = folder(image_folder)
-    file = image_folder / "a" / "0.png"
-    stat = file.stat()
-    file.write_bytes(b"x" * stat.st_size)
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (stored,) = own_cache.glob("*/images.npy")
+    written = stored.stat().st_mtime_ns
     again = folder(image_folder)
     assert again is not first
     assert np.array_equal(again.train.images, first.train.images)
+    assert stored.stat().st_mtime_ns == written and len(list(own_cache.glob("*/images.npy"))) == 1
+
+
+@pytest.mark.parametrize("how", ["written over", "another file"])
+def test_a_file_of_the_same_size_and_time_is_read_again(image_folder, how):
+    """As `cp --preserve`, `rsync --times` and `tar -x` leave it."""
+    folder(image_folder)
+    file, other = image_folder / "a" / "0.png", image_folder / "a" / "1.png"
+    stat, data = file.stat(), other.read_bytes()
+    assert len(data) == stat.st_size
+    if how == "another file":
+        (image_folder / "new").write_bytes(data)
+        (image_folder / "new").rename(file)
+    else:
+        file.write_bytes(data)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    found = folder(image_folder)
+    every = np.concatenate([found.train.images, found.validation.images, found.test.images])
+    assert (every == 50).all(axis=(1, 2, 3)).sum() == 0
+    assert (every == 51).all(axis=(1, 2, 3)).sum() == 2
+
+
+def test_a_file_that_is_added_is_found_in_the_same_process(image_folder, write_image):
+    before = folder(image_folder)
+    write_image(image_folder / "b" / "new.png", 99)
+    after = folder(image_folder)
+    sizes = [len(d.train) + len(d.validation) + len(d.test) for d in (before, after)]
+    assert sizes == [20, 21]
 
 
 def test_changed_image_is_read_again(image_folder, write_image):
@@ -209,18 +235,52 @@ def test_arrays_gain_a_channel_and_names():
     assert data.std == (1.0,)
 
 
+def of(pixels, **settings):
+    """Return the images of `pixels` for every example, with labels."""
+    return np.broadcast_to(np.asarray(pixels, **settings), (20, 4, 4)), np.arange(20) % 2
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (arrays(dtype=np.float32), "must be uint8 .*float32"),
+        (of(0.5), r"must be uint8 .*float64 .*from 0.5 to 0.5. Give \(images \* 255\).round\(\)"),
+        (of(200.5), r"from 200.5 to 200.5. Give images.round\(\).astype\('uint8'\)"),
+        (of(7), r"int64 .*from 7 to 7. Give images.astype\('uint8'\)"),
+        (of(-1.5), r"from -1.5 to -1.5. Bring the images to 0..255"),
+        (of(np.nan), "float64 .*some of them NaN or infinite. Repair them"),
+        (of(np.inf), "some of them NaN or infinite"),
         (arrays(shape=(4,)), r"must be uint8 .*\[20, 4\]"),
+        (arrays(shape=(3, 8, 8)), r"channels last.*\[20, 3, 8, 8\].*transpose\(0, 2, 3, 1\)"),
+        (arrays(shape=(1, 28, 28)), r"channels last.*\[20, 1, 28, 28\]"),
+        (arrays(shape=(4, 0)), r"must have pixels.*\[20, 4, 0\]"),
+        (([[[1]], [[1], [2]]], [0, 1]), "train images must be one array"),
         ((arrays()[0], np.arange(19)), r"labels must be integers \[20\].*\[19\]"),
-        ((arrays()[0], np.zeros(20)), "labels must be integers.*float64"),
+        ((arrays()[0], np.zeros(20)), r"integers.*float64.*Give labels.astype\('int32'\)"),
+        ((arrays()[0], np.full(20, 0.5)), "integers.*float64.*not all of them whole numbers"),
+        ((arrays()[0], np.full(20, np.nan)), "integers.*float64.*not all of them whole numbers"),
+        ((arrays()[0], np.eye(20)[:, :2]), r"integers.*\[20, 2\].*labels.argmax\(axis=1\)"),
+        ((arrays()[0], np.arange(20) % 2 + 2**32), "from 4294967296 to 4294967297"),
+        ((arrays()[0], np.full(20, 2**64 - 1, np.uint64)), "from 18446744073709551615 to"),
         ((arrays()[0], np.arange(20) % 2 - 1), r"Labels must lie in 0\.\.1"),
         ((arrays()[0], np.arange(20) % 3), r"Labels must lie in 0\.\.1"),
         (arrays(shape=(5, 5)), "same shape"),
     ],
 )
 def test_unfit_arrays_are_refused(train, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         from_arrays(train, arrays(4), class_names=("no", "yes"))
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_far_above_the_number_of_images_are_refused():
+    with pytest.raises(UsageError, match="the label 2000000001 of 20 training images"):
+        from_arrays((arrays()[0], np.arange(20) % 2 + 2 * 10**9), arrays(4))
+
+
+def test_a_user_who_follows_the_advice_gets_the_images():
+    pixels = np.linspace(0, 1, 3 * 8 * 8 * 20).reshape(20, 3, 8, 8)
+    fit = (pixels * 255).round().astype("uint8").transpose(0, 2, 3, 1)
+    labels = np.arange(20) % 2
+    data = from_arrays((fit, labels), (fit, labels.astype("float32").astype("int32")))
+    assert data.input_shape == (8, 8, 3)
+    assert data.test.images[19, 7, 7, 2] == 255 and data.test.images[0, 0, 0, 0] == 0

@@ -269,7 +269,7 @@ BAD_FILES = {
     "png half": (GOOD["png"][:1500], r"image_bytes\[1\] is cut off \(1500 bytes\); give"),
     "jpeg half": (GOOD["jpeg"][:700], r"image_bytes\[1\] is cut off \(700 bytes\); give"),
     "png hole": (GOOD["png"][:1500] + GOOD["png"][-12:], "Invalid PNG data, size 1512"),
-    "jpeg hole": (GOOD["jpeg"][:250] + GOOD["jpeg"][-2:], "Invalid JPEG data, size 252"),
+    "jpeg hole": (GOOD["jpeg"][:250] + GOOD["jpeg"][-2:], r"\[1\] is a damaged JPEG; give whole"),
     "large": (_png_of_zeros(9000, 9000), r"\[1\] has 9000 x 9000 pixels; give images of 1 to 2500"),
     "long": (_png_of_zeros(2**20, 1), r"\[1\] has 1 x 1048576 pixels; give images at most 173611"),
     "flat": (_png_of_zeros(9, 0), r"\[1\] has 0 x 9 pixels; give images of 1 to 25000000 pixels"),

@@ -57,11 +57,11 @@ TEACHER = {
     "figures": {"values": {"accuracy": 0.9}},
 }
 BROKEN = {
-    "text.png": "no JPEG, PNG, BMP or GIF",
+    "text.png": "no JPEG, PNG, BMP, GIF",
     "empty.png": "empty",
     "cut.png": "damaged or cut short",
     "huge.png": "megapixels",
-    "<b>.png": "no JPEG, PNG, BMP or GIF",
+    "<b>.png": "no JPEG, PNG, BMP, GIF",
 }
 
 

@@ -1,11 +1,16 @@
 """What runs share: images that are read once, and no more of them than are needed."""
 
 import dataclasses
+import io
+import logging
 
 import numpy as np
+from PIL import Image
+from rich.console import Console
 
 from tfdistill.config import AugmentConfig, DataConfig
 from tfdistill.training.session import KEPT_DATASETS, Session
+from tfdistill.utils.progress import Lines
 
 DIGITS = DataConfig(train_examples=64, validation=50, test_examples=50)
 
@@ -26,3 +31,25 @@ def test_a_few_sets_of_images_are_kept():
     again = session.images(DIGITS)
     assert again is not first
     assert np.array_equal(again.train.images, first.train.images)
+
+
+def test_what_is_read_is_told_once(tmp_path, caplog):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+        (tmp_path / name / "a.heic").touch()
+    images = DataConfig(source=f"folder:{tmp_path}", validation=4)
+    text = io.StringIO()
+    session = Session(Lines(Console(file=text, width=300)))
+    session.images(images)
+    session.images(dataclasses.replace(images, image_size=4))
+    skipped, counts, *more = text.getvalue().splitlines()
+    assert skipped.startswith("Skipped 2 (without an image's ending") and not more
+    assert counts == (
+        f"folder:{tmp_path}: 2 classes; 12 training, 4 validation, 4 test images. Classes: cat, dog"
+    )
+    # Where nothing is shown, what is left out is logged.
+    with caplog.at_level(logging.WARNING):
+        Session().images(images)
+    assert [record.getMessage() for record in caplog.records] == [skipped]

@@ -53,9 +53,16 @@ def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
 
 
 def fingerprint(paths: Iterable[Path]) -> list[list]:
-    """Return path, size and time of change of files: what a cache key knows of their content."""
+    """Return what a cache key knows of files: path, size, times of change, and place on the disk.
+
+    A file that is replaced by one of its size and time of change has another inode, and one that is
+    written to another time of status, which nothing but the system's clock sets.
+    """
     stats = ((path, path.stat()) for path in sorted(paths))
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return [
+        [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        for path, stat in stats
+    ]
 
 
 def _open(entry: Path) -> dict[str, np.ndarray] | None:

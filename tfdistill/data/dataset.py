@@ -46,7 +46,8 @@ class Examples:
     Args:
         images: `[n, height, width, channels]` uint8.
         labels: `[n]` int32, in 0..num_classes - 1.
-        ids: `[n]` int64, >= 0, unique: the place in the source's full training split.
+        ids: `[n]` int64, >= 0, unique: the place in the source's full training split, or after
+            its end for a source's own validation examples.
 
     Example:
         >>> examples = Examples.numbered(images, labels)
@@ -87,11 +88,22 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader returns: all training and test examples, before any part is held back."""
+    """What a reader returns, before any part of the training examples is held back.
+
+    Args:
+        class_names: One name for each label.
+        train: All training examples.
+        test: All test examples, numbered by themselves.
+        validation: Those that the source sets aside to select with, numbered after the training
+            examples; None where it leaves that to `DataConfig.validation`.
+        notes: What the user is to be told of the reading; a line each.
+    """
 
     class_names: tuple[str, ...]
     train: Examples
     test: Examples
+    validation: Examples | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,8 @@ class Dataset:
         name: The configured source, such as `tfds:cifar10`.
         class_names: One name for each label.
         train: Examples to train on.
-        validation: Examples held back from the training split, to select with.
+        validation: Examples held back from the training split, or set aside by the source, to
+            select with.
         test: The source's own test examples, numbered by themselves.
         mean: Per channel, in units of 0..255; to be subtracted from the images.
         std: Per channel, in units of 0..255, > 0; to divide by.
@@ -136,6 +149,14 @@ class Dataset:
         """SHA-256 of the images, labels and ids of `train`, `validation` and `test`."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: _sha256(examples) for name, examples in parts.items()}
+
+    @property
+    def summary(self) -> str:
+        """How many classes and images there are, in a line."""
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(examples)} {part}" for part, examples in parts.items())
+        names = ", ".join(self.class_names[:5]) + ", ..." * (self.num_classes > 5)
+        return f"{self.name}: {self.num_classes} classes; {counts} images. Classes: {names}"
 
     @property
     def num_classes(self) -> int:

@@ -1,24 +1,24 @@
 """Image files of unknown origin, read one at a time and with bounded memory.
 
 A file's header is looked at before anything of it is decoded. Pixels then come from the decoder and
-the resizing that training images go through, so a network sees an image as it saw those. As in
-training, the orientation that a camera noted (EXIF) is not applied.
+the resizing that training images go through, so a network sees an image as it saw those, upright.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from tfdistill.data import decode, headers
+from tfdistill.data import decode, headers, walk
 from tfdistill.data.headers import MAX_BYTES, ImageError, contents
-from tfdistill.data.sources.folder import ENDINGS
+from tfdistill.data.walk import ENDINGS, Skipped, name_of
 
 __all__ = [
     "ENDINGS",
     "MAX_BYTES",
     "ImageError",
+    "Skipped",
     "contents",
     "decoded",
     "fitted",
@@ -29,32 +29,42 @@ __all__ = [
 
 
 def found(
-    paths: Iterable[str | Path], skip: Callable[[Path], None]
+    paths: Iterable[str | Path], skipped: Skipped | None = None
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the image files that paths name, folders with all that is in them.
 
-    Folders are gone through in the order of names, files before sub-folders; hidden ones and links
-    to folders are left out.
+    Folders are gone through in the order of names, files before sub-folders; links are followed,
+    hidden folders are not entered, and none is entered twice.
 
     Args:
         paths: Files and folders. A file is yielded whatever it is called.
-        skip: Called with every file inside a folder that has no image's ending.
+        skipped: Gets what inside folders is left out.
 
     Yields:
         Path, and None or, of a folder that cannot be read or holds no image, what is wrong.
 
     Example:
-        >>> [path.name for path, problem in found(["photos"], skip=print)]
+        >>> [path.name for path, problem in found(["photos"])]
         ['cat.jpg', 'dog.png']
     """
+    skipped = Skipped() if skipped is None else skipped
     for path in map(Path, paths):
         if not os.path.isdir(path):
             yield path, None
             continue
         empty = True
-        for inside in _inside(path, skip):
+        for inside, kind in walk.below(path):
+            # A lost link that is called as an image is answered as a missing file is.
+            is_image = kind == walk.IMAGE
+            is_image |= kind == walk.LOST and inside.suffix.lower() in ENDINGS
+            if isinstance(kind, OSError):
+                yield inside, f"The folder cannot be read: {kind.strerror}."
+            elif is_image:
+                yield inside, None
+            else:
+                skipped.add(kind, inside)
+                continue
             empty = False
-            yield inside
         if empty:
             yield path, f"The folder holds no image ({' '.join(ENDINGS)})."
 
@@ -65,8 +75,8 @@ def read(
     """Return an image file as a network sees it.
 
     Args:
-        path: A JPEG, PNG, BMP or GIF file (of a GIF, the first frame) of at most 64 MB and 25
-            megapixels.
+        path: A JPEG, PNG, BMP, GIF, WebP or TIFF file (of several pictures, the first) of at most
+            64 MB and 25 megapixels; a JPEG that is made smaller may have 250.
         shape: `(height, width, channels)` of the network; height and width None keep the image's
             size, channels are 1 or 3.
         image_size: Side of the square that training images were brought to before they were
@@ -82,36 +92,28 @@ def read(
         >>> read(Path("cat.jpg"), (160, 160, 3)).shape
         (160, 160, 3)
     """
-    return fitted(decoded(contents(path), shape[2]), shape, image_size)
+    height, width, channels = shape
+    size = image_size or max(height, width) if height and width else None
+    return fitted(decoded(contents(path), channels, size), shape, image_size)
 
 
-def name_of(path: Path) -> str:
-    """Return a path as text that can be written anywhere, bytes that are no text escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def decoded(data: bytes, channels: int) -> np.ndarray:
+def decoded(data: bytes, channels: int, size: int | None = None) -> np.ndarray:
     """Decode an image as training does, once its header has shown that it may be.
 
     Args:
         data: The bytes of a file.
         channels: 1 or 3.
+        size: What its shorter side is to be brought to; a JPEG of more than 25 megapixels may be
+            reduced to no less than that while it is decoded.
 
     Returns:
-        `[height, width, channels]` uint8.
+        `[height, width, channels]` uint8, upright.
 
     Raises:
-        ImageError: No image, a damaged one, one of more than 25 megapixels, or one whose colours
-            cannot be turned into `channels`.
+        ImageError: No image, a damaged one, one of too many pixels, or one whose colours cannot be
+            turned into `channels`.
     """
-    import tensorflow as tf
-
-    format, data = headers.checked(data, channels)
-    try:
-        with tf.device("CPU"):
-            return tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
-    except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError):
-        raise ImageError(f"The {format} is damaged or cut short.") from None
+    return decode.one(headers.checked(data, channels, size), channels)
 
 
 def fitted(
@@ -147,26 +149,3 @@ def fitted(
             return augment.resize(decode.squared(pixels, size)[None], height)[0].numpy()
         # Such a network was trained on images of one size, which had no need of this.
         return augment.to_uint8(tf.image.resize(pixels, (height, width), antialias=True)).numpy()
-
-
-def _inside(root: Path, skip: Callable[[Path], None]) -> Iterator[tuple[Path, str | None]]:
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        except OSError as error:
-            yield folder, f"The folder cannot be read: {error.strerror}."
-            continue
-        # Unlike Path.is_dir, this raises nothing: links may lead round in circles.
-        parts = [(folder / name, os.path.isdir(folder / name)) for name in names]
-        for path, is_folder in parts:
-            if is_folder:
-                continue
-            if path.suffix.lower() in ENDINGS:
-                yield path, None
-            else:
-                skip(path)
-        folders += [
-            path for path, is_folder in reversed(parts) if is_folder and not path.is_symlink()
-        ]

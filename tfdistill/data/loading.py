@@ -3,6 +3,9 @@
 To add a source, write its `Reader` beside the others in `sources` and name it in `SOURCES`.
 """
 
+import logging
+from collections.abc import Callable
+
 import numpy as np
 
 from tfdistill.config import DataConfig
@@ -12,17 +15,21 @@ from tfdistill.data import decode, splits
 from tfdistill.data.dataset import Dataset, Examples, Reader, Source
 from tfdistill.utils import checks
 
+CHANNELS = (1, 3, 4)
+LOGGER = logging.getLogger("tfdistill")
+
 __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load"]
 
 
-def load(config: DataConfig) -> Dataset:
+def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Dataset:
     """Read, split and measure the images that `config` describes.
 
-    Decoded arrays are kept on disk under $TFDISTILL_CACHE (default ~/.cache/tfdistill), and the
-    last few data sets in memory: the same configuration yields the same object again.
+    Decoded arrays are kept on disk under $TFDISTILL_CACHE (default ~/.cache/tfdistill); files that
+    have changed since are read again.
 
     Args:
         config: The images; nothing is downloaded for them.
+        tell: Gets a line for each kind of file that was left out, and for what was decided.
 
     Returns:
         The data set, its examples numbered by their place in the source's training split.
@@ -37,7 +44,12 @@ def load(config: DataConfig) -> Dataset:
         (900, (8, 8, 1), 10)
     """
     reader, name = _reader(config.source)
-    return _assembled(reader.read(config, name), config)
+    source = reader.read(config, name)
+    for note in source.notes:
+        tell(note)
+    if source.validation is not None and config.validation != DataConfig.validation:
+        tell(f"data.validation={config.validation} is not used: {config.source} has its own part")
+    return _assembled(source, config)
 
 
 def from_arrays(
@@ -66,6 +78,11 @@ def from_arrays(
     config = config or DataConfig(source=ARRAYS)
     parts = [_checked(*part, name, config) for part, name in ((train, "train"), (test, "test"))]
     largest = max(int(part.labels.max()) for part in parts)
+    if class_names is None and largest >= len(parts[0]):
+        raise checks.UsageError(
+            f"Labels must be 0, 1, 2, ... with a training image of each. Received: the label "
+            f"{largest} of {len(parts[0])} training images. Number the classes from 0."
+        )
     names = tuple(class_names or map(str, range(largest + 1)))
     for part in parts:
         checks.label_range(int(part.labels.min()), int(part.labels.max()), len(names))
@@ -74,7 +91,7 @@ def from_arrays(
             f"Training and test images must have the same shape. Received: "
             f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}."
         )
-    return _assembled(Source(names, *parts), config, name=ARRAYS)
+    return _assembled(Source(names, train=parts[0], test=parts[1]), config, name=ARRAYS)
 
 
 def _reader(source: str) -> tuple[Reader, str]:
@@ -88,21 +105,70 @@ def _reader(source: str) -> tuple[Reader, str]:
 
 
 def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConfig) -> Examples:
-    pixels, labels = np.asarray(pixels), np.asarray(labels)
+    pixels, labels = (
+        _array(values, f"{name} {what}")
+        for values, what in ((pixels, "images"), (labels, "labels"))
+    )
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
         raise checks.UsageError(
             f"{name} images must be uint8 [n, h, w] or [n, h, w, c]. "
-            f"Received: {pixels.dtype} {list(pixels.shape)}."
+            f"Received: {pixels.dtype} {list(pixels.shape)}{_conversion(pixels)}."
         )
+    if pixels.ndim == 4 and pixels.shape[3] not in CHANNELS and pixels.shape[1] in CHANNELS:
+        raise checks.UsageError(
+            f"{name} images must be [n, h, w, c], their channels last. Received: "
+            f"{list(pixels.shape)}, with channels first. Give images.transpose(0, 2, 3, 1)."
+        )
+    if 0 in pixels.shape[1:]:
+        raise checks.UsageError(f"{name} images must have pixels. Received: {list(pixels.shape)}.")
     if labels.shape == (len(pixels), 1):
         labels = labels[:, 0]
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or not len(labels):
         raise checks.UsageError(
             f"{name} labels must be integers [{len(pixels)}], one for each of at least one image. "
-            f"Received: {labels.dtype} {list(labels.shape)}."
+            f"Received: {labels.dtype} {list(labels.shape)}{_label_advice(labels, len(pixels))}."
+        )
+    if max(abs(int(labels.min())), abs(int(labels.max()))) > checks.LARGEST:
+        # As int32 they would be others.
+        raise checks.UsageError(
+            f"{name} labels must be the numbers of classes, from 0. Received: labels from "
+            f"{labels.min()} to {labels.max()}."
         )
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     return Examples.numbered(decode.fit(pixels, config.image_size), labels)
+
+
+def _array(values: object, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise checks.UsageError(
+            f"{name} must be one array. Received: rows of unlike shapes."
+        ) from None
+
+
+def _conversion(pixels: np.ndarray) -> str:
+    """Return, after a comma, how other images become uint8; empty where that is unknown."""
+    if pixels.dtype == np.uint8 or pixels.dtype.kind not in "fiu" or not pixels.size:
+        return ""
+    smallest, largest = float(pixels.min()), float(pixels.max())
+    if not np.isfinite([smallest, largest]).all():
+        return ", some of them NaN or infinite. Repair them and bring all to 0..255 as uint8"
+    values = f", from {smallest:g} to {largest:g}. "
+    if smallest < 0 or largest > 255:
+        return f"{values}Bring the images to 0..255, rounded, and give images.astype('uint8')"
+    if pixels.dtype.kind == "f" and largest <= 1:
+        return f"{values}Give (images * 255).round().astype('uint8')"
+    return f"{values}Give images{'.round()' * (pixels.dtype.kind == 'f')}.astype('uint8')"
+
+
+def _label_advice(labels: np.ndarray, count: int) -> str:
+    if labels.ndim == 2 and labels.shape[0] == count and count:
+        return ". Of one column for each class, give labels.argmax(axis=1)"
+    if labels.dtype.kind == "f" and labels.shape == (count,):
+        whole = np.isfinite(labels).all() and (labels == np.round(labels)).all()
+        return ". Give labels.astype('int32')" if whole else ", not all of them whole numbers"
+    return ""
 
 
 def _assembled(source: Source, config: DataConfig, name: str | None = None) -> Dataset:
@@ -111,14 +177,13 @@ def _assembled(source: Source, config: DataConfig, name: str | None = None) -> D
             "Classification needs images of at least two classes. Received: "
             f"{', '.join(source.class_names)} alone. Add images of another class."
         )
-    train, validation = splits.training_and_validation(source, config)
-    training = source.train.take(train)
+    training, validation = splits.training_and_validation(source, config)
     mean, std = _normalization(training.images, config.normalize)
     return Dataset(
         name=name or config.source,
         class_names=source.class_names,
         train=training,
-        validation=source.train.take(validation),
+        validation=validation,
         test=splits.tested(source, config),
         mean=mean,
         std=std,

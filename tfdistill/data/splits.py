@@ -37,25 +37,25 @@ def without(chosen: np.ndarray, total: int) -> np.ndarray:
     return np.setdiff1d(np.arange(total), chosen, assume_unique=True)
 
 
-def training_and_validation(source: Source, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of the training and of the validation part in `source.train`.
+def training_and_validation(source: Source, config: DataConfig) -> tuple[Examples, Examples]:
+    """Return the examples to train on and those to select with.
 
-    The validation part does not depend on `config.train_examples`.
-
-    Returns:
-        `[n]` and `[m]` int64, ascending.
+    The second do not depend on `config.train_examples`, nor, where the source sets them aside
+    itself, on `config.validation`.
 
     Raises:
         UsageError: A part would be empty, lack a class to train on, or be larger than the set.
     """
     labels = source.train.labels
-    held = stratified(labels, _held_back(config, len(labels)), config.split_seed, VALIDATION)
-    kept = without(held, len(labels))
+    kept, validation = np.arange(len(labels)), source.validation
+    if validation is None:
+        held = stratified(labels, _held_back(config, len(labels)), config.split_seed, VALIDATION)
+        kept, validation = without(held, len(labels)), source.train.take(held)
     if config.train_examples is not None:
         kept = _subset(kept, labels, config)
     counts = np.bincount(labels[kept], minlength=len(source.class_names))
     checks.no_empty_class(counts, source.class_names, "training")
-    return kept, held
+    return source.train.take(kept), validation
 
 
 def tested(source: Source, config: DataConfig) -> Examples:

@@ -1,16 +1,16 @@
 """What images go through inside a SavedModel, from files or from pixels of any size.
 
-It equals what the data pipeline does to images from files. Files come from anyone, so their headers
-are checked before anything is decoded.
+It equals what the data pipeline does to JPEG and PNG files: they are turned as their Exif note says
+and, where very large, reduced while they are decoded. Files of other kinds are refused. Files come
+from anyone, so their headers are checked before anything is decoded.
 """
 
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfdistill.data import augment
-from tfdistill.data.decode import PARALLEL, squared
-from tfdistill.data.headers import MAX_PIXELS
+from tfdistill.data import augment, decode, structure
+from tfdistill.data.headers import MAX_PASSES, MAX_PHOTO, MAX_PIXELS, RATIOS
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # A PNG's first chunk is IHDR, 13 bytes that begin with width and height.
@@ -49,15 +49,32 @@ class Frame:
             tf.cond(same, lambda: pixels, lambda: self._scaled(pixels)), (None, *self.input_shape)
         )
 
-    def fault(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Return what is wrong with a size (scalars `[]`, int32), or an empty string `[]`."""
+    def reduction(self, head: structure.Jpeg) -> tf.Tensor:
+        """Return the ratio at which a JPEG is decoded; 1 if no other fits (`headers.ratio_of`)."""
+        height, width = tf.cast(head.height, tf.int64), tf.cast(head.width, tf.int64)
+        most = tf.where(head.one_pass, tf.constant(MAX_PHOTO, tf.int64), MAX_PASSES)
+        found = tf.constant(RATIOS[-1])
+        for ratio in reversed(RATIOS[:-1]):
+            size = _shrunk(height, ratio) * _shrunk(width, ratio)
+            found = tf.where(size <= MAX_PIXELS, ratio, found)
+        enough = tf.minimum(head.height, head.width) >= found * self.side
+        return tf.where(enough & (height * width <= most), found, 1)
+
+    def fault(self, height: tf.Tensor, width: tf.Tensor, by: tf.Tensor | int = 1) -> tf.Tensor:
+        """Return what is wrong with a size (scalars `[]`, int32), or an empty string `[]`.
+
+        Args:
+            height, width: Of the image.
+            by: By how much it is reduced while it is decoded.
+        """
         height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
         shorter, longer = tf.minimum(height, width), tf.maximum(height, width)
         # A long, narrow image is small until its shorter side is scaled up.
         ratio = max(1, MAX_PIXELS // self.side**2)
         size = tf.strings.format(" has {} x {} pixels; ", (height, width))
         # A quotient, as the product of two sides from a header may be too large for an integer.
-        few = (shorter > 0) & (longer <= MAX_PIXELS // tf.maximum(shorter, 1))
+        held = tf.maximum(_shrunk(shorter, by), 1)
+        few = (shorter > 0) & (_shrunk(longer, by) <= MAX_PIXELS // held)
         narrow = f"give images at most {ratio} times as long as wide."
         many = f"give images of 1 to {MAX_PIXELS} pixels."
         text = tf.strings.join([size, tf.where(few, narrow, many)])
@@ -67,7 +84,7 @@ class Frame:
         height, width, channels = self.input_shape
         if height != width:
             return augment.to_uint8(tf.image.resize(pixels, (height, width), antialias=True))
-        square = squared(pixels, self.side)
+        square = decode.squared(pixels, self.side)
         return augment.resize(
             tf.ensure_shape(square, (None, self.side, self.side, channels)), height
         )
@@ -87,21 +104,30 @@ def fitted(pixels: tf.Tensor, frame: Frame) -> tf.Tensor:
 
 def decoded(files: tf.Tensor, frame: Frame) -> tf.Tensor:
     """Decode JPEG and PNG files, string `[n]`, into the network's images."""
+    channels = frame.input_shape[2]
 
     def one(item):
         place, data = item
         subject = tf.strings.format("image_bytes[{}]", place)
         data = _checked(data, subject, _file_fault(data))
-        data = _checked(data, subject, frame.fault(*_header_size(data)))
-        image = tf.io.decode_image(data, channels=frame.input_shape[2], expand_animations=False)
+        height, width, turned, ratio, fault = tf.cond(
+            _starts(data, _PNG_START), lambda: _png(data), lambda: _jpeg(data, frame)
+        )
+        data = _checked(data, subject, fault)
+        data = _checked(data, subject, frame.fault(height, width, ratio))
+        image = decode.pixels(data, channels, turned, ratio)
         return frame.fit(image[None], done=False)[0]
 
     return tf.map_fn(
         one,
         (tf.range(tf.size(files)), files),
         fn_output_signature=tf.TensorSpec(frame.input_shape, tf.uint8),
-        parallel_iterations=PARALLEL,
+        parallel_iterations=decode.PARALLEL,
     )
+
+
+def _shrunk(side: tf.Tensor, ratio: tf.Tensor | int) -> tf.Tensor:
+    return -(-side // tf.cast(ratio, side.dtype))
 
 
 def _checked(value: tf.Tensor, subject, fault: tf.Tensor) -> tf.Tensor:
@@ -133,18 +159,19 @@ def _holds(data: tf.Tensor, part: bytes) -> tf.Tensor:
     return tf.reduce_any(tf.reduce_all(tf.stack(found), axis=0))
 
 
-def _header_size(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the height and width that a file's header tells."""
+def _png(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Return height, width, orientation, ratio and what is wrong, of a PNG."""
+    sides = tf.strings.substr(data, len(_PNG_START), 8)
+    width_height = tf.io.decode_raw(sides, tf.int32, little_endian=False)
+    turned = structure.png_orientation_in_graph(data)
+    return width_height[1], width_height[0], turned, tf.constant(1), tf.constant("")
 
-    def png():
-        at = len(_PNG_START)
-        width_height = tf.io.decode_raw(
-            tf.strings.substr(data, at, 8), tf.int32, little_endian=False
-        )
-        return width_height[1], width_height[0]
 
-    def jpeg():
-        shape = tf.image.extract_jpeg_shape(data)
-        return shape[0], shape[1]
-
-    return tf.cond(_starts(data, _PNG_START), png, jpeg)
+def _jpeg(data: tf.Tensor, frame: Frame) -> tuple[tf.Tensor, ...]:
+    """Return height, width, orientation, ratio and what is wrong, of a JPEG."""
+    head = structure.jpeg_in_graph(data)
+    # The decoder's grey of CMYK is not that of the picture.
+    unfit = (head.components == 4) & (frame.input_shape[2] == 1)
+    fault = tf.where(unfit, " is a JPEG in CMYK, which has no grey; give it in RGB.", "")
+    fault = tf.where(head.height == 0, " is a damaged JPEG; give whole JPEG or PNG files.", fault)
+    return head.height, head.width, head.orientation, frame.reduction(head), fault

@@ -14,6 +14,7 @@ from tfdistill.inference.predictions import Answer, Predictions
 from tfdistill.records import Table
 from tfdistill.reporting import reports
 from tfdistill.utils import checks, storage
+from tfdistill.utils.text import printable
 
 WIDTH, LEAST_IMAGE = 80, 18
 # Letters of a class name in the table, of the first class and of those after it.
@@ -105,18 +106,7 @@ def summary(answers: Predictions) -> list[str]:
     number = f"{answers.images} image{'s' * (answers.images != 1)}, {answers.failed} failed"
     lines = [f"{number}. {each:.1f} ms for each, with reading it."]
     lines.append(f"Model: {answers.model.path} ({answers.model.runtime.title})")
-    if answers.skipped:
-        files = "file that is no image" if answers.skipped == 1 else "files that are no images"
-        names = [printable(name) for name in answers.skipped_names]
-        names += ["..."] * (answers.skipped > len(names))
-        lines.append(f"Skipped {answers.skipped} {files}: {', '.join(names)}")
-    return lines
-
-
-def printable(text: str) -> str:
-    """Return text in one line that a terminal shows and does not obey."""
-    letters = (x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)
-    return "".join(letters)
+    return lines + answers.skipped.lines()
 
 
 _HEADING = ("class", "prob.", "next")

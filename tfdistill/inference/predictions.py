@@ -16,7 +16,6 @@ from tfdistill.data import image_files
 from tfdistill.inference.classifiers import Guess, Model, open_export, place_of
 from tfdistill.utils import checks
 
-NAMED_SKIPS = 3
 NO_NUMBER = "The model's answer is no number."
 
 
@@ -40,8 +39,7 @@ class Predictions:
         batch_size: Images at once.
 
     The other attributes are right at the end: how many `images` there were and how many of them
-    `failed`; how many files in folders were `skipped` and the first of their names; and the
-    `seconds` of reading and classifying.
+    `failed`; what in folders was `skipped`; and the `seconds` of reading and classifying.
     """
 
     model: Model
@@ -50,12 +48,11 @@ class Predictions:
     batch_size: int = 32
     images: int = 0
     failed: int = 0
-    skipped: int = 0
-    skipped_names: list[str] = field(default_factory=list)
+    skipped: image_files.Skipped = field(default_factory=image_files.Skipped)
     seconds: float = 0.0
 
     def __iter__(self) -> Iterator[Answer]:
-        found = image_files.found(self.paths, self._skip)
+        found = image_files.found(self.paths, self.skipped)
         while True:
             started = perf_counter()
             answers = self._answers(list(islice(found, self.batch_size)))
@@ -85,11 +82,6 @@ class Predictions:
             for place, top in zip(places, guesses, strict=True):
                 answers[place] = Answer(answers[place].image, top, None if top else problem)
         return answers
-
-    def _skip(self, path: Path) -> None:
-        self.skipped += 1
-        if len(self.skipped_names) < NAMED_SKIPS:
-            self.skipped_names.append(image_files.name_of(path))
 
 
 def classify(
@@ -129,7 +121,7 @@ def classify(
 
 
 def _check_paths(paths: Sequence[Path]) -> None:
-    if any(problem is None for _, problem in image_files.found(paths, lambda path: None)):
+    if any(problem is None for _, problem in image_files.found(paths)):
         return
     given = ", ".join(map(image_files.name_of, paths)) or "none"
     raise checks.UsageError(

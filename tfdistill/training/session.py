@@ -35,12 +35,24 @@ class Session:
         self.tensorboard = tensorboard
         self.bench = Workbench()
         self._images: dict[str, data.Dataset] = {}
+        self._told: set[str] = set()
         self._logits: dict[str, np.ndarray] = {}
 
     def images(self, config: DataConfig) -> data.Dataset:
-        """Return a configured data set, read at the first call."""
+        """Return a configured data set, read and told about at the first call."""
         key = digest(to_dict(config) | {"augment": None})
-        return _kept(self._images, key, KEPT_DATASETS, lambda: data.load(config))
+        return _kept(self._images, key, KEPT_DATASETS, lambda: self._read(config))
+
+    def _read(self, config: DataConfig) -> data.Dataset:
+        images = data.load(config, lambda note: self._tell(note, self.progress.warn))
+        self._tell(images.summary, self.progress.say)
+        return images
+
+    def _tell(self, text: str, tell: Callable[[str], None]) -> None:
+        """Tell once, however often it is so."""
+        if text not in self._told:
+            self._told.add(text)
+            tell(text)
 
     def logits(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the logits of a network on test images, computed at the first call.

@@ -1,6 +1,7 @@
 """What a person sees while a study runs: one live display, or plain lines where there is no
 terminal."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Tell something beside the progress."""
+
+    def warn(self, text: str) -> None:
+        """Tell what must not be missed: it is logged where nothing is shown."""
+        logging.getLogger("tfdistill").warning(text)
 
     def stop(self) -> None:
         """End the study; also after an error."""
@@ -134,6 +139,9 @@ class Lines(Silent):
     def say(self, text: str) -> None:
         self.spoken = time.monotonic()
         self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self.say(text)
 
     def _place(self, name: str) -> str:
         return f"[{self.places[name]}/{len(self.places)}]"

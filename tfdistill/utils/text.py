@@ -69,6 +69,12 @@ def p_value(compared: Compared | None) -> str:
     return f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"
 
 
+def printable(text: str) -> str:
+    """Return text in one line that a terminal shows and does not obey."""
+    letters = (x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)
+    return "".join(letters)
+
+
 def setting(value: object) -> str:
     """Return a setting's value, a float to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,29 +1,28 @@
 """A folder of image files, one sub-folder for each class.
 
-Either `PATH/{train,test}/<class>/*`, or `PATH/<class>/*`, where a stratified fifth is the test set.
-Classes are numbered in the order of their names, examples in the order of their paths.
+Either `PATH/<class>/*`, where a stratified fifth is the test set, or `PATH/<part>/<class>/*` with
+parts as `parts` names them. Classes are numbered in the order of their names, examples in the order
+of their paths.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.data import array_cache, decode, headers, splits
+from tfdistill.data import walk
 from tfdistill.data.dataset import Examples, Reader, Source
+from tfdistill.data.sources import parts
 from tfdistill.utils import checks
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-TEST_SHARE = 0.2
 
 
 def read(config: DataConfig, name: str) -> Source:
     """Return the images under the folder `name`.
 
     Raises:
-        UsageError: The folder is missing, a class is empty, a file cannot be read, or sizes differ
-            and `config.image_size` is None.
+        UsageError: The folder is missing; what its sub-folders are is unclear; a class is empty or
+            missing in a part; a file cannot be read; or sizes differ and `config.image_size` is
+            None.
     """
     root = Path(name).expanduser()
     if not root.is_dir():
@@ -31,65 +30,137 @@ def read(config: DataConfig, name: str) -> Source:
             f"data.source 'folder:PATH' needs a folder of images. Received: {name!r}, which is no "
             f"folder."
         )
-    split = all((root / part).is_dir() for part in ("train", "test"))
-    classes = _classes(root / "train" if split else root)
-    if split:
-        _same_classes(classes, _classes(root / "test"), root)
-        train = _examples(root / "train", classes, config)
-        return Source(classes, train, _examples(root / "test", classes, config))
-    return _divided(classes, _examples(root, classes, config), config.split_seed)
+    skipped = walk.Skipped()
+    folders = _folders(root, skipped)
+    roots = _parts(folders, root) or {parts.TRAIN: root}
+    classes = {
+        part: folders if place == root else _folders(place, skipped)
+        for part, place in roots.items()
+    }
+    names = _class_names(roots, classes, root)
+    inner = [folder for some in classes.values() for folder in some]
+    known = _different([root, *(place for place in roots.values() if place != root), *inner])
+    files = {part: _files(some, names, known, skipped) for part, some in classes.items()}
+    found = {part: _examples(roots[part], files[part], config) for part in roots}
+    notes = skipped.lines()
+    notes += parts.kinds([path for groups in files.values() for group in groups for path in group])
+    if len(roots) == 1 and roots[parts.TRAIN] != root:
+        notes.append(f"{root} holds only {roots[parts.TRAIN].name}; all parts are taken from it")
+    return parts.source(names, found, config.split_seed, lambda part: f"{roots[part].name}/", notes)
 
 
-def _classes(root: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."))
-    if len(classes) < 2:
-        raise checks.UsageError(
-            f"{root} needs one sub-folder for each of at least 2 classes. Received: {len(classes)}."
-        )
-    return classes
-
-
-def _same_classes(train: tuple, test: tuple, root: Path) -> None:
-    if train != test:
-        odd = ", ".join(sorted(set(train) ^ set(test)))
-        raise checks.UsageError(
-            f"{root}/train and {root}/test must have the same classes. Received in only one: {odd}."
-        )
-
-
-def _examples(root: Path, classes: tuple[str, ...], config: DataConfig) -> Examples:
-    files = [_files(root / name) for name in classes]
-    checks.no_empty_class(map(len, files), classes, f"{root.name} (files {' '.join(ENDINGS)})")
-    paths = [path for group in files for path in group]
-    key: dict[str, Any] = {"folder": str(root.resolve()), "size": config.image_size}
-    key["files"] = array_cache.fingerprint(paths)
-
-    def decoded():
-        data = [_contents(path) for path in paths]
-        pixels = decode.decode(data, lambda at: str(paths[at]), 3, config.image_size)
-        return {"images": pixels}
-
-    labels = np.repeat(np.arange(len(classes)), list(map(len, files)))
-    return Examples.numbered(array_cache.cached(key, decoded)["images"], labels)
-
-
-def _contents(path: Path) -> bytes:
+def _folders(root: Path, skipped: walk.Skipped) -> list[Path]:
+    """Return the sub-folders of a folder, and count what lies beside them as left out."""
     try:
-        return headers.contents(path)
-    except headers.ImageError as error:
-        raise decode.unreadable(str(path), str(error)) from None
+        inside = walk.listed(root)
+    except OSError as error:
+        raise checks.UsageError(f"Cannot read the folder {root}: {error.strerror}.") from None
+    for path, kind in inside:
+        if kind != walk.FOLDER:
+            skipped.add(walk.LOOSE if kind == walk.IMAGE else kind, path)
+    found = [path for path, kind in inside if kind == walk.FOLDER]
+    for path in found:
+        if not walk.is_text(Path(path.name)):
+            raise checks.UsageError(
+                "The name of a class must be UTF-8. Received: the folder "
+                f"{walk.name_of(path)}. Rename it."
+            )
+    return found
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.name[0] != ".")
+def _parts(folders: list[Path], root: Path) -> dict[str, Path] | None:
+    """Return the folders of parts, None where there are those of classes."""
+    found: dict[str, Path] = {}
+    named = [folder for folder in folders if parts.part_of(folder.name)]
+    others = [folder.name for folder in folders if folder not in named]
+    if not named:
+        return None
+    if others:
+        raise checks.UsageError(
+            f"{root} must hold either classes or parts ({parts.words()}). Received: "
+            f"{_few([folder.name for folder in named])} beside {_few(others)}. Move away what is "
+            "neither, rename the class, or list the images in a file: data.source csv:FILE."
+        )
+    for folder in named:
+        part = str(parts.part_of(folder.name))
+        if part in found:
+            raise checks.UsageError(
+                f"{root} must hold one folder for each part. Received: {found[part].name} and "
+                f"{folder.name}. Put the images of both into one."
+            )
+        found[part] = folder
+    if parts.TRAIN not in found:
+        raise checks.UsageError(
+            f"{root} needs a folder of training images (train or training). Received: "
+            f"{_few([folder.name for folder in named])} alone. Add it, or rename the class."
+        )
+    # The order in which parts are read and told.
+    return {part: found[part] for part in parts.WORDS if part in found}
 
 
-def _divided(classes: tuple[str, ...], every: Examples, seed: int) -> Source:
-    count = max(1, round(TEST_SHARE * len(every)))
-    test = splits.stratified(every.labels, count, seed, splits.TEST)
-    train = splits.without(test, len(every))
-    parts = (Examples.numbered(every.images[at], every.labels[at]) for at in (train, test))
-    return Source(classes, *parts)
+def _class_names(
+    roots: dict[str, Path], classes: dict[str, list[Path]], root: Path
+) -> tuple[str, ...]:
+    for part, folders in classes.items():
+        if len(folders) < 2:
+            raise checks.UsageError(
+                f"{roots[part]} needs one sub-folder for each of at least 2 classes. Received: "
+                f"{len(folders)}."
+            )
+    names = {part: {folder.name for folder in folders} for part, folders in classes.items()}
+    parts.same_classes({roots[part].name: some for part, some in names.items()}, str(root))
+    return tuple(sorted(names[parts.TRAIN]))
+
+
+def _different(folders: list[Path]) -> set[tuple[int, int]]:
+    """Return the identities of folders, which must not be the same one under two names."""
+    known: dict[tuple[int, int], Path] = {}
+    for folder in folders:
+        other = known.setdefault(walk.identity(folder), folder)
+        if other != folder:
+            raise checks.UsageError(
+                f"Parts and classes must be different folders. Received: {other} and {folder}, "
+                "which are the same. Remove the link."
+            )
+    return set(known)
+
+
+def _files(
+    folders: list[Path],
+    names: tuple[str, ...],
+    known: set[tuple[int, int]],
+    skipped: walk.Skipped,
+) -> list[list[Path]]:
+    """Return the image files of each class."""
+    by_name = {folder.name: folder for folder in folders}
+    files = [_images(by_name[name], known, skipped) for name in names]
+    of = f"{folders[0].parent.name} (files {' '.join(walk.ENDINGS)})"
+    checks.no_empty_class(map(len, files), names, of)
+    return files
+
+
+def _images(folder: Path, known: set[tuple[int, int]], skipped: walk.Skipped) -> list[Path]:
+    found = []
+    for path, kind in walk.below(folder, known):
+        if isinstance(kind, OSError):
+            raise checks.UsageError(f"Cannot read the folder {path}: {kind.strerror}.")
+        if kind == walk.IMAGE and not walk.is_text(path.relative_to(folder)):
+            skipped.add(walk.NO_TEXT, path)
+        elif kind == walk.IMAGE:
+            found.append(path)
+        else:
+            skipped.add(kind, path)
+    return sorted(found)
+
+
+def _examples(root: Path, files: list[list[Path]], config: DataConfig) -> Examples:
+    labels = np.repeat(np.arange(len(files)), list(map(len, files)))
+    paths = [path for group in files for path in group]
+    return parts.examples(paths, labels, config, str(root.resolve()))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
 READER = Reader(read, argument="PATH")

@@ -57,7 +57,7 @@ def read_builder(builder, size: int | None) -> Source:
     """Return the training and test examples of a prepared `tfds.core.DatasetBuilder`."""
     image, label = _keys(builder)
     splits = {"train": "train", "test": _test_split(builder)}
-    key = {"tfds": builder.info.full_name, "splits": splits, "size": size}
+    key = {"tfds": builder.info.full_name, "splits": splits, "size": size, "rules": decode.RULES}
     key["files"] = array_cache.fingerprint(Path(builder.data_dir).iterdir())
     arrays = array_cache.cached(key, lambda: _read_splits(builder, splits, size))
     names = tuple(builder.info.features[label].names)
