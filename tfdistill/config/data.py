@@ -65,14 +65,16 @@ class DataConfig:
     """Which images, how they are split and what is done to them.
 
     Args:
-        source: `digits`, `tfds:NAME`, `imagewoof` or `folder:PATH`; `arrays` for `from_arrays`.
+        source: `digits`, `tfds:NAME`, `imagewoof`, `folder:PATH` or `csv:FILE`; `arrays` for
+            `from_arrays`.
         data_dir: Where prepared TensorFlow Datasets lie; default TFDS_DATA_DIR, else
             ~/tensorflow_datasets.
         archive: An already downloaded archive of the source (imagewoof2-160.tgz).
         image_size: Side in pixels to which images are brought once, when they are read; null keeps
             their own size, which then must be the same for all.
         input_size: Side in pixels that the networks see; null means the image's own.
-        validation: Part of the training set held back: a share below 1, or a number of images.
+        validation: Part of the training set held back: a share below 1, or a number of images; not
+            used where the source has validation images of its own.
         split_seed: Seed of the split and of `train_examples`.
         train_examples: Train on a stratified subset of this many images; null means all.
         test_examples: Test on a stratified subset of this many images; null means all.

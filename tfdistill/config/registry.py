@@ -15,6 +15,7 @@ SOURCES = Registry(
         "tfds": "tfdistill.data.sources.tfds_prepared:READER",
         "imagewoof": "tfdistill.data.sources.imagewoof:READER",
         "folder": "tfdistill.data.sources.folder:READER",
+        "csv": "tfdistill.data.sources.csv_file:READER",
     }
 )
 
