@@ -24,11 +24,12 @@ def read(path: str, signature: str):
         with open(path, "rb") as file:
             return file.read()
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(path) as image:
         if image.mode[0] in "IF":
             raise ValueError("more than 8 bits a colour; use --signature bytes")
+        image = ImageOps.exif_transpose(image)
         pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     return pixels.reshape(*pixels.shape[:2], -1)
 

@@ -189,9 +189,9 @@ def predict(
 ) -> int:
     """Classify image files with an exported network.
 
-    Image files, and folders with all that is in them: JPEG, PNG, BMP, GIF. They are read as
-    training images are; the orientation that a camera noted (EXIF) is not applied. Exit status: 0
-    all answered, 1 an image failed, 2 wrong usage.
+    Image files, and folders with all that is in them: JPEG, PNG, BMP, GIF, WebP, TIFF. They are
+    read as training images are, upright (Exif). Exit status: 0 all answered, 1 an image failed, 2
+    wrong usage.
 
     Args:
         model: saved_models/NAME[/VERSION], a .tflite, .onnx or .keras file.

@@ -35,8 +35,9 @@ def write(
     """Write a network as a SavedModel with two signatures.
 
     `serving_default` takes `image`, uint8 `[n, height, width, channels]`, pixels 0..255; `bytes`
-    takes `image_bytes`, string `[n]`, whole JPEG or PNG files of any size, of at most `MAX_PIXELS`.
-    Both return `logits` and `probabilities`, float32 `[n, classes]`, `class_id`, int32 `[n]`, and
+    takes `image_bytes`, string `[n]`, whole JPEG or PNG files, which it turns as their Exif note
+    says: of at most 25 megapixels, a JPEG that is made smaller of 250, 64 if progressive. Both
+    return `logits` and `probabilities`, float32 `[n, classes]`, `class_id`, int32 `[n]`, and
     `class_name`, string `[n]`. An image that cannot be taken is an `InvalidArgumentError` that
     names it, and costs no memory.
 
