@@ -64,7 +64,7 @@ class TestImagesOfATrainingFolder:
         with pytest.raises(UsageError, match="huge.jpg: The file is larger than 64 MB"):
             read(pictures_folder)
 
-    @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP"])
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
     def test_damage_is_named_or_decoded(self, format):
         random, whole = np.random.default_rng(0), hostile_files.encoded(format)
         for _ in range(10):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from PIL import Image
 
 from tfdistill.config import (
     AugmentConfig,
@@ -40,6 +41,20 @@ def test_every_kind_needs_only_kinds():
     names = {run.name for run in kinds}
     assert all(set(run.needs) <= names for run in kinds)
     assert kinds[1].members == ("single-0",)
+
+
+def test_validation_images_of_their_own_are_left_as_they_are(tmp_path):
+    for part, count in (("train", 40), ("val", 3)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
+    images = DataConfig(source=f"folder:{tmp_path}")
+    config = dataclasses.replace(CONFIG, data=images)
+    session = Session()
+    run = rehearsal.one_batch(runner.plan(config)[0], session)
+    assert (run.data.train_examples, run.data.validation) == (32, images.validation)
+    assert len(session.images(run.data).validation) == 6
 
 
 def test_one_batch_has_few_images_and_one_epoch():

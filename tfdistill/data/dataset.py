@@ -133,6 +133,7 @@ class Dataset:
         mean: Per channel, in units of 0..255; to be subtracted from the images.
         std: Per channel, in units of 0..255, > 0; to divide by.
         input_size: Side in pixels that networks see; None means the images' own.
+        own_validation: Whether the source set the validation examples aside itself.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_size: int | None = None
+    own_validation: bool = False
 
     @cached_property
     def hashes(self) -> dict[str, str]:

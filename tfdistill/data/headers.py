@@ -110,15 +110,17 @@ def plain(data: bytes) -> bytes:
     import numpy as np
     from PIL import Image, ImageOps
 
-    with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FOREIGN) as image:
-        warnings.simplefilter("ignore")
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in DEEP_MODES:
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        else:
-            upright = upright.convert(FOREIGN_MODES[upright.mode])
     written = io.BytesIO()
-    upright.save(written, "PNG", compress_level=0, exif=b"", icc_profile=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=FOREIGN) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode in DEEP_MODES:
+                upright = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            else:
+                mode = FOREIGN_MODES[image.mode]
+                upright = image if image.mode == mode else image.convert(mode)
+            upright.save(written, "PNG", compress_level=0, exif=b"", icc_profile=None)
     return written.getvalue()
 
 

@@ -188,6 +188,7 @@ def _assembled(source: Source, config: DataConfig, name: str | None = None) -> D
         mean=mean,
         std=std,
         input_size=config.input_size,
+        own_validation=source.validation is not None,
     )
 
 

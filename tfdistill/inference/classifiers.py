@@ -169,7 +169,7 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
 
         image_size = config.image_size
         try:
-            images = data.load(config)
+            images = data.load(config, tell=lambda note: None)  # as its training told
         except checks.UsageError:
             pass  # the images lie elsewhere; classes then go by their numbers
         else:

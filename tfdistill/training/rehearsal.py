@@ -101,10 +101,11 @@ def _few(images: DataConfig, batch_size: int, session: "Session") -> DataConfig:
     augment = images.augment
     if augment.views:
         augment = dataclasses.replace(augment, views=min(augment.views, MOST_VIEWS))
+    held = images.validation if whole.own_validation else min(count, len(whole.validation))
     return dataclasses.replace(
         images,
         train_examples=count,
-        validation=min(count, len(whole.validation)),
+        validation=held,
         test_examples=min(count, len(whole.test)),
         augment=augment,
     )

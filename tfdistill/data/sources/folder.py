@@ -105,7 +105,7 @@ def _class_names(
         if len(folders) < 2:
             raise checks.UsageError(
                 f"{roots[part]} needs one sub-folder for each of at least 2 classes. Received: "
-                f"{len(folders)}."
+                f"{len(folders)}. Sort the images into such folders, or move this one away."
             )
     names = {part: {folder.name for folder in folders} for part, folders in classes.items()}
     parts.same_classes({roots[part].name: some for part, some in names.items()}, str(root))
