@@ -22,7 +22,7 @@ def weights_hash(network: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def architecture_hash(network: keras.Model) -> str:
+def architecture_hash(network: keras.Model, initializers: bool = False) -> str:
     """Return the SHA-256 of a network's configuration.
 
     Names that Keras made up (`conv2d_3`) are renumbered in their order, so building a network
@@ -32,6 +32,7 @@ def architecture_hash(network: keras.Model) -> str:
 
     Args:
         network: A Keras model.
+        initializers: Count them in: what training begins with depends on them.
 
     Example:
         >>> architecture_hash(build(config, ...)) == architecture_hash(build(config, ...))
@@ -42,6 +43,7 @@ def architecture_hash(network: keras.Model) -> str:
     except (NotImplementedError, TypeError):
         shapes = [list(variable.shape) for variable in network.weights]
         config = {"class_name": type(network).__qualname__, "weights": shapes}
+    config = _counting(config, initializers)
     names: dict[str, str] = {}
     _number_names(config, names)
     text = json.dumps(_renamed(config, names), sort_keys=True, default=repr)
@@ -68,7 +70,7 @@ def _number_names(config: Any, names: dict[str, str]) -> None:
 
 def _renamed(config: Any, names: dict[str, str]) -> Any:
     if isinstance(config, dict):
-        return {key: _renamed(config[key], names) for key in config if _counts(key)}
+        return {key: _renamed(config[key], names) for key in config}
     if isinstance(config, (list, tuple)):
         return [_renamed(value, names) for value in config]
     return names.get(config, config) if isinstance(config, str) else config
@@ -76,12 +78,21 @@ def _renamed(config: Any, names: dict[str, str]) -> Any:
 
 def _parts(config: Any) -> list:
     if isinstance(config, dict):
-        return [config[key] for key in config if _counts(key)]
+        return list(config.values())
     return list(config) if isinstance(config, (list, tuple)) else []
 
 
-def _counts(key: str) -> bool:
-    return key != "compile_config" and not str(key).endswith("_initializer")
+def _counting(config: Any, initializers: bool) -> Any:
+    """Return a configuration without what is left out of its hash."""
+    if isinstance(config, dict):
+        return {
+            key: _counting(config[key], initializers)
+            for key in config
+            if key != "compile_config" and (initializers or not str(key).endswith("_initializer"))
+        }
+    if isinstance(config, (list, tuple)):
+        return [_counting(value, initializers) for value in config]
+    return config
 
 
 def _automatic(class_name: str) -> str:

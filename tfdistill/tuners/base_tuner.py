@@ -18,7 +18,7 @@ from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine import tuner_utils
 
 from tfdistill.training.learners import network_of
-from tfdistill.tuners import oracles, seed_results
+from tfdistill.tuners import oracles, search_settings, seed_results
 from tfdistill.tuners.seed_training import SeedTraining
 from tfdistill.utils import checks, machine, storage
 from tfdistill.utils.progress import Silent
@@ -33,6 +33,11 @@ class DistillationTuner(kt.Tuner):
     """Base of the tuners: runs every trial with every seed and survives any interruption.
 
     The same call after a kill resumes where the search stood: with the epoch, if it was training.
+    A search that was begun with something else (space, objective, seeds, networks, teacher, data or
+    what `fit` is given) is refused. Arrays are compared by their content; of a `tf.data.Dataset`
+    and its like only what can be seen, `element_spec` and cardinality; of a function that builds
+    networks, what it builds at the first values.
+
     A trial's figures are those of the best epoch by the objective; its score is their mean over the
     seeds, and `results` and `seed_results` show all of them. The weights of the best seed are kept
     for `get_best_models`. In a trial's folder `seed-<seed>.json` holds one seed's figures.
@@ -59,7 +64,8 @@ class DistillationTuner(kt.Tuner):
         **kwargs: Further arguments of `keras_tuner.Tuner`.
 
     Raises:
-        UsageError: Seeds or a population that cannot be; in `search`, no chief that answers.
+        UsageError: Seeds or a population that cannot be; a folder that holds a search begun with
+            something else; in `search`, that too, or no chief that answers.
     """
 
     def __init__(
@@ -95,7 +101,17 @@ class DistillationTuner(kt.Tuner):
         self._training = SeedTraining(self, self._results, progress)
         self._client = self.oracle if worker else None
         self.oracle = oracle  # outside of `search` a worker reads what the chief has written
-        if oracle.begun:
+        self._settings = search_settings.of_search(self)  # a reload brings the space that is there
+        begun, noted = oracle.begun, Path(self.project_dir) / search_settings.SETTINGS
+        if begun and not noted.exists():
+            self._training.progress.say(
+                f"{self.project_dir} was written by an earlier version, which did not note with "
+                "what the search was begun: it goes on with what is given now"
+            )
+        if not begun and not worker:
+            noted.unlink(missing_ok=True)
+        self._agree()
+        if begun:
             self.reload()
         self.save()  # so that a kill in the first trial leaves something to go on from
 
@@ -112,11 +128,14 @@ class DistillationTuner(kt.Tuner):
         machine.make_repeatable()  # so that an interrupted search ends as an uninterrupted one
         if roles.is_chief_oracle() or not roles.has_chief_oracle():
             self.oracle.verbose = fit_kwargs.get("verbose", "auto")
+        fit = search_settings.of_fit(self, fit_args, fit_kwargs)
         if roles.is_chief_oracle():
+            self._agree(fit)
             self.save()
             oracles.serve(self.oracle)
             return
         with self._chief():
+            self._agree(fit)
             self.on_search_begin()
             self._training.progress.start(f"Search in {self.project_dir}", {})
             try:
@@ -235,6 +254,11 @@ class DistillationTuner(kt.Tuner):
         self._batch = [trial.trial_id for trial in trials]
         self.save()
         return trials
+
+    def _agree(self, fit: dict[str, str] | None = None) -> None:
+        here = {"search": self._settings} | ({} if fit is None else {"fit": fit})
+        worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
+        search_settings.agree(Path(self.project_dir), here, note=not worker)
 
     def _wanted(self) -> int:
         # After a kill between two reports of trials drawn together, the others come first: what is

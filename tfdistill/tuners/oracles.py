@@ -46,7 +46,8 @@ class Durable(kt.Oracle):
     `max_consecutive_failed_trials` is given, and `seed=0` is a seed like any other.
 
     Raises:
-        UsageError: In `reload`, a file of the search that is missing or cannot be read.
+        UsageError: In `reload`, a file of the search that is missing or cannot be read, or another
+            seed than it was begun with.
 
     Example:
         >>> class MyOracle(Durable, kt.oracles.RandomSearchOracle): ...
@@ -56,13 +57,15 @@ class Durable(kt.Oracle):
         super().__init__(
             *args, seed=seed, max_consecutive_failed_trials=max_consecutive_failed_trials, **kwargs
         )
+        self._given_seed = seed
         if seed == 0:  # Keras Tuner draws one instead
             self.seed = self._seed_state = 0
 
     @property
     def begun(self) -> bool:
-        """Whether the folder holds a search."""
-        return Path(self._get_oracle_fname()).exists() or bool(self._trial_files())
+        """Whether the folder holds a search that has a trial."""
+        file = Path(self._get_oracle_fname())
+        return bool(self._trial_files()) or file.exists() and bool(read(file)["start_order"])
 
     def save(self) -> None:
         """Write `oracle.json`."""
@@ -73,6 +76,12 @@ class Durable(kt.Oracle):
         file = Path(self._get_oracle_fname())
         # Before the trials, of which a chief may write more at this moment.
         state = read(file) if file.exists() else self.get_state()
+        if self._given_seed not in (None, state["seed"]):
+            raise checks.UsageError(
+                f"{self._project_dir} holds another search: the tuner's seed is {state['seed']} "
+                f"there and {self._given_seed} here. Give the same, another project_name, or "
+                "overwrite=True to start over."
+            )
         states = [read(file) for file in self._trial_files()]
         self.trials = {state["trial_id"]: Trial.from_state(state) for state in states}
         self._check_complete(state)
