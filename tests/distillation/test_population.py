@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from tfdistill import Distiller, FeatureLoss, SimilarityPreserving, SoftTargets
 from tfdistill.distillation.population import Population, fitting, member_bytes
+from tfdistill.utils.checks import UsageError
 
+CALLBACKS = keras.callbacks
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
@@ -217,12 +219,45 @@ def test_early_stopping_watches_one_member_and_restores_all(images, targets, fam
     assert_same(population.get_weights(), seen[0])
 
 
-def test_it_has_no_optimizer_to_schedule(images, targets, family):
-    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: CALLBACKS.LearningRateScheduler(lambda epoch: 0.1),
+        lambda path: CALLBACKS.ReduceLROnPlateau("val_0/loss"),
+        lambda path: CALLBACKS.TerminateOnNaN(),
+        lambda path: CALLBACKS.BackupAndRestore(path),
+        lambda path: CALLBACKS.EarlyStopping("val_loss"),
+        lambda path: CALLBACKS.ModelCheckpoint(f"{path}/a.keras"),
+        lambda path: CALLBACKS.ModelCheckpoint(
+            f"{path}/a.weights.h5", "val_loss", save_weights_only=True, save_best_only=True
+        ),
+    ],
+)
+def test_callbacks_that_act_on_one_model_are_refused(make, images, targets, family, tmp_path):
     population = together(family()[:2])
-    assert population.optimizer is None
-    with pytest.raises(ValueError, match="learning_rate"):
-        population.fit(images[0], targets, callbacks=[schedule], **FIT)
+    before = population.get_weights()
+    callback = make(tmp_path)
+    with pytest.raises(UsageError, match=f"The callback {type(callback).__name__} acts on one"):
+        population.fit(images[0], targets, callbacks=[callback], **FIT)
+    assert_same(population.get_weights(), before)
+
+
+def test_callbacks_that_look_at_all_members_are_taken(images, targets, family, tmp_path):
+    x, y = images
+    weights = tmp_path / "all.weights.h5"
+    callbacks = [
+        CALLBACKS.CSVLogger(str(tmp_path / "log.csv")),
+        CALLBACKS.TensorBoard(str(tmp_path / "logs")),
+        CALLBACKS.ModelCheckpoint(str(weights), save_weights_only=True),
+    ]
+    population = together(family()[:2])
+    population.fit(x, targets, validation_data=(x, y), callbacks=callbacks, **FIT)
+    columns = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
+    assert {"epoch", "0/loss", "1/accuracy", "val_0/loss", "val_1/accuracy"} <= set(columns)
+    assert len(list((tmp_path / "logs").rglob("events.out.tfevents*"))) == 2
+    again = together(family()[:2])
+    again.load_weights(weights)
+    assert_same(again.get_weights(), population.get_weights())
 
 
 def test_saved_weights_continue_every_member(images, targets, family, tmp_path):

@@ -6,6 +6,7 @@ augmenting images, the teacher, starting a step; and a step of many members fill
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,13 @@ from tfdistill.utils import checks
 from tfdistill.utils.types import Shape, Tensor
 
 EVALUATION = "val_"
+_OF_ONE_MODEL = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.TerminateOnNaN,
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.SwapEMAWeights,
+)
 
 
 class Population(keras.Model):
@@ -38,10 +46,11 @@ class Population(keras.Model):
     `Distiller` runs its own teacher or raises. One with feature losses always runs its own.
 
     Logs are flat: `0/loss`, `3/accuracy`, `val_0/accuracy`; `member_logs` takes them apart, and
-    `evaluate` should be asked for `return_dict=True`. Callbacks see one model: `EarlyStopping`
-    stops and restores all members together and needs `mode`. Those that change the learning rate of
-    `model.optimizer`, such as `LearningRateScheduler`, raise: give a schedule to each member's
-    optimizer. The members' `jit_compile` and `steps_per_execution` do not count here.
+    `evaluate` should be asked for `return_dict=True`. Callbacks see one model and these logs:
+    `EarlyStopping` that watches one member (`val_0/loss`, with `mode`) stops and restores all.
+    Keras's callbacks that act on one model's figures or optimizer, as `LearningRateScheduler`, are
+    refused: give a schedule to each member's optimizer. The members' `jit_compile` and
+    `steps_per_execution` do not count here.
 
     With one number of threads and the same batches, a member's weights equalled those of training
     alone to the bit on a CPU: its kernels and their shapes are the same, only their order differs.
@@ -55,7 +64,7 @@ class Population(keras.Model):
     Raises:
         UsageError: No members; members that share something or differ in input or classes; a member
             with feature losses but no teacher; a teacher that does not fit; in `compile`, a member
-            that is not compiled.
+            that is not compiled; in `fit`, a callback that acts on one model.
 
     Example:
         >>> population = Population([first_distiller, second_distiller, student_alone])
@@ -127,12 +136,13 @@ class Population(keras.Model):
         )
 
     def fit(self, *args: Any, callbacks: Any = None, **settings: Any) -> keras.callbacks.History:
+        callbacks = keras.tree.flatten(callbacks or [])
+        _check_callbacks(callbacks)
         distillers = [member for member in self.members if isinstance(member, Distiller)]
         for member in distillers[:1]:  # all have the same targets
             member._check_arrays(settings.get("y", args[1] if len(args) > 1 else None))
         # First, so that callbacks that restore weights at the end have the last word.
-        own = [_FinishOptimizers(), ProbabilityCheck(distillers)]
-        callbacks = [*own, *keras.tree.flatten(callbacks or [])]
+        callbacks = [_FinishOptimizers(), ProbabilityCheck(distillers), *callbacks]
         return super().fit(*args, callbacks=callbacks, **settings)
 
     def call(self, x: Tensor, training: bool | None = None) -> list[Tensor]:
@@ -252,6 +262,23 @@ class _FinishOptimizers(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for member in self.model.members:
             member.optimizer.finalize_variable_values(member.trainable_weights)
+
+
+def _check_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+    """Raise at a callback of Keras that would act on nothing, or on all members for one."""
+    for callback in callbacks:
+        refused = isinstance(callback, _OF_ONE_MODEL)
+        watching = isinstance(callback, keras.callbacks.EarlyStopping)
+        if isinstance(callback, keras.callbacks.ModelCheckpoint):
+            refused, watching = not callback.save_weights_only, callback.save_best_only
+        blind = watching and not re.fullmatch(r"(val_)?\d+/.+", callback.monitor)
+        if refused or blind:
+            monitor = f" with monitor={callback.monitor!r}" if blind else ""
+            raise checks.UsageError(
+                f"The callback {type(callback).__name__} acts on one model, and a Population is "
+                "several, with figures like val_0/loss and an optimizer each. Received: "
+                f"{type(callback).__name__}{monitor}. Leave it out, or train the members alone."
+            )
 
 
 def _student(member: keras.Model) -> keras.Model:

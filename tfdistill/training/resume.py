@@ -21,12 +21,15 @@ from tfdistill.utils.progress import Silent
 
 STATE = "state.npz"
 SUM = "sha256"
+BESIDE = "beside-"
 
 
 class TrainingState:
     """Where a training stands, in memory and, after every epoch, on disk.
 
     It may be of several models that are trained together; lists hold one entry for each, in order.
+    One of which `stopped` is true has ended before the others and keeps its figures. What stands in
+    `beside` (arrays by name) is kept with the state.
 
     Args:
         folder: Where the state is kept.
@@ -49,6 +52,8 @@ class TrainingState:
         self.epochs_done = 0
         self.histories: list[dict[str, list[float]]] = [{} for _ in self.learners]
         self.failures = [""] * len(self.learners)
+        self.stopped = [False] * len(self.learners)
+        self.beside: dict[str, np.ndarray] = {}
         self.problem = ""
         self._spent = 0.0
         self._began = time.monotonic()
@@ -60,8 +65,15 @@ class TrainingState:
 
     @property
     def failed(self) -> bool:
-        """Whether no model is left to train."""
+        """Whether the training of every model failed."""
         return all(self.failures)
+
+    @property
+    def over(self) -> bool:
+        """Whether no model is left to train."""
+        return all(
+            stopped or failure for stopped, failure in zip(self.stopped, self.failures, strict=True)
+        )
 
     def best_epoch(self, place: int) -> int:
         """Epoch (0, 1, ...) of a model's highest validation accuracy, the first of equals."""
@@ -94,18 +106,22 @@ class TrainingState:
             variable.assign(array)
         self.epochs_done, self._spent = meta["epochs_done"], meta["seconds"]
         self.histories, self.failures = meta["histories"], meta["failures"]
+        self.stopped = meta.get("stopped", self.stopped)
+        names = [name for name in saved if name.startswith(BESIDE)]
+        self.beside = {name.removeprefix(BESIDE): saved[name] for name in names}
         return True
 
     def finish_epoch(self, logs: Sequence[dict[str, float]]) -> None:
         """Add an epoch's figures, keep weights that are the best so far, save the state."""
         for place, (history, figures) in enumerate(zip(self.histories, logs, strict=True)):
-            if self.failures[place]:
+            if self.failures[place] or self.stopped[place]:
                 continue
             for name, value in figures.items():
                 history.setdefault(name, []).append(float(value))
             if self.best_epoch(place) == self.epochs_done:
                 # Before the state: if killed in between, the epoch is repeated, to the same end.
                 self._keep_best(place)
+            self.stopped[place] = bool(self.learners[place].stop_training)
         self.epochs_done += 1
         self._save()
 
@@ -149,10 +165,12 @@ class TrainingState:
             "epochs_done": self.epochs_done,
             "histories": self.histories,
             "failures": self.failures,
+            "stopped": self.stopped,
             "seconds": self.seconds,
         }
         arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(self._variables)}
-        _save(self.folder / STATE, {"meta": np.array(json.dumps(meta)), **arrays})
+        beside = {BESIDE + name: array for name, array in self.beside.items()}
+        _save(self.folder / STATE, {"meta": np.array(json.dumps(meta)), **arrays, **beside})
 
     def _fitting(self, saved: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return the arrays of the variables, in their order."""
@@ -175,7 +193,7 @@ def unfinished(state: TrainingState, epochs: int, progress: Silent) -> bool:
         progress.resume(state.epochs_done, epochs)
     elif state.problem:
         progress.say(state.problem)
-    return state.epochs_done < epochs and not state.failed
+    return state.epochs_done < epochs and not state.over
 
 
 class EpochEnd(keras.callbacks.Callback):
@@ -211,9 +229,9 @@ class EpochEnd(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         for place, figures in enumerate(self.split(logs)):
             loss = float(figures["loss"])
-            if not math.isfinite(loss):
+            if not math.isfinite(loss) and not self.state.stopped[place]:
                 self.state.fail(place, self._failure(loss, batch))
-        if self.state.failed:
+        if self.state.over:
             self.model.stop_training = True
         if self.steps:
             self.progress.step(self.present, self.epochs, (batch + 1) / self.steps)
@@ -222,6 +240,8 @@ class EpochEnd(keras.callbacks.Callback):
         if not self.state.failed:
             each = self.split(logs)
             self.state.finish_epoch(each)
+            if self.state.over:
+                self.model.stop_training = True
             shared = set.intersection(*map(set, each))
             means = {name: statistics.fmean(logs[name] for logs in each) for name in shared}
             self.progress.epoch(epoch, self.epochs, means)

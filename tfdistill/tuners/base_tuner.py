@@ -56,7 +56,8 @@ class DistillationTuner(kt.Tuner):
             compiled model.
         seeds: Of the trainings of each trial.
         population: Number of trials that are trained together in one step, over the same batches.
-            Their `callbacks` see the population. Trials of Hyperband are trained alone.
+            Each has callbacks of its own, which see its model and figures as if it were trained
+            alone. Trials of Hyperband are trained alone.
         progress: Where to show progress; None shows nothing.
         directory: Where the project's folder is.
         project_name: Its name.
@@ -123,11 +124,13 @@ class DistillationTuner(kt.Tuner):
                 dataset; then training resumes exactly where it was interrupted. Other data starts
                 over each time.
             **fit_kwargs: As of `fit`, such as `epochs`, `validation_data`, `callbacks`; with
-                `verbose=0` nothing is printed.
+                `verbose=0` nothing is printed. After a kill callbacks go on where they stood: what
+                they noted as numbers, text, arrays and collections of them is kept.
         """
         machine.make_repeatable()  # so that an interrupted search ends as an uninterrupted one
         if roles.is_chief_oracle() or not roles.has_chief_oracle():
             self.oracle.verbose = fit_kwargs.get("verbose", "auto")
+        self._training.check(fit_kwargs.get("callbacks"))
         fit = search_settings.of_fit(self, fit_args, fit_kwargs)
         if roles.is_chief_oracle():
             self._agree(fit)

@@ -11,7 +11,9 @@ from keras_tuner.src.engine import tuner_utils
 
 from tfdistill.training.learners import Workbench, network_of
 from tfdistill.training.resume import STATE, EpochEnd, unfinished
+from tfdistill.tuners import trial_callbacks
 from tfdistill.tuners.hypermodels import ObjectiveState, learners_for
+from tfdistill.tuners.trial_callbacks import TrialCallbacks
 from tfdistill.utils import storage
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
@@ -49,6 +51,11 @@ class SeedTraining:
         alone = self._own_fit or hyperband
         return [[trial] for trial in trials] if alone else [list(trials)]
 
+    def check(self, callbacks) -> None:
+        """Raise at callbacks of `search` that cannot do what they do in `fit`."""
+        if not self._own_fit:
+            trial_callbacks.check(keras.tree.flatten(callbacks or []), self._tuner.population)
+
     def train(self, group, seed, x=None, *fit_args, **fit_kwargs) -> None:
         """Train trials of one group with one seed, and write what they brought."""
         failed = [t for t in group if any(r["failure"] for r in self._results.done(t).values())]
@@ -71,7 +78,7 @@ class SeedTraining:
             keras.utils.set_random_seed(seed)
             data = x(state.epochs_done) if callable(x) else x
             fit_args = fit_args if data is None else (data, *fit_args)
-            results = self._fit(learners, group[0], state, *fit_args, **fit_kwargs)
+            results = self._fit(learners, group, state, *fit_args, **fit_kwargs)
         for place, trial in enumerate(group):
             self._keep(trial, seed, state, place, results)
         if "tuner/epochs" not in values:  # Hyperband may go on from here
@@ -89,11 +96,12 @@ class SeedTraining:
         objective = self._tuner.oracle.objective
         return ObjectiveState(folder, digest(searched, seed), learners, objective)
 
-    def _fit(self, learners, trial, state, *fit_args, callbacks=(), **fit_kwargs):
-        callbacks = self._tuner._deepcopy_callbacks(list(callbacks))
-        if any(isinstance(callback, keras.callbacks.TensorBoard) for callback in callbacks):
-            self._tuner._configure_tensorboard_dir(callbacks, trial, state.folder.name)
-        epochs = fit_kwargs.get("epochs", 1)
+    def _fit(self, learners, group, state, *fit_args, callbacks=None, **fit_kwargs):
+        each = [self._copied(callbacks, trial, state.folder.name) for trial in group]
+        epochs, trial = fit_kwargs.get("epochs", 1), group[0]
+        callbacks = each[0]
+        if callbacks and not self._own_fit:
+            callbacks = [TrialCallbacks(state, each, learners.split, self.progress.say)]
         callbacks.append(tuner_utils.TunerCallback(self._tuner, trial))
         callbacks.append(EpochEnd(state, self.progress, epochs, split=learners.split))
         fit_kwargs["callbacks"] = callbacks
@@ -104,6 +112,13 @@ class SeedTraining:
         return self._tuner.hypermodel.fit(
             trial.hyperparameters, learners.fitted, *fit_args, **fit_kwargs
         )
+
+    def _copied(self, callbacks, trial, logs: str) -> list[keras.callbacks.Callback]:
+        """Return a trial's own copies of what `search` was given."""
+        copies = self._tuner._deepcopy_callbacks(keras.tree.flatten(callbacks or []))
+        if any(isinstance(callback, keras.callbacks.TensorBoard) for callback in copies):
+            self._tuner._configure_tensorboard_dir(copies, trial, logs)
+        return copies
 
     def _keep(self, trial, seed, state, place, results) -> None:
         """Write a seed's figures and, if they are the trial's best so far, its weights."""
