@@ -53,7 +53,7 @@ class SeedTraining:
 
     def check(self, callbacks) -> None:
         """Raise at callbacks of `search` that cannot do what they do in `fit`."""
-        if not self._own_fit:
+        if self._tuner.hypermodel is not None and not self._own_fit:
             trial_callbacks.check(keras.tree.flatten(callbacks or []), self._tuner.population)
 
     def train(self, group, seed, x=None, *fit_args, **fit_kwargs) -> None:
