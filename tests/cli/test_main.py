@@ -321,3 +321,13 @@ def test_cache_build_lists_what_it_would_do(config, capsys):
     assert main(["cache", "build", str(config), "--dry-run"]) == 0
     assert "10 runs" in capsys.readouterr().out
     assert not (config.parent / "out").exists()
+
+
+def test_a_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    os.rmdir(tmp_path / "gone")
+    assert main(["run", "x.yaml"]) == 2
+    line = "The folder where this command was started was removed. Go to another."
+    assert capsys.readouterr().err == f"tfdistill: error: {line}\n"

@@ -140,7 +140,14 @@ def test_sigterm_is_heard_while_tensorflow_starts(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+NAMES = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP (its terminal was closed)",
+}
+
+
+@pytest.mark.parametrize("number", NAMES, ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("deaf", DEAF.values(), ids=list(DEAF))
 def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
     process = start("-c", PROGRAM, deaf)
@@ -149,8 +156,7 @@ def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
         process.send_signal(number)
     output, errors = process.communicate(timeout=LONG)
     assert process.returncode == 128 + number
-    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
-    assert errors == f"tfdistill: stopped by {name}. The same command goes on.\n"
+    assert errors == f"tfdistill: stopped by {NAMES[number]}. The same command goes on.\n"
 
 
 LATE = """

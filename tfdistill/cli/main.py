@@ -1,5 +1,6 @@
 """The command `tfdistill`: finds the command that is asked for, and words every error."""
 
+import os
 import sys
 
 import cyclopts
@@ -8,7 +9,7 @@ from tfdistill import __version__
 from tfdistill.cli import options
 from tfdistill.cli.commands import COMMANDS, GOES_ON, GROUPS
 from tfdistill.models import saved_model_safety
-from tfdistill.utils import checks, signals, storage
+from tfdistill.utils import checks, signals, storage, tensorflow
 
 DESCRIPTION = (
     "Knowledge distillation for image classification: train teachers, distil students, compare."
@@ -23,8 +24,9 @@ ADVICE = "The same command resumes where this one stopped."
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 1 a run failed, 2 wrong input.
 
-    Without arguments it takes those of this process, and SIGTERM and Ctrl-C, too.
+    Without arguments it takes those of this process, and SIGTERM, SIGHUP and Ctrl-C, too.
     """
+    tensorflow.for_commands()
     if arguments is not None:
         return _answer(arguments)
     given = sys.argv[1:]
@@ -58,6 +60,12 @@ def app(commands: dict) -> cyclopts.App:
 
 
 def _answer(arguments: list[str]) -> int:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return _refused(
+            "The folder that this command was started in was removed. Go to another.", 2
+        )
     try:
         with saved_model_safety.trust_ends():
             status = app(COMMANDS)(

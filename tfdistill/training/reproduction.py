@@ -10,7 +10,7 @@ from tfdistill.config import RunConfig, StudyConfig, build
 from tfdistill.records import RECORD_FILE, Record, Table
 from tfdistill.training import runner
 from tfdistill.training.study_folder import alone
-from tfdistill.utils import checks
+from tfdistill.utils import checks, tensorflow
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
 
@@ -78,6 +78,7 @@ def reproduce(
         )
     needed = _needed(before, here)
     runs = [_run(each["config"], before) for each in (*needed, {"config": before.config})]
+    tensorflow.check_keras()
     from tfdistill.utils import machine
 
     machine.use_threads(before.environment.get("threads", machine.threads()))

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a command within seconds: one line, no traceback, no child left behind.
+"""SIGTERM, SIGHUP and Ctrl-C end a command within seconds: one line, no traceback, no child left.
 
 The first signal raises KeyboardInterrupt, so that everything is tidied up. Python does that only
 between two of its own instructions, and libraries may swallow it; so a thread that the signal wakes
@@ -18,16 +18,20 @@ from types import FrameType
 
 # Seconds for what Python does of itself; everything is to be over after 5.
 GRACE = 3.0
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_NAMES = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP (its terminal was closed)",
+}
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def run(command: Callable[[], int], advice: str = "") -> int:
     """Run a command as what this process is for and return its exit status.
 
-    SIGTERM and Ctrl-C end the process, with status 143 or 130, even where `command` hangs in native
-    code; a signal that is ignored at the start, as under nohup, stays ignored. Where nobody reads
-    the output any more (`| head`), the command ends with status 141.
+    SIGTERM, SIGHUP and Ctrl-C end the process, with status 143, 129 or 130, even where `command`
+    hangs in native code; a signal that is ignored at the start, as under nohup, stays ignored.
+    Where nobody reads the output any more (`| head`), the command ends with status 141.
 
     Args:
         command: What to do; returns an exit status.

@@ -1,4 +1,4 @@
-"""TensorFlow started once, and quiet: it and its converters print past Python."""
+"""TensorFlow started once, below Keras as it comes, and quiet: it prints past Python."""
 
 import contextlib
 import os
@@ -6,16 +6,77 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
+from tfdistill.utils import checks
+
+
+def for_commands() -> None:
+    """Let commands use Keras 3 on TensorFlow, whatever was set for other programs.
+
+    To be called before Keras is imported, here and by the processes that a command starts.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # it goes before keras.json
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
+
 
 def start() -> None:
-    """Import TensorFlow quietly; some seconds in a new process, nothing afterwards."""
+    """Import TensorFlow quietly; some seconds in a new process, nothing afterwards.
+
+    Raises:
+        UsageError: Keras has another backend, or is set up so that results would be others.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with muted((2,)):
+        check_keras()
         import tensorflow as tf
 
         tf.config.list_logical_devices()  # the devices have their say when they are first used
     # Every network has a function of its own; TensorFlow takes that for needless retracing.
     tf.get_logger().setLevel("ERROR")
+
+
+def needed(what: str) -> None:
+    """Raise unless Keras computes with TensorFlow.
+
+    Args:
+        what: What cannot do without, as the subject of a sentence.
+    """
+    import keras
+
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise checks.UsageError(
+            f"{what} needs Keras on TensorFlow. Received: the backend {backend!r}. Set the "
+            "environment's KERAS_BACKEND=tensorflow before keras is imported."
+        )
+
+
+def check_keras() -> None:
+    """Import Keras; raise where keras.json or the environment would change what is measured."""
+    remedy = f"Correct keras.json in {_keras_home()}, or the environment's variables KERAS_*."
+    try:
+        import keras  # it imports TensorFlow, which reads keras.json, too
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise checks.UsageError(
+            f"Keras cannot be imported as it is set up: {checks.first_line(error)} {remedy}"
+        ) from None
+    needed("This")
+    found = {
+        "floatx": (keras.config.floatx(), "float32"),
+        "image_data_format": (keras.config.image_data_format(), "channels_last"),
+        "epsilon": (keras.config.epsilon(), 1e-7),
+        "max_epochs": (keras.config.max_epochs(), None),
+        "max_steps_per_epoch": (keras.config.max_steps_per_epoch(), None),
+    }
+    for name, (value, expected) in found.items():
+        if value != expected:
+            raise checks.UsageError(
+                f"Keras must be set to {name}={expected}, or results would be others. Received: "
+                f"{name}={value}. {remedy}"
+            )
+
+
+def _keras_home() -> str:
+    return os.environ.get("KERAS_HOME", "~/.keras")
 
 
 @contextlib.contextmanager
