@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdistill import Distiller, FeatureLoss, SimilarityPreserving, SoftTargets
+from tfdistill import (
+    Distiller,
+    FeatureLoss,
+    LossWeightSchedule,
+    SimilarityPreserving,
+    SoftTargets,
+)
 from tfdistill.distillation.population import Population, fitting, member_bytes
 from tfdistill.utils.checks import UsageError
 
@@ -225,6 +231,7 @@ def test_early_stopping_watches_one_member_and_restores_all(images, targets, fam
         lambda path: CALLBACKS.LearningRateScheduler(lambda epoch: 0.1),
         lambda path: CALLBACKS.ReduceLROnPlateau("val_0/loss"),
         lambda path: CALLBACKS.TerminateOnNaN(),
+        lambda path: LossWeightSchedule(alpha=lambda epoch: 0.1),
         lambda path: CALLBACKS.BackupAndRestore(path),
         lambda path: CALLBACKS.EarlyStopping("val_loss"),
         lambda path: CALLBACKS.ModelCheckpoint(f"{path}/a.keras"),

@@ -18,6 +18,7 @@ from tfdistill.distillation.outputs import NUMBERS
 from tfdistill.distillation.pairs import check_network, check_pair
 from tfdistill.distillation.pairs import on_logits as logits_of
 from tfdistill.distillation.probability_check import ProbabilityCheck
+from tfdistill.distillation.schedules import LossWeightSchedule
 from tfdistill.distillation.targets import LABEL, TEACHER_LOGITS, one_weight, targets
 from tfdistill.utils import checks
 from tfdistill.utils.types import Shape, Tensor
@@ -29,6 +30,7 @@ _OF_ONE_MODEL = (
     keras.callbacks.TerminateOnNaN,
     keras.callbacks.BackupAndRestore,
     keras.callbacks.SwapEMAWeights,
+    LossWeightSchedule,
 )
 
 
