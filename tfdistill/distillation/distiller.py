@@ -135,6 +135,11 @@ class Distiller(keras.Model):
         self.hard_weight = None if hard_weight is None else _weight("hard_weight", hard_weight)
         self.soft_weight = None if soft_weight is None else _weight("soft_weight", soft_weight)
         self.warmup_steps = checks.count("warmup_steps", warmup_steps, minimum=0)
+        if self.warmup_steps and keras.backend.backend() == "jax":
+            raise checks.UsageError(
+                "On JAX a loss does not know the step, so that the soft loss would keep the weight "
+                f"of the first. Received: warmup_steps={warmup_steps!r}. Use LossWeightSchedule."
+            )
         self.connectors: list[keras.Layer | None] = []
         self._family: Family | None = CLASSES
         self._has_loss = False

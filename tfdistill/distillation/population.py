@@ -20,7 +20,7 @@ from tfdistill.distillation.pairs import on_logits as logits_of
 from tfdistill.distillation.probability_check import ProbabilityCheck
 from tfdistill.distillation.schedules import LossWeightSchedule
 from tfdistill.distillation.targets import LABEL, TEACHER_LOGITS, one_weight, targets
-from tfdistill.utils import checks
+from tfdistill.utils import checks, tensorflow
 from tfdistill.utils.types import Shape, Tensor
 
 EVALUATION = "val_"
@@ -64,9 +64,10 @@ class Population(keras.Model):
         name: Name of the model.
 
     Raises:
-        UsageError: No members; members that share something or differ in input or classes; a member
-            with feature losses but no teacher; a teacher that does not fit; in `compile`, a member
-            that is not compiled; in `fit`, a callback that acts on one model.
+        UsageError: Keras on another backend than TensorFlow; no members; members that share
+            something or differ in input or classes; a member with feature losses but no teacher; a
+            teacher that does not fit; in `compile`, a member that is not compiled; in `fit`, a
+            callback that acts on one model.
 
     Example:
         >>> population = Population([first_distiller, second_distiller, student_alone])
@@ -81,6 +82,7 @@ class Population(keras.Model):
         teacher: keras.Model | None = None,
         name: str | None = None,
     ):
+        tensorflow.needed("A Population")
         super().__init__(autocast=False, name=name)
         members = list(members)
         if not members:

@@ -30,7 +30,7 @@ from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.models.logits import look_like_probabilities
 from tfdistill.training import metrics
-from tfdistill.utils import checks, machine, storage
+from tfdistill.utils import checks, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 
 LABELS = "labels.txt"
@@ -172,6 +172,7 @@ def export_network(
         >>> export_network(distiller, "digits", images, ["litert-int8"]).folder
         PosixPath('saved_models/digits/1')
     """
+    tensorflow.needed("An export")
     subject = targets.of_network(network, name, images, accuracy)
     return export(subject, name, ExportConfig(list(formats), name=name, **settings))
 

@@ -25,7 +25,7 @@ from tfdistill.models.fingerprint import architecture_hash, given_name, weights_
 from tfdistill.teacher_cache import logit_files, logit_reading
 from tfdistill.teacher_cache.logit_files import Chunk, Files, Layout, array_hash
 from tfdistill.teacher_cache.logit_reading import Reader, Verification
-from tfdistill.utils import checks, machine, storage
+from tfdistill.utils import checks, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.text import disk_space, duration
 from tfdistill.utils.types import Tensor
@@ -135,6 +135,7 @@ def build(
         >>> cache = build("logits", [Teacher.of(teacher)], images, settings)
         >>> training_batches(images.train, settings, epochs=9, teacher_logits=cache.logits())
     """
+    tensorflow.needed("A TeacherCache")
     folder, cache, progress = Path(folder), cache or CacheConfig(), progress or Silent()
     asked = fingerprint(teachers, images, settings, cache, average)
     if (manifest := logit_files.agreed_manifest(folder, asked)) is not None:
@@ -253,6 +254,7 @@ class TeacherCache:
             settings: As of `build`.
             rows: Number of pairs; all of them where there are fewer.
         """
+        tensorflow.needed("The check of a TeacherCache")
         views, members, examples, _ = self.shape
         rows = min(rows, views * examples)
         drawn = np.random.default_rng(0).choice(views * examples, rows, replace=False)

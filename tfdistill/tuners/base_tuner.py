@@ -20,7 +20,7 @@ from keras_tuner.src.engine import tuner_utils
 from tfdistill.training.learners import network_of
 from tfdistill.tuners import oracles, search_settings, seed_results
 from tfdistill.tuners.seed_training import SeedTraining
-from tfdistill.utils import checks, machine, storage
+from tfdistill.utils import checks, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class DistillationTuner(kt.Tuner):
         overwrite: bool = False,
         **kwargs: Any,
     ):
+        tensorflow.needed("A tuner")
         self.seeds = [checks.count("seeds", seed, minimum=0) for seed in seeds]
         checks.different("seeds", self.seeds)
         self.population = checks.count("population", population)

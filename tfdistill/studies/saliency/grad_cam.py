@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.distillation.ensembles import Ensemble
-from tfdistill.utils import checks
+from tfdistill.utils import checks, tensorflow
 from tfdistill.utils.types import Tensor
 
 CONVOLUTIONS = (
@@ -74,6 +74,7 @@ def grad_cam(
         >>> grad_cam(network, images, classes=3).shape  # images [5, 32, 32, 3]
         (5, 8, 8)
     """
+    tensorflow.needed("grad_cam")
     checks.count("batch_size", batch_size)
     images = _checked_images(model, images)
     with _in_float32(model):
