@@ -20,15 +20,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdistill.config import AugmentConfig, DataConfig
 from tfdistill.data import (
     BatchSettings,
     Examples,
+    augment,
     evaluation_batches,
     load,
     steps_per_epoch,
     training_batches,
+    views,
 )
 from tfdistill.utils.checks import UsageError
 
@@ -119,6 +122,75 @@ def images_per_second(train: Examples, augment: AugmentConfig, repeats: int) -> 
     return len(train) / statistics.median(seconds(epoch) for _ in range(repeats))
 
 
+def rendering() -> dict[str, float]:
+    """Return CPU microseconds of one thread for a 224-pixel crop of a stored 256-pixel image.
+
+    `two resamplings` is what version 1 of the views did: an affine transform, then a second resize.
+    """
+    random = np.random.default_rng(0)
+    images = tf.constant(random.integers(0, 256, (32, 256, 256, 3), dtype=np.uint8))
+    config = AugmentConfig(resized_crop=0.08, flip=True)
+    windows = views.windows(0, 0, len(images), config, (256, 256))
+
+    @tf.function
+    def twice() -> tf.Tensor:
+        top, left, height, width, _, _ = tf.unstack(windows, axis=1)
+        zero, high, wide = tf.zeros_like(top), height / 256, width / 256
+        rows = [wide, zero, left + wide / 2 - 0.5, zero, high, top + high / 2 - 0.5, zero, zero]
+        moved = tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(images, tf.float32),
+            transforms=tf.stack(rows, axis=1),
+            output_shape=[256, 256],
+            interpolation="BILINEAR",
+            fill_mode="REFLECT",
+            fill_value=0.0,
+        )
+        return augment.to_uint8(tf.image.resize(augment.to_uint8(moved), (224, 224)))
+
+    sides = (224, 224)
+    ways = {
+        "two resamplings": twice,
+        "one window": tf.function(lambda: augment.render(images, windows, sides)),
+        "one window, antialiased": tf.function(
+            lambda: augment.render(images, windows, sides, True)
+        ),
+    }
+    found = {}
+    for name, way in ways.items():
+        way()
+        times = []
+        for _ in range(7):
+            start = time.process_time()
+            way()
+            times.append(time.process_time() - start)
+        found[name] = 1e6 * min(times) / len(images)
+    return found
+
+
+def crops(smallest: float, count: int = 20_000) -> dict[str, float]:
+    """Return the share of crops that span a side of a square: ours, and torchvision's rule.
+
+    The rule: area uniform in (smallest, 1), aspect ratio log-uniform in (3/4, 4/3), up to ten
+    draws until both sides fit, else the centre.
+    """
+    config = AugmentConfig(resized_crop=smallest)
+    ours = views.windows(0, 0, count, config, (256, 256)).numpy()
+    random = np.random.default_rng(0)
+    spanning = 0
+    for _ in range(count):
+        for _ in range(10):
+            area = 256**2 * random.uniform(smallest, 1)
+            ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+            width, height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+            if 0 < width <= 256 and 0 < height <= 256:
+                break
+        else:
+            width = height = 256
+        spanning += width == 256 or height == 256
+    spans = (ours[:, 2:4] == 256).any(axis=1).mean()
+    return {"ours": float(spans), "the rule": spanning / count}
+
+
 def loading_seconds() -> dict[str, float]:
     """Return how long a first and a second process need for CIFAR-10; empty where it is missing."""
     with tempfile.TemporaryDirectory() as cache:
@@ -154,6 +226,8 @@ def main() -> None:
         name: images_per_second(train, kind, min(options.repeats, 3))
         for name, kind in kinds.items()
     }
+    result["crop_to_224_cpu_us"] = rendering()
+    result["crops_that_span_a_side"] = {str(low): crops(low) for low in (0.08, 0.8)}
     result["load_seconds"] = loading_seconds()
     report(result)
     if options.output:
@@ -167,6 +241,13 @@ def report(result: dict) -> None:
     print(f"{'epoch / same steps in memory':42} {result['median_ratio']:8.3f}  {spread}")
     for name, speed in result["images_per_second"].items():
         print(f"{'images/s, ' + name:42} {speed:8,.0f}")
+    once = result["crop_to_224_cpu_us"]
+    for name, value in once.items():
+        ratio = value / once["two resamplings"]
+        print(f"{'crop 256 to 224, CPU us, ' + name:48} {value:8,.0f}  {ratio:.2f}")
+    for low, shares in result["crops_that_span_a_side"].items():
+        both = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+        print(f"{'crops of area >= ' + low + ' that span a side':42} {both}")
     for process, value in result["load_seconds"].items():
         print(f"{'load CIFAR-10, ' + process + ' process, seconds':42} {value:8.2f}")
 

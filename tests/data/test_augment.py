@@ -65,26 +65,64 @@ def test_cutout_is_grey_and_clipped_at_the_border(image):
     assert cut[0, 0] == 1
 
 
-def test_whole_resized_crop_without_turn_changes_nothing(image):
-    table = draws(area=0.0, aspect=0.5)
-    assert np.array_equal(apply(image, table, resized_crop=1.0), image)
+def window(top=0, left=0, height=4, width=4, flip=0, angle=0.0):
+    return tf.constant([[top, left, height, width, flip, angle]], tf.float32)
 
 
-def test_resized_crop_enlarges_the_drawn_quarter():
+def test_the_whole_image_as_a_window_changes_nothing(image):
+    shown = augment.render(tf.constant(image), window(), (4, 4)).numpy()
+    assert np.array_equal(shown, image)
+
+
+def test_a_window_of_whole_pixels_is_cut_out_and_mirrored(image):
+    part = window(top=1, left=2, height=3, width=2)
+    assert np.array_equal(augment.render(tf.constant(image), part, (3, 2)), image[:, 1:, 2:])
+    part = window(top=1, left=2, height=3, width=2, flip=1)
+    assert np.array_equal(
+        augment.render(tf.constant(image), part, (3, 2)), image[:, 1:, 2:][:, :, ::-1]
+    )
+
+
+def test_a_window_sees_nothing_beyond_itself():
     image = np.kron([[10, 20], [30, 40]], np.ones((8, 8))).astype(np.uint8)[None, :, :, None]
-    table = draws(area=0.0, window_y=0.999999, window_x=0.0)
-    crop = apply(image, table, resized_crop=0.25)
-    assert crop.dtype == np.uint8
-    assert (crop[0, 1:, :-1] == 30).all()
+    shown = augment.render(tf.constant(image), window(top=8, left=0, height=8, width=8), (16, 16))
+    assert shown.dtype == tf.uint8 and (shown.numpy() == 30).all()
+
+
+def test_two_sizes_of_one_window_show_the_same_place():
+    """Pixels that hold their coordinates: at half the size, the mean of two pixels' centres."""
+    image = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None], (64, 64))[None, :, :, None]
+    part = window(top=10, left=20, height=32, width=16)
+    large = augment.render(tf.constant(image), part, (32, 32)).numpy()[0, :, 0, 0]
+    small = augment.render(tf.constant(image), part, (8, 8), antialias=True).numpy()[0, :, 0, 0]
+    assert np.array_equal(large, np.arange(10, 42))
+    middle = 10 + 4 * np.arange(8) + 1.5
+    assert np.abs(small[1:-1] - middle[1:-1]).max() <= 0.5
+
+
+def test_shrinking_with_antialias_averages():
+    stripes = np.zeros((1, 8, 8, 1), np.uint8)
+    stripes[:, :, ::2] = 200
+    part = window(height=8, width=8)
+    plain = augment.render(tf.constant(stripes), part, (2, 2)).numpy()
+    smooth = augment.render(tf.constant(stripes), part, (2, 2), antialias=True).numpy()
+    whole = augment.resize(tf.constant(stripes), 2).numpy()
+    assert np.abs(smooth.astype(int) - 100).max() < 15
+    assert np.abs(whole.astype(int) - 100).max() < 15
+    assert plain.max() == 100 and np.array_equal(smooth, whole)
 
 
 def test_rotation_by_a_right_angle_turns_pixels(image):
-    turned = apply(image, draws(angle=1.0), rotation=90.0)
+    turned = augment.render(tf.constant(image), window(angle=np.pi / 2), (4, 4), fill="reflect")
     assert np.array_equal(turned[0, :, :, 0], np.rot90(image[0, :, :, 0], 1))
 
 
-def test_no_turn_is_drawn_in_the_middle(image):
-    assert np.array_equal(apply(image, draws(), rotation=45.0), image)
+def test_what_lies_outside_a_rotated_image_is_mirrored_or_grey():
+    bright = tf.fill([1, 9, 9, 1], tf.constant(250, tf.uint8))
+    part = window(height=9, width=9, angle=np.pi / 4)
+    assert (augment.render(bright, part, (9, 9), fill="reflect").numpy() == 250).all()
+    grey = augment.render(bright, part, (9, 9), fill="constant").numpy()[0, :, :, 0]
+    assert grey[0, 0] == augment.GREY and grey[4, 4] == 250
 
 
 def test_mix_rounds_the_weighted_mean(image):

@@ -4,6 +4,7 @@ import pytest
 from tfdistill.config import AugmentConfig
 from tfdistill.data import (
     BatchSettings,
+    Examples,
     evaluation_batches,
     steps_per_epoch,
     training_batches,
@@ -70,6 +71,38 @@ def test_batch_size_changes_nothing_about_the_views(numbered_images, augment):
     for one, two in zip(whole, other, strict=True):
         assert np.array_equal(one[0], two[0])
         assert np.allclose(one[1], two[1])
+
+
+VIEWS = {
+    "crop": AugmentConfig(resized_crop=0.08, flip=True),
+    "antialiased": AugmentConfig(resized_crop=0.3, antialias=True),
+    "rotation": AugmentConfig(resized_crop=0.67, rotation=15.0, mixup=0.4),
+    "constant": AugmentConfig(rotation=30.0, rotation_fill="constant", flip=True),
+}
+
+
+@pytest.fixture(scope="module")
+def many():
+    """901 random images of 16 x 16."""
+    pixels = np.random.default_rng(0).integers(0, 256, (901, 16, 16, 3), dtype=np.uint8)
+    return Examples.numbered(pixels, np.arange(901) % 3)
+
+
+@pytest.mark.parametrize("augment", VIEWS.values(), ids=VIEWS)
+def test_a_view_is_the_same_to_the_bit_in_batches_of_any_size(many, augment):
+    batches = {
+        size: joined(view_batches(many, settings(size, augment, input_size=12), view=3))
+        for size in (128, 1, 7, 20, 100)
+    }
+    assert batches[128].shape == (901, 12, 12, 3)
+    for size, images in batches.items():
+        assert np.array_equal(images, batches[128]), size
+
+
+def test_augmentation_in_pixels_needs_images_that_keep_their_size(numbered_images):
+    for augment in (AugmentConfig(pad_crop=2), AugmentConfig(cutout=2)):
+        with pytest.raises(UsageError, match="in pixels of images that keep their size"):
+            training_batches(numbered_images, settings(augment=augment, input_size=9), epochs=1)
 
 
 def test_view_batches_show_what_training_shows(numbered_images):
@@ -147,7 +180,8 @@ def test_soft_labels_need_the_number_of_classes():
 
 
 def test_input_size_is_what_batches_have(numbered_images):
-    images = next(iter(training_batches(numbered_images, settings(input_size=9), epochs=1)))[0]
+    flip = settings(augment=AugmentConfig(flip=True), input_size=9)
+    images = next(iter(training_batches(numbered_images, flip, epochs=1)))[0]
     assert images.shape == (16, 9, 9, 3)
     assert images.dtype == "uint8"
     assert next(iter(evaluation_batches(numbered_images, 8, 9)))[0].shape == (8, 9, 9, 3)

@@ -1,5 +1,6 @@
 import numpy as np
 
+from tfdistill.config import AugmentConfig
 from tfdistill.data import views
 
 
@@ -46,3 +47,56 @@ def test_weights_follow_the_folded_beta():
 
 def test_weights_of_a_tiny_parameter_are_finite():
     assert np.allclose(views.weights(0, 0, 1000, 0.001), 1, atol=0.5)
+
+
+CROP = AugmentConfig(resized_crop=0.08, flip=True)
+
+
+def test_windows_are_whole_pixels_within_the_image():
+    for sides in ((32, 32), (40, 60)):
+        table = views.windows(0, 0, 2000, CROP, sides).numpy()
+        top, left, height, width, flip, angle = table.T
+        assert np.array_equal(table[:, :5], np.round(table[:, :5]))
+        assert (top >= 0).all() and (top + height <= sides[0]).all() and (height >= 1).all()
+        assert (left >= 0).all() and (left + width <= sides[1]).all() and (width >= 1).all()
+        assert set(flip) == {0.0, 1.0} and not angle.any()
+
+
+def test_windows_have_the_areas_and_ratios_that_were_asked_for():
+    """Of a large image, where rounding to pixels does not count."""
+    table = views.windows(0, 0, 4000, CROP, (2000, 2000)).numpy()
+    share = table[:, 2] * table[:, 3] / 2000**2
+    ratio = np.log(table[:, 3] / table[:, 2]) / np.log(4 / 3)
+    assert share.min() > 0.079 and share.max() <= 1.0
+    assert np.abs(ratio).max() < 1.01
+    # A draw that does not fit is drawn again: large areas become rarer, small ones stay uniform.
+    inside = share[share < 0.5]
+    counts, _ = np.histogram(inside, bins=6, range=(0.08, 0.5))
+    assert counts.min() > 0.85 * counts.mean() and counts.max() < 1.15 * counts.mean()
+
+
+def test_few_windows_span_a_whole_side():
+    """At shares from 0.8, redrawing leaves 12 % of crops that span a side; clipping made 62 %."""
+    config = AugmentConfig(resized_crop=0.8)
+    table = views.windows(0, 0, 4000, config, (2000, 2000)).numpy()
+    spans = ((table[:, 2] >= 1998) | (table[:, 3] >= 1998)).mean()
+    assert spans < 0.15
+
+
+def test_an_image_too_narrow_for_every_draw_gives_its_centre():
+    table = views.windows(0, 0, 50, AugmentConfig(resized_crop=1.0), (20, 100)).numpy()
+    assert (table[:, :4] == [0, 36, 20, 27]).all()
+
+
+def test_windows_of_a_seed_stay_and_other_views_differ():
+    first = views.windows(3, 1, 100, CROP, (32, 32))
+    assert np.array_equal(first, views.windows(3, 1, 100, CROP, (32, 32)))
+    assert np.array_equal(first, views.windows(3, 1, 901, CROP, (32, 32))[:100])
+    assert not np.array_equal(first, views.windows(3, 2, 100, CROP, (32, 32)))
+
+
+def test_rotation_is_drawn_to_both_sides():
+    angles = views.windows(0, 0, 2000, AugmentConfig(rotation=30.0), (8, 8)).numpy()[:, 5]
+    degrees = np.degrees(angles)
+    assert -30.001 <= degrees.min() < -29 and 29 < degrees.max() <= 30.001
+    assert abs(degrees.mean()) < 1.5

@@ -12,6 +12,9 @@ NORMALIZATIONS = ("measured", "none")
 ARRAYS = "arrays"  # no source to be read, but what `data.from_arrays` makes
 
 
+FILLS = ("reflect", "constant")
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """Random augmentation of a training image; all zero means none.
@@ -20,8 +23,13 @@ class AugmentConfig:
         pad_crop: Zero padding in pixels on each side before a random crop of the original size.
         flip: Flip left to right with probability one half.
         resized_crop: Smallest share of the image's area that a random resized crop keeps, in
-            0..1; 0 turns it off. Its aspect ratio is drawn from 3/4 to 4/3.
+            0..1; 0 turns it off.
+        crop_ratio: Largest aspect ratio of such a crop, >= 1; it is drawn from 1 / this to this.
+        antialias: Average over pixels where a random resized crop shrinks; twice the time. Images
+            that are shrunk as a whole always are.
         rotation: Largest rotation in degrees, drawn uniformly to both sides.
+        rotation_fill: What lies outside a rotated image: `reflect` (the image, mirrored) or
+            `constant` (mid-grey).
         cutout: Side of a square set to mid-grey, in pixels.
         mixup: Parameter a of the Beta(a, a) from which the mixing weight is drawn.
         views: Number of views (differently augmented copies) of each image: epoch e shows view e
@@ -33,7 +41,10 @@ class AugmentConfig:
     pad_crop: int = 0
     flip: bool = False
     resized_crop: float = 0.0
+    crop_ratio: float = 4 / 3
+    antialias: bool = False
     rotation: float = 0.0
+    rotation_fill: Annotated[str, OneOf(FILLS)] = "reflect"
     cutout: int = 0
     mixup: float = 0.0
     views: int | None = None
@@ -42,7 +53,18 @@ class AugmentConfig:
     def __post_init__(self):
         checks.count("augment.pad_crop", self.pad_crop, minimum=0)
         checks.fraction("augment.resized_crop", self.resized_crop)
+        checks.positive("augment.crop_ratio", self.crop_ratio)
+        if self.crop_ratio < 1:
+            raise checks.UsageError(
+                f"augment.crop_ratio must be at least 1. Received: {self.crop_ratio!r}."
+            )
         checks.non_negative("augment.rotation", self.rotation)
+        checks.one_of("augment.rotation_fill", self.rotation_fill, FILLS)
+        if self.antialias and self.rotation:
+            raise checks.UsageError(
+                "augment.antialias is for crops that are not rotated. Received: "
+                f"augment.rotation={self.rotation!r}. Set one of them alone."
+            )
         checks.count("augment.cutout", self.cutout, minimum=0)
         checks.non_negative("augment.mixup", self.mixup)
         if self.views is not None:
@@ -52,12 +74,18 @@ class AugmentConfig:
     @property
     def active(self) -> bool:
         """Whether any augmentation is asked for."""
-        return dataclasses.replace(self, views=None, view_seed=0) != AugmentConfig()
+        plain = AugmentConfig()
+        how = {name: getattr(plain, name) for name in _HOW}
+        return dataclasses.replace(self, **how) != plain
 
     @property
     def num_views(self) -> int | None:
         """Number of different views of each image; None means without end."""
         return self.views if self.active else 1
+
+
+# Settings that do nothing by themselves.
+_HOW = ("crop_ratio", "antialias", "rotation_fill", "views", "view_seed")
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,116 @@
-"""Random augmentation of whole batches of images, decided by the draws of a view (`views.draws`).
+"""Random augmentation of images: what a view shows of each (`views.windows`), brought to a size.
 
-Shifts and flips are gathers and stay uint8; crops of other sizes and rotations are one affine
-transform, mirrored at the border and rounded back to uint8. Cutout is DeVries & Taylor 2017 (arXiv
-1708.04552), mixup Zhang et al. 2018 (arXiv 1710.09412), resized crops Szegedy et al. 2015 (arXiv
-1409.4842, section 6).
+Windows are rendered image by image, straight from the stored one to the size that a network sees;
+shifts and flips of whole batches are gathers and stay uint8. Cutout is DeVries & Taylor 2017 (arXiv
+1708.04552), mixup Zhang et al. 2018 (arXiv 1710.09412).
 """
-
-import math
 
 import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
-from tfdistill.data.views import column
+from tfdistill.data.views import WINDOW, column
 
 GREY = 128
-LOG_ASPECT = math.log(4 / 3)
 
 
-def apply(images: tf.Tensor, draws: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Change every image as its draws say.
+def apply(
+    images: tf.Tensor,
+    draws: tf.Tensor,
+    config: AugmentConfig,
+    windows: tf.Tensor | None = None,
+    size: int | None = None,
+) -> tf.Tensor:
+    """Return one view of every image.
 
     Args:
         images: `[b, h, w, c]` uint8.
         draws: `[b, len(views.COLUMNS)]` float32 in [0, 1).
         config: What to do; mixup is not done here, as it needs a second image.
+        windows: `[b, len(views.WINDOW)]` of `views.windows`, where `config` crops or rotates.
+        size: Side in pixels of what is returned; None keeps the images' own.
 
     Returns:
-        `[b, h, w, c]` uint8.
+        `[b, size, size, c]` uint8.
 
     Example:
         >>> table = views.draws(seed=0, view=0, num_ids=1000)
         >>> apply(images, tf.gather(table, ids), AugmentConfig(pad_crop=4, flip=True))
     """
-    if config.resized_crop or config.rotation:
-        images = _transform(images, draws, config)
-    if config.pad_crop or config.flip:
-        images = _shift_and_flip(images, draws, config)
+    sides = (size, size) if size else (images.shape[1], images.shape[2])
+    if windows is not None:
+        fill = config.rotation_fill if config.rotation else None
+        images = render(images, windows, sides, config.antialias, fill)
+    else:
+        images = resize(images, size)
+    if config.pad_crop or (config.flip and windows is None):
+        images = _shift_and_flip(images, draws, config.pad_crop, config.flip and windows is None)
     if config.cutout:
         images = _cut_out(images, draws, config.cutout)
     return images
+
+
+def render(
+    images: tf.Tensor,
+    windows: tf.Tensor,
+    sides: tuple[int, int],
+    antialias: bool = False,
+    fill: str | None = None,
+) -> tf.Tensor:
+    """Return windows of images at a size, with one resampling of the stored pixels.
+
+    Each image is rendered by itself, with the same bits in a batch of any size.
+
+    Args:
+        images: `[b, h, w, c]` uint8.
+        windows: `[b, len(views.WINDOW)]` float32.
+        sides: Height and width of what is returned.
+        antialias: Average over the pixels that become one where a window shrinks.
+        fill: What lies outside a window that is turned: `reflect` (the image, mirrored) or
+            `constant` (grey); None where none is turned.
+
+    Returns:
+        `[b, *sides, c]` uint8.
+    """
+    one = _turned(sides, fill) if fill else _cropped(sides, antialias)
+
+    def rendered(part: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        image, window = part
+        flip = column(window[None], "flip", WINDOW)[0] > 0.5
+        shown = to_uint8(one(image, window))
+        return tf.cond(flip, lambda: tf.reverse(shown, [1]), lambda: shown)
+
+    shape = tf.TensorSpec((*sides, images.shape[3]), tf.uint8)
+    return tf.map_fn(rendered, (images, windows), fn_output_signature=shape)
+
+
+def _cropped(sides: tuple[int, int], antialias: bool):
+    def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        top, left, height, width = tf.unstack(tf.cast(window[:4], tf.int32))
+        part = image[top : top + height, left : left + width]
+        return tf.image.resize(part, sides, antialias=antialias)
+
+    return crop
+
+
+def _turned(sides: tuple[int, int], fill: str):
+    def turn(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        top, left, height, width, _, angle = tf.unstack(window)
+        cos, sin = tf.cos(angle), tf.sin(angle)
+        # From pixel numbers of the result to those of the image; centres lie half a pixel further.
+        wide, high = width / sides[1], height / sides[0]
+        x, y = (0.5 - sides[1] / 2) * wide, (0.5 - sides[0] / 2) * high
+        columns = [wide * cos, -high * sin, left + width / 2 - 0.5 + cos * x - sin * y]
+        rows = [wide * sin, high * cos, top + height / 2 - 0.5 + sin * x + cos * y]
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(image[None], tf.float32),
+            transforms=tf.stack([[*columns, *rows, 0.0, 0.0]]),
+            output_shape=sides,
+            interpolation="BILINEAR",
+            fill_mode=fill.upper(),
+            fill_value=float(GREY),
+        )[0]
+
+    return turn
 
 
 def mix(images: tf.Tensor, partners: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -50,10 +122,10 @@ def mix(images: tf.Tensor, partners: tf.Tensor, weights: tf.Tensor) -> tf.Tensor
 
 
 def resize(images: tf.Tensor, size: int | None) -> tf.Tensor:
-    """Resize `[b, h, w, c]` uint8 bilinearly to `size` x `size`; None returns them as they are."""
+    """Resize `[b, h, w, c]` uint8 to a square, antialiased; None returns them as they are."""
     if size is None or tuple(images.shape[1:3]) == (size, size):
         return images
-    return to_uint8(tf.image.resize(images, (size, size), method="bilinear"))
+    return to_uint8(tf.image.resize(images, (size, size), antialias=True))
 
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
@@ -61,10 +133,10 @@ def to_uint8(images: tf.Tensor) -> tf.Tensor:
     return tf.saturate_cast(tf.round(images), tf.uint8)
 
 
-def _shift_and_flip(images: tf.Tensor, draws: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    height, width, pad = images.shape[1], images.shape[2], config.pad_crop
+def _shift_and_flip(images: tf.Tensor, draws: tf.Tensor, pad: int, flip: bool) -> tf.Tensor:
+    height, width = images.shape[1], images.shape[2]
     columns = tf.tile(tf.range(width)[None], [tf.shape(images)[0], 1])  # [b, w]
-    if config.flip:
+    if flip:
         flipped = column(draws, "flip")[:, None] < 0.5
         columns = tf.where(flipped, columns[:, ::-1], columns)
     if pad:
@@ -73,39 +145,6 @@ def _shift_and_flip(images: tf.Tensor, draws: tf.Tensor, config: AugmentConfig) 
         columns += _below(column(draws, "crop_x"), 2 * pad + 1)[:, None]
         images = tf.gather(images, rows, axis=1, batch_dims=1)
     return tf.gather(images, columns, axis=2, batch_dims=1)
-
-
-def _transform(images: tf.Tensor, draws: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    height, width = float(images.shape[1]), float(images.shape[2])
-    high, wide = _window(draws, config.resized_crop, width / height)
-    middle_y = (high / 2 + column(draws, "window_y") * (1 - high)) * height
-    middle_x = (wide / 2 + column(draws, "window_x") * (1 - wide)) * width
-    angle = (2 * column(draws, "angle") - 1) * math.radians(config.rotation)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    # The op maps pixel numbers; their centres lie half a pixel further.
-    x, y = 0.5 - width / 2, 0.5 - height / 2
-    rows = [wide * cos, -wide * sin, middle_x - 0.5 + wide * (cos * x - sin * y)]
-    rows += [high * sin, high * cos, middle_y - 0.5 + high * (sin * x + cos * y)]
-    rows += [tf.zeros_like(cos)] * 2
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),
-        transforms=tf.stack(rows, axis=1),
-        output_shape=tf.shape(images)[1:3],
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-        fill_value=0.0,
-    )
-    return tf.ensure_shape(to_uint8(moved), images.shape)
-
-
-def _window(draws: tf.Tensor, smallest: float, ratio: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return height and width (`[b]`) of the part that is kept, as shares of the image's."""
-    if not smallest:
-        whole = tf.ones_like(column(draws, "area"))
-        return whole, whole
-    area = smallest + (1 - smallest) * column(draws, "area")
-    aspect = tf.exp((2 * column(draws, "aspect") - 1) * LOG_ASPECT) / ratio
-    return tf.minimum(tf.sqrt(area / aspect), 1.0), tf.minimum(tf.sqrt(area * aspect), 1.0)
 
 
 def _cut_out(images: tf.Tensor, draws: tf.Tensor, size: int) -> tf.Tensor:

@@ -80,7 +80,8 @@ def training_batches(
         (images, {"label": labels, "teacher_logits": `[b, classes]` float32}).
 
     Raises:
-        UsageError: `teacher_logits` lack a view or an example.
+        UsageError: `teacher_logits` lack a view or an example, or augmentation in pixels beside
+            another input size.
 
     Example:
         >>> settings = BatchSettings(batch_size=64, augment=AugmentConfig(flip=True))
@@ -89,6 +90,7 @@ def training_batches(
         >>> model.fit(batches, epochs=10, steps_per_epoch=steps, shuffle=False)
     """
     checks.count("epochs", epochs, minimum=first_epoch)
+    check_pixel_units(settings, examples.images.shape[1:3])
     store = examples.tensors
     num_views = settings.augment.num_views
     if teacher_logits is not None:
@@ -128,6 +130,7 @@ def view_batches(
         view: View number, >= 0.
         places: `[m]` places of the examples to show; None means all.
     """
+    check_pixel_units(settings, examples.images.shape[1:3])
     store = examples.tensors
     wanted = np.arange(store.count) if places is None else np.asarray(places)
     # On the host also where there is a GPU, as the functions of a pipeline are.
@@ -148,6 +151,26 @@ def evaluation_batches(
     return _served(_in_batches(places, batch_size, render))
 
 
+def check_pixel_units(settings: BatchSettings, sides: tuple[int, int]) -> None:
+    """Raise if augmentation in pixels would be of images that networks see at another size.
+
+    Args:
+        settings: Augmentation and input size.
+        sides: Height and width of the stored images.
+
+    Raises:
+        UsageError: `pad_crop` or `cutout` beside another input size.
+    """
+    size = settings.input_size
+    seen = (size, size) if size else tuple(sides)
+    if (settings.augment.pad_crop or settings.augment.cutout) and seen != tuple(sides):
+        raise checks.UsageError(
+            "augment.pad_crop and augment.cutout are in pixels of images that keep their size. "
+            f"Received: images of {sides[0]} x {sides[1]} and data.input_size={size}. Set "
+            "augment.resized_crop instead, or data.image_size in place of data.input_size."
+        )
+
+
 def steps_per_epoch(examples_count: int, batch_size: int) -> int:
     """Return the number of batches of an epoch, the last partial one included.
 
@@ -162,20 +185,27 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     """Return the function that makes a batch of `view` from the places of its examples."""
     augmentation = settings.augment
     seed = settings.seed if augmentation.views is None else augmentation.view_seed
+    sides = (store.images.shape[1], store.images.shape[2])
     draws = views.draws(seed, view, store.num_ids) if augmentation.active else None
+    windows = None
+    if augmentation.resized_crop or augmentation.rotation:
+        windows = views.windows(seed, view, store.num_ids, augmentation, sides)
 
     def augmented(places: tf.Tensor) -> tf.Tensor:
         images = tf.gather(store.images, places)
         if draws is None:
-            return images
-        return augment.apply(images, tf.gather(draws, tf.gather(store.ids, places)), augmentation)
+            return augment.resize(images, settings.input_size)
+        ids = tf.gather(store.ids, places)
+        shown = None if windows is None else tf.gather(windows, ids)
+        drawn = tf.gather(draws, ids)
+        return augment.apply(images, drawn, augmentation, shown, settings.input_size)
 
     def labelled(places: tf.Tensor) -> tf.Tensor:
         labels = tf.gather(store.labels, places)
         return tf.one_hot(labels, settings.num_classes) if settings.soft_labels else labels
 
     def plain(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.resize(augmented(places), settings.input_size), labelled(places)
+        return augmented(places), labelled(places)
 
     if not augmentation.mixup:
         return plain
@@ -189,7 +219,7 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
         )
         images = augment.mix(augmented(places), augmented(other), weight)
         labels = weight[:, None] * labelled(places) + (1 - weight)[:, None] * labelled(other)
-        return augment.resize(images, settings.input_size), labels
+        return images, labels
 
     return mixed
 

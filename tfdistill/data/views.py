@@ -1,17 +1,27 @@
 """The random numbers of a view: pure functions of (seed, view number, example id).
 
 Each comes from a counter-based generator (Philox), drawn as one table and looked up by id, so
-neither the order of the examples nor the batch size, the parallelism or other examples matter.
+neither the order of the examples nor the batch size, the parallelism or other examples matter. What
+a view shows of an image is a window of whole pixels, worked out in such a table, too: computed for
+a batch, its roots and exponentials would differ in the last bit with the batch's size.
 """
 
+import math
+
 import tensorflow as tf
+
+from tfdistill.config import AugmentConfig
+
+# Of what views with a crop or a rotation show: to be raised when the same draws give other pixels.
+# Part of the keys of caches and of interrupted runs. 1: areas clipped at the sides, resized twice.
+VERSION = 2
 
 # A fixed set of columns: switching one augmentation on leaves the draws of the others as they are.
 COLUMNS = (
     "crop_y",
     "crop_x",
     "flip",
-    "area",
+    "area",  # this and the next one: of version 1
     "aspect",
     "window_y",
     "window_x",
@@ -19,8 +29,12 @@ COLUMNS = (
     "cutout_y",
     "cutout_x",
 )
-_DRAWS, _ORDER, _PARTNERS, _FIRST_WEIGHT, _SECOND_WEIGHT = range(5)
+_DRAWS, _ORDER, _PARTNERS, _FIRST_WEIGHT, _SECOND_WEIGHT, _CROPS = range(6)
 _STREAMS = 8
+# How often the size of a random resized crop is drawn before the centre is taken.
+ATTEMPTS = 10
+# Columns of a table of windows.
+WINDOW = ("top", "left", "height", "width", "flip", "angle")
 
 
 def draws(seed: int, view: int, num_ids: int) -> tf.Tensor:
@@ -41,9 +55,80 @@ def draws(seed: int, view: int, num_ids: int) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, _key(seed, view, _DRAWS), alg="philox")
 
 
-def column(table: tf.Tensor, name: str) -> tf.Tensor:
-    """Return one column (`[b]`) of a table of draws (`[b, len(COLUMNS)]`)."""
-    return table[:, COLUMNS.index(name)]
+def version(config: AugmentConfig) -> int:
+    """Return the version of what views show that are augmented so."""
+    return VERSION if config.resized_crop or config.rotation else 1
+
+
+def windows(
+    seed: int, view: int, num_ids: int, config: AugmentConfig, sides: tuple[int, int]
+) -> tf.Tensor:
+    """Return the part of its image that a view shows of each example.
+
+    A random resized crop (Szegedy et al. 2015, arXiv 1409.4842, section 6) as it is usual in the
+    field: its area is drawn from a range of shares of the image's, its aspect ratio log-uniformly,
+    up to ten times until it fits into the image; then the largest centred crop of an allowed ratio
+    is taken. Its place is uniform.
+
+    Args:
+        seed: Of the run.
+        view: View number, >= 0; may be a tensor.
+        num_ids: Largest id + 1.
+        config: `resized_crop`, `crop_ratio`, `rotation` and `flip`.
+        sides: Height and width of the images.
+
+    Returns:
+        `[num_ids, len(WINDOW)]` float32: top, left, height and width in whole pixels, within the
+        image; 1 where the window is mirrored, else 0; and the angle in radians by which it is
+        turned around its centre.
+    """
+    table = draws(seed, view, num_ids)
+    high, wide, fits = _crop_sides(seed, view, num_ids, config, sides)
+    places = []
+    for name, side, length in (("window_y", sides[0], high), ("window_x", sides[1], wide)):
+        room = tf.cast(side - length, tf.float64)
+        drawn = tf.floor(tf.cast(column(table, name), tf.float64) * (room + 1.0))
+        places.append(tf.where(fits, drawn, tf.floor(room / 2)))
+    flip = (column(table, "flip") < 0.5) & config.flip
+    angle = (2 * column(table, "angle") - 1) * math.radians(config.rotation)
+    columns = (*places, high, wide, flip, angle)
+    return tf.stack([tf.cast(one, tf.float32) for one in columns], axis=1)
+
+
+def _crop_sides(
+    seed: int, view: int, num_ids: int, config: AugmentConfig, sides: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return height and width (`[num_ids]` int32), and whether a size that was drawn has fitted."""
+    height, width = sides
+    if not config.resized_crop:
+        return tf.fill([num_ids], height), tf.fill([num_ids], width), tf.fill([num_ids], True)
+    shape = [num_ids, ATTEMPTS, 2]
+    uniform = tf.random.stateless_uniform(shape, _key(seed, view, _CROPS), alg="philox")
+    # In float64, whose last bit does not reach the rounded numbers.
+    uniform = tf.cast(uniform, tf.float64)
+    area = (config.resized_crop + (1 - config.resized_crop) * uniform[..., 0]) * height * width
+    ratio = tf.exp((2 * uniform[..., 1] - 1) * math.log(config.crop_ratio))
+    wide = tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32)
+    high = tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32)
+    fits = (high > 0) & (high <= height) & (wide > 0) & (wide <= width)
+    first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
+    any_fits = tf.reduce_any(fits, axis=1)
+    largest = _largest(height, width, config.crop_ratio)
+    high, wide = (
+        tf.where(any_fits, tf.gather(drawn, first, axis=1, batch_dims=1), otherwise)
+        for drawn, otherwise in zip((high, wide), largest, strict=True)
+    )
+    return high, wide, any_fits
+
+
+def _largest(height: int, width: int, ratio: float) -> tuple[int, int]:
+    """Return height and width of the largest window of an aspect ratio of 1 / ratio to ratio."""
+    return min(height, round(width * ratio)), min(width, round(height * ratio))
+
+
+def column(table: tf.Tensor, name: str, columns: tuple[str, ...] = COLUMNS) -> tf.Tensor:
+    """Return one column (`[b]`) of a table of draws, or of windows, (`[b, len(columns)]`)."""
+    return table[:, columns.index(name)]
 
 
 def order(seed: int, epoch: int, count: int) -> tf.Tensor:

@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import data
-from tfdistill.config import AVERAGES, CacheConfig
-from tfdistill.data import pipeline
+from tfdistill.config import AVERAGES, AugmentConfig, CacheConfig
+from tfdistill.data import pipeline, views
 from tfdistill.models.fingerprint import architecture_hash, given_name, weights_hash
 from tfdistill.teacher_cache import logit_files, logit_reading
 from tfdistill.teacher_cache.logit_files import Chunk, Files, Layout, array_hash
@@ -90,9 +90,7 @@ def fingerprint(
         "training images": array_hash(images.train.images),
         "split": array_hash(images.train.ids),
         "input size": settings.input_size,
-        "augmentation": dataclasses.asdict(
-            dataclasses.replace(augmentation, views=None, view_seed=0)
-        ),
+        "augmentation": _augmentation(augmentation),
         "number of views": augmentation.num_views,
         "view seed": augmentation.view_seed if augmentation.active else None,
         "dtype": cache.dtype,
@@ -100,6 +98,16 @@ def fingerprint(
         "temperatures": list(cache.temperatures),
         "average": average if cache.top_k else None,
     }
+
+
+def _augmentation(config: AugmentConfig) -> dict[str, Any]:
+    settings = dataclasses.asdict(dataclasses.replace(config, views=None, view_seed=0))
+    version = views.version(config)
+    if version > 1:
+        return {**settings, "version": version}
+    # As before there were these settings, which do nothing here.
+    later = ("crop_ratio", "antialias", "rotation_fill")
+    return {name: value for name, value in settings.items() if name not in later}
 
 
 def build(

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfdistill import data, records
 from tfdistill.config import NETWORK, RunConfig, to_dict
-from tfdistill.data import pipeline
+from tfdistill.data import pipeline, views
 from tfdistill.distillation import population
 from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.models.channel_split import split_upper
@@ -112,6 +112,8 @@ def check(config: RunConfig, session: Session) -> None:
         return
     images = session.images(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
+    settings = teacher_logits.batch_settings(config, images)
+    pipeline.check_pixel_units(settings, images.train.images.shape[1:3])
     built = evaluation.build(config.model, images)
     if not config.trained:
         _check_teacher(config, built, images, session)
@@ -221,7 +223,8 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     found = learners.compiled_for(
         session.bench, configs, job.images, job.settings, job.study_folder, teacher
     )
-    key = digest([[job.training_key, job.images.hashes] for job in jobs])
+    shown = views.version(jobs[0].config.data.augment)
+    key = digest([[job.training_key, job.images.hashes, shown] for job in jobs])
     state = TrainingState(_state_folder(jobs), key, found.each, found.networks)
     until = config.stop_epoch or config.training.epochs
     if unfinished(state, until, session.progress):
