@@ -9,16 +9,18 @@ import functools
 import json
 import types
 import typing
-from typing import NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from tfdistill.config.yaml_files import parse_yaml
 from tfdistill.utils import checks
+
+Values: TypeAlias = dict[str, Any]
 
 _KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _UNKNOWN, _MISSING = "unexpected_keyword_argument", "missing"  # pydantic's names of errors
 
 
-def build(cls, values, key: str = "", default=None):
+def build(cls: Any, values: Any, key: str = "", default: Any = None) -> Any:
     """Return an instance of a configuration's dataclass.
 
     Whole numbers become floats where the field is one. Values of a nested dataclass stand for its
@@ -52,22 +54,22 @@ def build(cls, values, key: str = "", default=None):
         raise checks.UsageError(
             f"{key or 'The configuration'} holds an unreadable value: {checks.first_line(error)}"
         ) from None
-    _refuse(cls, values, key, min(found, key=lambda each: each["type"] != _UNKNOWN))
+    first: Any = min(found, key=lambda each: each["type"] != _UNKNOWN)
+    _refuse(cls, values, key, first)
 
 
 @functools.cache
-def adapter(cls):
+def adapter(cls: Any) -> Any:
     """Return what pydantic makes of a dataclass or null."""
     from pydantic import ConfigDict, TypeAdapter
 
     # pydantic takes a configuration for `cls | None`, which hands it on to every dataclass inside,
     # and not for a dataclass, which would need an attribute of pydantic's.
-    return TypeAdapter(
-        cls | None, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    )
+    hint: Any = cls | None
+    return TypeAdapter(hint, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 
 
-def _filled(cls, values: dict, default) -> dict:
+def _filled(cls: type[Any], values: Values, default: Any) -> Values:
     """Return values and, beside those of a nested dataclass, the rest of its field's default."""
     filled = values if default is None else dataclasses.asdict(default) | values
     for name, hint in typing.get_type_hints(cls).items():
@@ -79,7 +81,7 @@ def _filled(cls, values: dict, default) -> dict:
     return filled
 
 
-def _refuse(cls, values: dict, key: str, error: dict) -> NoReturn:
+def _refuse(cls: type[Any], values: Values, key: str, error: Any) -> NoReturn:
     """Raise one of pydantic's errors in this package's words."""
     kind, place = error["type"], error["loc"]
     name = place[-1] if place else ""
@@ -97,7 +99,9 @@ def _refuse(cls, values: dict, key: str, error: dict) -> NoReturn:
     checks.of_type(where, value, _allowed(hint))
 
 
-def _at_place(hint, value, key: str, place: tuple) -> tuple:
+def _at_place(
+    hint: Any, value: Any, key: str, place: tuple[str | int, ...]
+) -> tuple[Any, Any, str]:
     """Return type, value and key of what stands at a place, a path of keys and numbers."""
     for part in place:
         for option in _options(hint):
@@ -126,7 +130,7 @@ def _at(key: str, text: str) -> str:
     return text.replace(f"{last}.", f"{key}.") if f"{last}." in text else f"{key}: {text}"
 
 
-def check_keys(cls, values, where: str) -> None:
+def check_keys(cls: type[Any], values: Any, where: str) -> None:
     """Raise at a key, at any depth, that the dataclass `cls` does not have."""
     if not isinstance(values, dict):
         checks.of_type(where, values, "keys and values")
@@ -138,7 +142,7 @@ def check_keys(cls, values, where: str) -> None:
             check_keys(inner, value, f"{where}, {key}")
 
 
-def with_option(cls, values: dict, key: str, text: str) -> dict:
+def with_option(cls: type[Any], values: Values, key: str, text: str) -> Values:
     """Return `values` with a value given on the command line.
 
     Args:
@@ -157,12 +161,12 @@ def with_option(cls, values: dict, key: str, text: str) -> dict:
     return _with_parts(cls, values, key.split("."), text, "command line")
 
 
-def to_dict(config) -> dict:
+def to_dict(config: Any) -> Values:
     """Return a configuration as plain dictionaries, lists, numbers and strings."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def settings_of(cls, config):
+def settings_of(cls: type[Any], config: Any) -> Any:
     """Return a study's own settings, `config.settings`, as an instance of its dataclass.
 
     Args:
@@ -182,12 +186,13 @@ def settings_of(cls, config):
     return build(cls, config.settings, "settings")
 
 
-def dataclass_in(hint):
+def dataclass_in(hint: Any) -> type[Any] | None:
     """Return the dataclass that a field's type is, or is besides null; None without one."""
-    return next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
+    found: Any = (option for option in _options(hint) if dataclasses.is_dataclass(option))
+    return next(found, None)
 
 
-def _with_parts(cls, values, parts: list[str], text: str, where: str) -> dict:
+def _with_parts(cls: type[Any], values: Any, parts: list[str], text: str, where: str) -> Values:
     values = dict(values) if isinstance(values, dict) else {}
     name, *deeper = parts
     # As `--seeds+ 5`, which adds to a list.
@@ -211,7 +216,7 @@ def _with_parts(cls, values, parts: list[str], text: str, where: str) -> dict:
     return values | {name: _placed(here, path, _given(text, typing.Any))}
 
 
-def _added(field: dataclasses.Field, here, given):
+def _added(field: dataclasses.Field[Any], here: Any, given: Any) -> Any:
     """Return a list with what is added to it, or what is given where there is no list."""
     before = _default(field) if here is None else here
     if not isinstance(before, list):
@@ -219,7 +224,7 @@ def _added(field: dataclasses.Field, here, given):
     return [*before, *(given if isinstance(given, list) else [given])]
 
 
-def _merged(cls, first, second):
+def _merged(cls: type[Any] | None, first: Any, second: Any) -> Any:
     """Return the values of `second`, and those of `first` beside them in a dataclass `cls`."""
     if not (cls and isinstance(first, dict) and isinstance(second, dict)):
         return second
@@ -228,14 +233,14 @@ def _merged(cls, first, second):
     return first | merged
 
 
-def _placed(values, path: list[str], given) -> dict:
+def _placed(values: Any, path: list[str], given: Any) -> Values:
     """Return nested mappings with a value put in place."""
     values = values if isinstance(values, dict) else {}
     name, *deeper = path
     return values | {name: _placed(values.get(name), deeper, given) if deeper else given}
 
 
-def _given(text: str, hint):
+def _given(text: str, hint: Any) -> Any:
     try:
         value = parse_yaml(text, "the value")
     except checks.UsageError:
@@ -248,11 +253,11 @@ def _given(text: str, hint):
     return value
 
 
-def _allowed(hint) -> str:
+def _allowed(hint: Any) -> str:
     return " or ".join(map(_kind, _options(hint)))
 
 
-def _kind(option) -> str:
+def _kind(option: Any) -> str:
     if option is types.NoneType:
         return "null"
     if dataclasses.is_dataclass(option):
@@ -265,23 +270,23 @@ def _kind(option) -> str:
     return _KINDS[plain]
 
 
-def _options(hint) -> tuple:
+def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def _plain(option):
+def _plain(option: Any) -> Any:
     return typing.get_origin(option) or option
 
 
-def _fields(cls) -> dict[str, dataclasses.Field]:
+def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls)}
 
 
-def _default(field: dataclasses.Field):
+def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
-def _joined(key: str, name) -> str:
+def _joined(key: str, name: object) -> str:
     return f"{key}.{name}" if key else str(name)

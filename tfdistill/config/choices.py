@@ -4,6 +4,7 @@ import functools
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from tfdistill.utils import checks
 
@@ -30,10 +31,10 @@ class OneOf:
         """All words that are not said by the pattern."""
         return list(self.words() if callable(self.words) else self.words)
 
-    def __get_pydantic_json_schema__(self, core_schema, handler) -> dict:
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         """Return the JSON Schema of the field, its words added to those of text."""
-        found = handler(core_schema)
-        words: dict = {"enum": self.listed}
+        found: dict[str, Any] = handler(core_schema)
+        words: dict[str, Any] = {"enum": self.listed}
         if self.pattern:
             words = {"anyOf": [words, {"pattern": f"^(?:{self.pattern})$"}]}
         for each in found.get("anyOf", [found]):  # one for each type that the field may have
@@ -42,7 +43,7 @@ class OneOf:
         return found
 
 
-def check_words(config, where: str) -> None:
+def check_words(config: Any, where: str) -> None:
     """Raise at a field of a configuration that is text and none of the words that it may be.
 
     Args:
@@ -52,14 +53,15 @@ def check_words(config, where: str) -> None:
     Raises:
         UsageError: The message lists the words.
     """
-    for name, words in words_of(type(config)).items():
+    kind: Any = type(config)
+    for name, words in words_of(kind).items():
         value = getattr(config, name)
         if isinstance(value, str) and not words.pattern:
             checks.one_of(f"{where}.{name}", value, words.listed)
 
 
 @functools.cache
-def words_of(cls) -> dict[str, OneOf]:
+def words_of(cls: Any) -> dict[str, OneOf]:
     """Return the fields of a dataclass that have a choice of words, by name."""
     hints = typing.get_type_hints(cls, include_extras=True).items()
     found = {name: getattr(hint, "__metadata__", [None])[0] for name, hint in hints}

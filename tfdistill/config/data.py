@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.registry import SOURCES
@@ -50,7 +50,7 @@ class AugmentConfig:
     views: int | None = None
     view_seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.count("augment.pad_crop", self.pad_crop, minimum=0)
         checks.fraction("augment.resized_crop", self.resized_crop)
         checks.positive("augment.crop_ratio", self.crop_ratio)
@@ -120,10 +120,10 @@ class DataConfig:
     split_seed: int = 42
     train_examples: int | None = None
     test_examples: int | None = None
-    normalize: Annotated[str | list, OneOf(NORMALIZATIONS)] = "measured"
+    normalize: Annotated[str | list, OneOf(NORMALIZATIONS)] = "measured"  # type: ignore[type-arg]
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.source != ARRAYS:
             checks.one_of("data.source", self.source.partition(":")[0], SOURCES)
         for name in ("image_size", "input_size", "train_examples", "test_examples"):
@@ -144,7 +144,7 @@ class DataConfig:
             )
 
 
-def _is_normalization(pair: list) -> bool:
+def _is_normalization(pair: list[Any]) -> bool:
     """Return whether it is a mean and a deviation, each a number or a list of numbers."""
     if len(pair) != 2:
         return False

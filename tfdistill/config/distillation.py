@@ -30,7 +30,7 @@ class FeatureConfig:
     teacher_layer: str = "features"
     student_layer: str = "features"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_words(self, "distillation.features")
         if self.weight is not None:
             checks.non_negative("distillation.features.weight", self.weight)
@@ -73,7 +73,7 @@ class DistillationConfig:
     features: list[FeatureConfig] = field(default_factory=list)
     teacher_view: Annotated[str, OneOf(TEACHER_VIEWS)] = "same"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.fraction("distillation.alpha", self.alpha)
         checks.temperature("distillation.temperature", self.temperature)
         check_words(self, "distillation")
@@ -107,7 +107,7 @@ class CacheConfig:
     temperatures: list[float] = field(default_factory=list)
     folder: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_words(self, "cache")
         if self.top_k is not None:
             checks.count("cache.top_k", self.top_k)

@@ -35,7 +35,7 @@ class ExportConfig:
     licence: str = "not stated"
     pixel_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.formats:
             checks.one_of("export.formats", name, EXPORT_FORMATS)
         if any(sign in self.folder for sign in _PATTERN):

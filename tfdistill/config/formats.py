@@ -7,6 +7,7 @@ configuration of the format before to it; a new key with a default needs neither
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tfdistill.config.building import build, to_dict
 from tfdistill.config.study import RunConfig
@@ -16,7 +17,7 @@ KEY = "format"
 FORMAT = 2
 
 
-def _mistakes_of_one_study(config):
+def _mistakes_of_one_study(config: Any) -> Any:
     """Return a configuration of format 1 as one of format 2.
 
     Published mistakes that one study rebuilds, `dropout_in_evaluation` of every network and a
@@ -38,10 +39,10 @@ def _mistakes_of_one_study(config):
 
 
 # From each format to the next; of a study's configuration as of a run's.
-_STEPS: dict[int, Callable[[dict], dict]] = {1: _mistakes_of_one_study}
+_STEPS: dict[int, Callable[[Any], Any]] = {1: _mistakes_of_one_study}
 
 
-def number(path: Path, values: dict) -> int:
+def number(path: Path, values: dict[str, Any]) -> int:
     """Return the format of a file's values and take its key out of them.
 
     Raises:
@@ -56,14 +57,14 @@ def number(path: Path, values: dict) -> int:
     return found
 
 
-def current(config: dict, written: int) -> dict:
+def current(config: dict[str, Any], written: int) -> dict[str, Any]:
     """Return a configuration that was written in the format `written` as this version has it."""
     for step in range(written, FORMAT):
         config = _STEPS[step](config)
     return config
 
 
-def current_run(config: dict, written: int) -> dict:
+def current_run(config: dict[str, Any], written: int) -> dict[str, Any]:
     """Return a run's configuration as this version writes it, with the defaults of newer keys.
 
     One that cannot be understood is returned as far as it could be brought.

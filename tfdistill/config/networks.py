@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tfdistill.utils.registry import imported
 
@@ -37,7 +38,7 @@ class Family:
         return name in self.names or bool(self.pattern and re.fullmatch(self.pattern, name))
 
     @property
-    def build(self) -> Callable:
+    def build(self) -> Callable[..., Any]:
         """The function that builds its networks."""
         return imported(self.builder)
 

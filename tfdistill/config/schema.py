@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from tfdistill.config import formats
 from tfdistill.config.building import adapter
@@ -17,14 +18,14 @@ from tfdistill.config.study import StudyConfig
 FILE = Path(__file__).with_name("schema.json")
 
 
-def explained(cls) -> dict[str, str]:
+def explained(cls: type[Any]) -> dict[str, str]:
     """Return what the docstring of a dataclass, and of those it extends, says of each field.
 
     Example:
         >>> explained(PopulationConfig)["memory"]
         'Limit of their memory in GB, where the size is null.'
     """
-    found = {}
+    found: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         said = inspect.cleandoc(each.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
         for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", said, re.M):
@@ -32,7 +33,7 @@ def explained(cls) -> dict[str, str]:
     return found
 
 
-def schema() -> dict:
+def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the file that `tfdistill run` takes.
 
     It holds keys, types and words; ranges, and what goes with what, are the dataclasses' to check.
@@ -41,14 +42,14 @@ def schema() -> dict:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
-        def dataclass_schema(self, schema):
+        def dataclass_schema(self, schema: Any) -> Any:
             found, about = super().dataclass_schema(schema), explained(schema["cls"])
             for name, part in found["properties"].items():
                 part["description"] = about[name]
-            summary = inspect.getdoc(schema["cls"]).partition("\n\nArgs:")[0]
+            summary = (inspect.getdoc(schema["cls"]) or "").partition("\n\nArgs:")[0]
             return found | {"description": " ".join(summary.split())}
 
-        def field_title_should_be_set(self, schema):
+        def field_title_should_be_set(self, schema: Any) -> bool:
             return False
 
     own = {name: getattr(study, "Settings", None) for name, study in STUDIES.items()}

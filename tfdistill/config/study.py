@@ -30,7 +30,7 @@ class PopulationConfig:
     size: int | None = 1
     memory: float = 4.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size is not None:
             checks.count("population.size", self.size)
         checks.positive("population.memory", self.memory)
@@ -54,7 +54,7 @@ class SweepConfig:
     """
 
     tuner: Annotated[str, OneOf(TUNERS)] = "grid"
-    space: dict[str, list | dict] = field(
+    space: dict[str, list | dict] = field(  # type: ignore[type-arg]
         default_factory=lambda: {
             "distillation.alpha": [0.1, 0.5, 0.9],
             "distillation.temperature": [1.0, 4.0, 10.0],
@@ -65,7 +65,7 @@ class SweepConfig:
     seed: int = 0
     confirm_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_words(self, "sweep")
         checks.count("sweep.trials", self.trials)
         checks.count("sweep.factor", self.factor, minimum=2)
@@ -114,13 +114,13 @@ class StudyConfig:
     teacher_data: DataConfig | None = None
     cache: CacheConfig | None = field(default_factory=CacheConfig)
     population: PopulationConfig = field(default_factory=PopulationConfig)
-    settings: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)  # type: ignore[type-arg]
     sweep: SweepConfig = field(default_factory=SweepConfig)
     export: ExportConfig | None = None
     tensorboard: bool = False
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.different("seeds", self.seeds)
         for seed in self.seeds:
             checks.count("seeds", seed, minimum=0)
@@ -143,7 +143,7 @@ class ChannelSplitConfig:
     parts: int = 1
     part: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.count("split.parts", self.parts)
         checks.count("split.part", self.part, minimum=0)
         if self.part >= self.parts:
@@ -194,9 +194,9 @@ class RunConfig:
     start: str | None = None
     split: ChannelSplitConfig | None = None
     kind: str = NETWORK
-    settings: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)  # type: ignore[type-arg]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_cache(self.distillation, self.cache)
 
     @property

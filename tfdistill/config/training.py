@@ -40,11 +40,12 @@ def network_family(name: str) -> Family:
         >>> network_family("wrn-28-10").settings
         ('dropout',)
     """
-    found = next((family for family in NETWORKS.values() if family.has(name)), None)
+    families: list[Family] = list(NETWORKS.values())
+    found = next((family for family in families if family.has(name)), None)
     if found is None:
         kind = f"{name.partition(':')[0]}:"
         known = [each for each in listed_networks() if each.startswith(kind)] or known_networks()
-        checks.one_of("model.name", name, [each for each in known if each != name])
+        checks.unknown("model.name", name, [each for each in known if each != name])
     return found
 
 
@@ -72,7 +73,7 @@ class ModelConfig:
     outputs: Annotated[str, OneOf(("auto", "logits", "probabilities"))] = "auto"
     classes: list[int | str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         needs_path = "path" in network_family(self.name).settings
         checks.positive("model.width", self.width)
         if self.dropout is not None:
@@ -134,7 +135,7 @@ class TrainingConfig:
     steps_per_execution: int = 1
     select: Annotated[str, OneOf(("best", "last"))] = "best"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "steps_per_execution"):
             checks.count(f"training.{name}", getattr(self, name))
         for epoch in self.milestones:

@@ -6,6 +6,7 @@ aliases, which can stand for gigabytes in a few lines, are counted before anythi
 
 import re
 from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 
@@ -35,10 +36,10 @@ class _Loader(yaml.SafeLoader):
     """Plain data only, of bounded depth; dates stay text."""
 
     depth = 0
-    yaml_implicit_resolvers = {}
-    yaml_constructors = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: Any, index: Any) -> Any:
         if self.depth == MAX_DEPTH:
             raise _TooDeep
         self.depth += 1
@@ -46,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_core(self, node):
+    def construct_core(self, node: Any) -> Any:
         """Return what a word of the core schema stands for."""
         text, kind = self.construct_scalar(node), node.tag.removeprefix(_TAG)
         if not re.fullmatch(_CORE[kind], text):  # behind a tag, as `!!int 3.5`
@@ -65,7 +66,7 @@ for _kind, _words in _CORE.items():
     _Loader.add_constructor(_TAG + _kind, _Loader.construct_core)
 for _kind in ("str", "seq", "map"):
     _Loader.add_constructor(_TAG + _kind, yaml.SafeLoader.yaml_constructors[_TAG + _kind])
-_Loader.add_constructor(None, yaml.SafeLoader.construct_undefined)
+_Loader.add_constructor(None, _Loader.construct_undefined)  # type: ignore[type-var]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -76,7 +77,7 @@ for _kind in ("int", "float"):
     _Dumper.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_CORE[_kind]})\Z"), None)
 
 
-def read_yaml(path: str | Path) -> dict:
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
     Args:
@@ -115,7 +116,7 @@ def read_yaml(path: str | Path) -> dict:
     return values
 
 
-def yaml_text(values) -> str:
+def yaml_text(values: Any) -> str:
     """Return plain data as YAML, which `read_yaml` reads as the same.
 
     Example:
@@ -125,7 +126,7 @@ def yaml_text(values) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
-def parse_yaml(text: str, where: str):
+def parse_yaml(text: str, where: str) -> Any:
     """Return the data that a text of YAML stands for.
 
     Args:

@@ -174,9 +174,9 @@ def _batches(files: Sequence[headers.Encoded], channels: int, size: int | None):
 
 
 def _gathered(batches, total: int) -> np.ndarray:
-    images, done = None, 0
+    images, done = np.empty(0, np.uint8), 0
     for batch in batches.as_numpy_iterator():
-        if images is None:
+        if not done:
             images = np.empty((total, *batch.shape[1:]), np.uint8)
         if batch.shape[1:] != images.shape[1:]:
             raise _MixedSizes

@@ -169,7 +169,7 @@ def _header(data: bytes) -> tuple[Encoded, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS[1:]) as image:
-                format, mode, (width, height) = image.format, image.mode, image.size
+                format, mode, (width, height) = str(image.format), image.mode, image.size
                 tags = getattr(image, "tag_v2", {})
                 tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)
     except Image.DecompressionBombError:

@@ -246,7 +246,9 @@ def _rows_of(teacher_logits: np.ndarray, view: tf.Tensor, ids: tf.Tensor) -> tf.
     logits = weakref.ref(teacher_logits)
 
     def read(number: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        return np.asarray(logits()[number, wanted], np.float32)
+        stored = logits()
+        assert stored is not None  # the batches hold it
+        return np.asarray(stored[number, wanted], np.float32)
 
     rows = tf.numpy_function(read, [view, ids], tf.float32)
     return tf.ensure_shape(rows, (None, teacher_logits.shape[-1]))
@@ -254,7 +256,7 @@ def _rows_of(teacher_logits: np.ndarray, view: tf.Tensor, ids: tf.Tensor) -> tf.
 
 def _seen_by_teacher(teacher_view: str, epoch: tf.Tensor, num_views: int | None) -> tf.Tensor:
     """Return the number of the view whose logits go with the images of an epoch."""
-    if teacher_view == "fixed":
+    if teacher_view == "fixed" or num_views is None:  # None is refused before
         return tf.zeros_like(epoch)
     if teacher_view == "same":
         return epoch % num_views

@@ -52,7 +52,7 @@ def training_and_validation(source: Source, config: DataConfig) -> tuple[Example
         held = stratified(labels, _held_back(config, len(labels)), config.split_seed, VALIDATION)
         kept, validation = without(held, len(labels)), source.train.take(held)
     if config.train_examples is not None:
-        kept = _subset(kept, labels, config)
+        kept = _subset(kept, labels, config.train_examples, config.split_seed)
     counts = np.bincount(labels[kept], minlength=len(source.class_names))
     checks.no_empty_class(counts, source.class_names, "training")
     return source.train.take(kept), validation
@@ -87,10 +87,10 @@ def _held_back(config: DataConfig, total: int) -> int:
     return count
 
 
-def _subset(kept: np.ndarray, labels: np.ndarray, config: DataConfig) -> np.ndarray:
-    if config.train_examples > len(kept):
+def _subset(kept: np.ndarray, labels: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    if wanted > len(kept):
         raise checks.UsageError(
             f"data.train_examples must be at most {len(kept)}, what the validation part leaves. "
-            f"Received: data.train_examples={config.train_examples}."
+            f"Received: data.train_examples={wanted}."
         )
-    return kept[stratified(labels[kept], config.train_examples, config.split_seed, SUBSET)]
+    return kept[stratified(labels[kept], wanted, seed, SUBSET)]

@@ -103,6 +103,6 @@ def _backbone(create: Callable[..., keras.Model], x: Tensor, weights: str | None
             f"{checks.first_line(error)} Try again with a connection, or give model.weights the "
             "path of a local weights file."
         ) from error
-    if _is_backbone(weights):
+    if weights is not None and _is_backbone(weights):
         load_weights(backbone, weights)
     return backbone

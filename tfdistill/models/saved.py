@@ -37,7 +37,7 @@ def build(
     std: float | Sequence[float] = 1.0,
 ) -> keras.Model:
     """Return the user's own model at `config.path`, which does its own preprocessing."""
-    return load(config.path, input_shape, num_classes, config.outputs, config.classes)
+    return load(str(config.path), input_shape, num_classes, config.outputs, config.classes)
 
 
 def load(

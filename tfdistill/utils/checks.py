@@ -85,11 +85,17 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is among `known`, else raise with the list and the nearest name."""
     known = list(known)
     if value not in known:
-        raise UsageError(
-            f"{name} must be one of: {', '.join(known)}. Received: {name}={shown(value)}."
-            f"{_nearest(value, known)}"
-        )
+        unknown(name, value, known)
     return value
+
+
+def unknown(name: str, value: str, known: Iterable[str]) -> NoReturn:
+    """Raise, of a value that is not among `known`, with the list and the nearest name."""
+    known = list(known)
+    raise UsageError(
+        f"{name} must be one of: {', '.join(known)}. Received: {name}={shown(value)}."
+        f"{_nearest(value, known)}"
+    )
 
 
 def different(name: str, values: Sequence[Any]) -> Sequence[Any]:

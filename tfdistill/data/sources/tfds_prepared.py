@@ -7,6 +7,7 @@ numbered by the set's `id` feature where it has one ("train_00039"), else by rea
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def read_builder(builder, size: int | None) -> Source:
 
 def _keys(builder) -> tuple[str, str]:
     features = import_tfds().features
-    keys = builder.info.supervised_keys or ()
+    keys: Any = builder.info.supervised_keys or ()
     found = [builder.info.features[key] for key in keys if isinstance(key, str)]
     kinds = (features.Image, features.ClassLabel)
     if len(found) != 2 or not all(map(isinstance, found, kinds)):

@@ -228,7 +228,9 @@ class GroupSettings:
     @property
     def examples(self) -> MultiViewData | PlantedData:
         """What the networks are trained on."""
-        return self.data or self.planted
+        found = self.data or self.planted
+        assert found is not None  # one of them is given
+        return found
 
 
 @dataclass(frozen=True)

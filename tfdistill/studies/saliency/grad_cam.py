@@ -136,7 +136,7 @@ def mean_map(maps: Sequence[np.ndarray]) -> np.ndarray:
         its sum, and so is their mean.
     """
     size = max((found.shape[1:] for found in maps), key=np.prod)
-    return normalize(sum(normalize(enlarge(found, size)) for found in maps))
+    return normalize(np.sum([normalize(enlarge(found, size)) for found in maps], axis=0))
 
 
 def coverage(maps: np.ndarray, of: np.ndarray) -> np.ndarray:
