@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests import forked
+
 
 def pytest_collection_finish():
     """Leave what the imports made out of garbage collections: a fifth of the time of a training."""
@@ -33,6 +35,13 @@ def _own_cache(tmp_path_factory):
         del os.environ["TFDISTILL_CACHE"]
     else:
         os.environ["TFDISTILL_CACHE"] = before
+
+
+@pytest.fixture
+def forked_probes():
+    """For a test of exports that is not about the start of the processes that check them."""
+    with forked.probes():
+        yield
 
 
 @pytest.fixture

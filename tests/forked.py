@@ -5,15 +5,20 @@ no thread yet) is forked instead; everything after the imports is a process's ow
 imports or about the start of a program takes `subprocess`.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
+
+from tfdistill.export import format, isolated
 
 LONG = 600  # seconds before a process is taken for hanging, however busy the machine is
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -83,6 +88,48 @@ def program(path: Path, *arguments) -> Forked:
     return Forked(_program, str(path), list(map(str, arguments)))
 
 
+class ForkedProbe(Forked):
+    """The process of a `Probe`: the same program without the package, with TensorFlow imported."""
+
+    def __init__(self, *arguments: str, errors: Path, **environment: str):
+        reader, writer = _CONTEXT.Pipe(duplex=False)
+        super().__init__(_probe, reader, str(errors), list(arguments), **environment)
+        reader.close()
+        self.stdin = os.fdopen(os.dup(writer.fileno()), "wb", buffering=0)
+        writer.close()
+        self.stdout = self.stdout.detach()  # bytes
+
+    def __enter__(self) -> "ForkedProbe":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stdin.close()
+        self.wait()
+        self.stdout.close()
+        self.stderr.close()
+
+
+@contextlib.contextmanager
+def probes() -> Iterator[None]:
+    """Fork the processes that ask an export with TensorFlow, where a test is not about their start.
+
+    What they run and cannot import is the same; `tests/export/test_isolated.py` starts them as a
+    user does.
+    """
+    started = isolated.Probe._started
+
+    def fork(probe: isolated.Probe) -> ForkedProbe:
+        runtime = probe._runtime()
+        if "tensorflow" in format.runtime_of(probe.path).without:
+            return started(probe)  # fast as it is
+        given = str(probe.path), runtime, "--threads", str(probe.threads)
+        return ForkedProbe(*given, errors=probe._errors, **probe._environment())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolated.Probe, "_started", fork)
+        yield
+
+
 def wait_until(found: Callable, process: Forked) -> None:
     """Wait until something is there; fail when the process ends before."""
     deadline = time.monotonic() + LONG
@@ -100,6 +147,17 @@ def _module(name: str, arguments: list[str]) -> None:
 def _program(path: str, arguments: list[str]) -> None:
     sys.argv = [path, *arguments]
     runpy.run_path(path, run_name="__main__")
+
+
+def _probe(stdin, errors: str, arguments: list[str]) -> None:
+    os.dup2(stdin.fileno(), 0)
+    stdin.close()
+    sys.stdin = os.fdopen(0)
+    with open(errors, "wb") as file:
+        os.dup2(file.fileno(), 2)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tfdistill"]:
+        del sys.modules[name]
+    _program(isolated.__file__, arguments)
 
 
 def _run(stdout, stderr, function, arguments, environment) -> None:

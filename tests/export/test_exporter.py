@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
+from tests import forked
 from tfdistill import Distiller, Ensemble, data, export_network
 from tfdistill.cli.main import main
 from tfdistill.config import DataConfig, ExportConfig
@@ -46,7 +47,8 @@ def study(tmp_path_factory):
     export = {**EXPORT, "folder": str(folder / "saved")}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({**CONFIG, "output": str(folder / "out"), "export": export}))
-    assert main(["run", str(path)]) == 0
+    with forked.probes():
+        assert main(["run", str(path)]) == 0
     return folder
 
 
@@ -107,6 +109,7 @@ class TestStudy:
         )
         assert values == record["parameters"]
 
+    @pytest.mark.usefixtures("forked_probes")
     def test_the_ensemble_answers_with_the_mean_of_its_members(self, study):
         found = targets.of_study(study / "out")
         ensemble = next(subject for subject in found if subject.kind == "ensemble")
@@ -125,6 +128,7 @@ class TestStudy:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("forked_probes")
 def test_a_damaged_export_is_noticed_and_only_it_is_made_again(study, tmp_path):
     for name in ("out", "saved"):
         subprocess.run(["cp", "-r", study / name, tmp_path / name], check=True)
@@ -152,6 +156,7 @@ def test_an_export_with_a_damaged_or_lost_file_is_not_whole(study, tmp_path, nam
 
 
 class TestOneNetwork:
+    @pytest.mark.usefixtures("forked_probes")
     def test_a_run_is_exported_under_the_names_of_study_and_run(self, study, tmp_path, capsys):
         run = study / "out/runs/single-1"
         arguments = ["--folder", str(tmp_path / "saved"), "--check_images", "50"]
@@ -169,6 +174,7 @@ class TestOneNetwork:
         card = versions.card_of(tmp_path / "saved/own/1")
         assert (card["kind"], card["figures"]["images"]) == ("network", 50)
 
+    @pytest.mark.usefixtures("forked_probes")
     def test_any_size_is_taken_where_resizing_is_asked_for(self, study, tmp_path):
         config = ExportConfig(folder=str(tmp_path), resize=True, check_images=50)
         subject = targets.of_path(study / "out/runs/distilled-0")
@@ -180,6 +186,7 @@ class TestOneNetwork:
             expected = probe.answer(fit(large, 8))["logits"]
         np.testing.assert_allclose(answers, expected, atol=1e-5)
 
+    @pytest.mark.usefixtures("forked_probes")
     def test_a_distiller_is_exported_as_its_student_alone(self, tmp_path, own_network):
         teacher = keras.models.clone_model(own_network)
         distiller = Distiller(own_network, teacher, alpha=0.5, temperature=2.0)
@@ -192,6 +199,7 @@ class TestOneNetwork:
 
 
 class TestRefusals:
+    @pytest.mark.usefixtures("forked_probes")
     def test_a_format_that_differs_is_not_put_in_place(self, tmp_path, own_network):
         # Beyond the largest float16, 65504, weights become infinite.
         first, last = own_network.layers[-2:]

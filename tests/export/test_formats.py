@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests import forked
 from tfdistill.cli.main import main
 from tfdistill.config import ExportConfig
 from tfdistill.config.registry import EXPORT_FORMATS
@@ -37,7 +38,7 @@ def study(tmp_path_factory):
     export |= {"folder": str(folder / "saved")}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({**CONFIG, "output": str(folder / "out"), "export": export}))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, forked.probes():
         patch.setattr(benchmark, "SECONDS", 0.05)
         patch.setitem(EXPORT_FORMATS, "zip", PLACE)
         assert main(["run", str(path)]) == 0
@@ -73,6 +74,7 @@ class TestANewFormat:
         assert [row[0] for row in table.rows] == ["teacher", "student", "student, Zip"]
         assert "student, Zip" in (study / "out/report.html").read_text()
 
+    @pytest.mark.usefixtures("forked_probes")
     def test_images_are_classified_with_it(self, registered, study, version, tmp_path):
         from PIL import Image
 
@@ -85,6 +87,7 @@ class TestANewFormat:
         assert answer.top[0].name == served["class_name"][0]
         assert found.model.name == "model.zip" and found.model.runtime.title == "Zip"
 
+    @pytest.mark.usefixtures("forked_probes")
     def test_a_file_that_is_none_is_refused_in_one_line(self, registered, tmp_path):
         path = tmp_path / "model.zip"
         path.write_bytes(b"no zip file")
