@@ -54,6 +54,11 @@ def load(study, name, part=None):
     return evaluation.load_network(study, name, data.load(DIGITS), part)
 
 
+def once(run, study):
+    """Return the record of a run, which is trained for the first test that asks for it."""
+    return records.read(records.run_folder(study, run.name)) or train.run(run, study)
+
+
 def renamed(run, name, **changes):
     return dataclasses.replace(run, name=name, **changes)
 
@@ -81,7 +86,7 @@ def test_the_record_tells_what_the_saved_network_does(study, part):
 
 
 def test_a_student_is_compared_with_its_teacher(study):
-    record = train.run(STUDENT, study)
+    record = once(STUDENT, study)
     student = load(study, "student")
     teacher = load(study, "teacher")
     images = data.load(DIGITS).test.images
@@ -94,12 +99,12 @@ def test_a_student_is_compared_with_its_teacher(study):
 
 @pytest.mark.slow
 def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
-    known = train.run(renamed(STUDENT, "known"), study)
+    known = once(STUDENT, study)
     # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
     settings = dataclasses.replace(STUDENT.distillation, features=[FeatureConfig(weight=1e-12)])
     live = train.run(renamed(STUDENT, "live", distillation=settings, cache=None), study)
     assert known.history["soft_loss"] == pytest.approx(live.history["soft_loss"], rel=1e-4)
-    a, b = (load(study, name, "last").get_weights() for name in ("known", "live"))
+    a, b = (load(study, name, "last").get_weights() for name in ("student", "live"))
     for first, second in zip(a, b, strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
 
@@ -187,6 +192,21 @@ def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_step_is_traced_once(study, monkeypatch):
+    traced, step = [], keras.Model.train_step
+
+    def noted(learner, data):
+        traced.append(learner)
+        return step(learner, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", noted)
+    short = dataclasses.replace(SHORT, epochs=1)
+    runs = [dataclasses.replace(run, training=short) for run in cells("traced")]
+    train.run_together(runs, study)
+    assert len(traced) == len(set(map(id, traced))) == 2
+
+
 class StopAfter(Silent):
     """Interrupts a training from within, as Ctrl-C does."""
 
@@ -204,10 +224,10 @@ class StopAfter(Silent):
 )
 def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
     run = {
-        "student": renamed(STUDENT, "whole"),
+        "student": STUDENT,
         "dropout": renamed(TEACHER, "dropout", model=DROPOUT),
     }[kind]
-    whole = records.read(records.run_folder(study, run.name)) or train.run(run, study)
+    whole = once(run, study)
     parted = renamed(run, f"{kind}-parted-{where[0]}")
     with pytest.raises(KeyboardInterrupt):
         train.run(parted, study, Session(StopAfter(*where)))
@@ -270,7 +290,7 @@ def test_tensorboard_shows_figures_and_settings_of_every_student(study):
 
 
 VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))
-CACHED = dataclasses.replace(STUDENT, data=VIEWS, cache=CacheConfig())
+CACHED = dataclasses.replace(STUDENT, name="cached", data=VIEWS, cache=CacheConfig())
 
 
 def last_weights(study, name):
@@ -279,7 +299,7 @@ def last_weights(study, name):
 
 @pytest.mark.slow
 def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
-    train.run(renamed(CACHED, "cached"), study)
+    once(CACHED, study)
     train.run(renamed(CACHED, "beside", cache=None), study)
     assert list((study / "cache").glob("teacher-*/logits.npy"))
     for a, b in zip(last_weights(study, "cached"), last_weights(study, "beside"), strict=True):
@@ -288,7 +308,7 @@ def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study
 
 @pytest.mark.slow
 def test_a_cache_is_written_once_for_all_its_students(study):
-    train.run(renamed(CACHED, "first-reader"), study)
+    once(CACHED, study)
     times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
     other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
     train.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study)
@@ -305,17 +325,22 @@ def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
         train.run(run, tmp_path / "other")
 
 
-def cells(name, count=2):
-    settings = [DistillationConfig(0.2, 1.0), DistillationConfig(0.8, 5.0), DistillationConfig(0.5)]
+def cells(name):
+    settings = DistillationConfig(0.2, 1.0), DistillationConfig(0.8, 5.0)
     return [
         renamed(CACHED, f"cell-{name}-{place}", distillation=each)
-        for place, each in enumerate(settings[:count])
+        for place, each in enumerate(settings)
     ]
 
 
+@pytest.fixture(scope="module")
+def together(study):
+    """The records of two students that were trained together."""
+    return train.run_together(cells("together"), study)
+
+
 @pytest.mark.slow
-def test_students_trained_together_are_those_trained_alone(study):
-    together = train.run_together(cells("together"), study)
+def test_students_trained_together_are_those_trained_alone(study, together):
     alone = [train.run(run, study) for run in cells("alone")]
     for one, other in zip(together, alone, strict=True):
         assert one.weights == other.weights
@@ -324,27 +349,25 @@ def test_students_trained_together_are_those_trained_alone(study):
 
 
 @pytest.mark.slow
-def test_students_trained_together_go_on_after_an_interruption(study):
-    whole = train.run_together(cells("whole"), study)
+def test_students_trained_together_go_on_after_an_interruption(study, together):
     parted = cells("parted")
     with pytest.raises(KeyboardInterrupt):
         train.run_together(parted, study, Session(StopAfter(2, 0.1)))
-    for one, other in zip(train.run_together(parted, study), whole, strict=True):
+    for one, other in zip(train.run_together(parted, study), together, strict=True):
         assert one.weights == other.weights
         assert one.history == other.history
     assert not list((study / "together").iterdir())
 
 
 @pytest.mark.slow
-def test_one_diverging_student_does_not_stop_the_others(study):
+def test_one_diverging_student_does_not_stop_the_others(study, together):
     fast = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
-    runs = cells("diverging", 3)
-    runs[1] = dataclasses.replace(runs[1], training=fast)
+    runs = cells("diverging")
+    runs.insert(1, renamed(runs[0], "cell-diverging", training=fast))
     found = train.run_together(runs, study)
     assert [record.status == records.FINISHED for record in found] == [True, False, True]
     assert "lower the learning rate" in found[1].message
-    alone = train.run(cells("undisturbed", 3)[2], study)
-    assert found[2].weights == alone.weights
+    assert [found[0].weights, found[2].weights] == [record.weights for record in together]
 
 
 @pytest.mark.slow
@@ -361,7 +384,7 @@ def test_a_reused_learner_gives_what_a_new_one_gives(study):
 
 
 def test_runs_that_share_batches_may_be_trained_together():
-    one, other = cells("key")[:2]
+    one, other = cells("key")
     assert train.together_key(one) == train.together_key(other)
     assert train.together_key(one) != train.together_key(renamed(other, "x", seed=5))
     top = CacheConfig(top_k=3, temperatures=[1.0, 5.0])
@@ -374,7 +397,7 @@ def test_runs_that_share_batches_may_be_trained_together():
 
 @pytest.mark.slow
 def test_a_run_stopped_early_goes_on_to_the_same_end(study):
-    whole = train.run(renamed(CACHED, "cached"), study)
+    whole = once(CACHED, study)
     stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study)
     assert len(stopped.history["loss"]) == 1
     went_on = train.run(renamed(CACHED, "rung"), study)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfdistill import data, losses
@@ -216,6 +217,7 @@ def _compiled(configs, networks, images, settings, teacher) -> Learners:
             jit_compile=machine.uses_xla(config.training.jit),
             steps_per_execution=config.training.steps_per_execution,
         )
+        _make_metrics(learner, images.num_classes, settings.soft_labels)
         learners.append(learner)
 
     def together() -> Population:
@@ -227,6 +229,13 @@ def _compiled(configs, networks, images, settings, teacher) -> Learners:
         return population
 
     return Learners(learners, together if len(learners) > 1 else None)
+
+
+def _make_metrics(learner: keras.Model, num_classes: int, soft_labels: bool) -> None:
+    """Make the variables of the metrics: TensorFlow traces a step twice that makes them itself."""
+    logits, labels = np.zeros((1, num_classes), "float32"), np.zeros(1, "int32")
+    learner.compute_metrics(None, logits if soft_labels else labels, logits)
+    learner.reset_metrics()
 
 
 def _learner(config: RunConfig, built: keras.Model, teacher, steps_per_epoch: int) -> keras.Model:
