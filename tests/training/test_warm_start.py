@@ -1,6 +1,7 @@
 """A run that starts from the weights of another: the same weights, a new training."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -17,7 +18,8 @@ from tfdistill.utils.progress import Silent
 DIGITS = DataConfig(train_examples=96, validation=100)
 SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01, select="last")
 BEST = dataclasses.replace(SHORT, select="best")
-NETWORK = ModelConfig("resnet8", width=0.25)
+NETWORK = ModelConfig("cnn2", width=0.25)
+NORMED = ModelConfig("resnet8", width=0.25)
 FIRST = RunConfig("first", "first", 0, DIGITS, NETWORK, SHORT)
 WARM = dataclasses.replace(FIRST, name="warm", seed=7, start="first")
 
@@ -28,6 +30,11 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     train.run(FIRST, folder)
     return folder
+
+
+def warm(study):
+    """Return the record of the warm run, which is trained for the first test that asks for it."""
+    return records.read(records.run_folder(study, "warm")) or train.run(WARM, study)
 
 
 def weights(study, name, part):
@@ -42,7 +49,7 @@ def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
     before = weights(study, "first", "last")
     start = learners.network(WARM, data.load(DIGITS), study).get_weights()
     assert equal(start, before)
-    record = train.run(WARM, study)
+    record = warm(study)
     assert not equal(weights(study, "warm", "last"), before)
     assert equal(weights(study, "first", "last"), before)
     # Its first epoch goes on below where the other one began.
@@ -50,29 +57,30 @@ def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
     assert record.history["loss"][0] < first.history["loss"][0]
 
 
-@pytest.mark.parametrize("settings", [SHORT, BEST], ids=["last", "best"])
-def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path, settings):
+@pytest.mark.parametrize(
+    ("settings", "model"), [(SHORT, NETWORK), (BEST, NORMED)], ids=["last", "best"]
+)
+def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path, settings, model):
     # A large step after a good one: the best weights are not the last.
     steps = dataclasses.replace(settings, optimizer="sgd", learning_rate=0.5)
-    first = dataclasses.replace(FIRST, training=steps)
+    first = dataclasses.replace(FIRST, training=steps, model=model)
     record = train.run(first, tmp_path)
     if record.best["epoch"] == record.last["epoch"]:
         pytest.skip("the best weights are the last ones")
-    start = learners.network(WARM, data.load(DIGITS), tmp_path).get_weights()
+    run = dataclasses.replace(WARM, model=model)
+    start = learners.network(run, data.load(DIGITS), tmp_path).get_weights()
     assert equal(start, weights(tmp_path, "first", settings.select))
 
 
 def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
     taught = dataclasses.replace(WARM, teachers=("teacher",), distillation=DistillationConfig())
     assert taught.needs == ("teacher", "first")
-    run = dataclasses.replace(WARM, name="again")
-    train.run(run, study)
-    assert finished(run, study)
+    warm(study)
+    assert finished(WARM, study)
     # Another first run: what started from it must be retrained.
-    train.run(FIRST, tmp_path)
-    train.run(run, tmp_path)
-    train.run(dataclasses.replace(FIRST, seed=5), tmp_path)
-    assert finished(run, tmp_path) is None
+    shutil.copytree(study, tmp_path / "study")
+    train.run(dataclasses.replace(FIRST, seed=5), tmp_path / "study")
+    assert finished(WARM, tmp_path / "study") is None
 
 
 def test_a_taught_student_starts_warm_too(study):
@@ -89,8 +97,7 @@ def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
     session = Session()
     train.run(dataclasses.replace(WARM, name="cold-before", start=None), study, session)
     reused = train.run(dataclasses.replace(WARM, name="reused"), study, session)
-    new = train.run(dataclasses.replace(WARM, name="new"), study)
-    assert reused.weights == new.weights
+    assert reused.weights == warm(study).weights
 
 
 class StopAfter(Silent):
@@ -102,7 +109,7 @@ class StopAfter(Silent):
 
 
 def test_interrupted_it_goes_on_and_does_not_start_again(study):
-    whole = train.run(dataclasses.replace(WARM, name="whole"), study)
+    whole = warm(study)
     parted = dataclasses.replace(WARM, name="parted")
     with pytest.raises(KeyboardInterrupt):
         train.run(parted, study, Session(StopAfter()))
@@ -111,7 +118,7 @@ def test_interrupted_it_goes_on_and_does_not_start_again(study):
 
 
 def test_a_network_of_another_shape_is_refused(study):
-    wider = dataclasses.replace(WARM, name="wider", model=ModelConfig("resnet8", width=0.5))
+    wider = dataclasses.replace(WARM, name="wider", model=ModelConfig("cnn2", width=0.5))
     with pytest.raises(UsageError, match="Start it from another run") as error:
         train.run(wider, study)
     assert "from the run first" in str(error.value)
