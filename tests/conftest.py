@@ -2,19 +2,31 @@
 
 import gc
 import os
+import shutil
 import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
+import filelock
 import numpy as np
 import pytest
+import yaml
 
 from tests import forked
 
+MYSTERIES = {
+    "seeds": [0, 1],
+    "data": {"source": "digits", "validation": 100, "train_examples": 200},
+    "teacher": {"name": "cnn2", "width": 0.125},
+    "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.02},
+}
+
 
 def pytest_collection_finish():
-    """Leave what the imports made out of garbage collections: a fifth of the time of a training."""
+    """Leave what the imports made out of garbage collections: a fifth of the time of a training.
+
+    Keras is imported where it is used: the process that hands out tests to others needs none.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -22,6 +34,8 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
@@ -37,6 +51,47 @@ def _own_cache(tmp_path_factory):
         os.environ["TFDISTILL_CACHE"] = before
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Return a function that has a folder made by one of the processes that share the tests.
+
+    What it returns is for all of them: a test that changes anything takes a copy.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def made(name, make):
+        folder = shared / "made_once" / name
+        folder.parent.mkdir(exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                try:
+                    make(folder)
+                except BaseException:
+                    shutil.rmtree(folder)
+                    raise
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def mysteries(made_once):
+    """A folder with `tiny.yaml`, its finished study `out`, and what the command `printed`."""
+
+    def make(folder):
+        path = folder / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**MYSTERIES, "output": str(folder / "out")}))
+        process = forked.tfdistill("run", path)
+        printed, errors = process.communicate()
+        assert process.returncode == 0, errors
+        (folder / "printed").write_text(printed)
+
+    return made_once("mysteries", make)
+
+
 @pytest.fixture
 def forked_probes():
     """For a test of exports that is not about the start of the processes that check them."""
@@ -47,6 +102,8 @@ def forked_probes():
 @pytest.fixture
 def small_network():
     """Return a function that builds a small convolutional network of 3 classes on 8x8x1 images."""
+
+    import keras
 
     def build(channels=4, dropout=0.0, penalty=None, batch_norm=False, dtype=None):
         layers = keras.layers

@@ -11,42 +11,34 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests import forked
+from tests.conftest import MYSTERIES
 from tfdistill.cli.commands import COMMANDS
 from tfdistill.cli.main import main
-
-CONFIG = {
-    "seeds": [0, 1],
-    "data": {"source": "digits", "validation": 100, "train_examples": 96},
-    "teacher": {"name": "cnn2", "width": 0.125},
-    "training": {"epochs": 2, "batch_size": 32},
-}
 
 
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**CONFIG, "output": str(tmp_path / "out")}))
+    path.write_text(yaml.safe_dump({**MYSTERIES, "output": str(tmp_path / "out")}))
     return path
 
 
-def tfdistill(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "tfdistill", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+def tfdistill(*arguments):
+    process = forked.tfdistill(*arguments)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(mysteries, tmp_path_factory):
     """A finished tiny study: its folder, its configuration and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**CONFIG, "output": str(folder / "out")}))
-    done = tfdistill("run", path)
-    assert done.returncode == 0, done.stderr
-    return folder / "out", path, done.stdout
+    shutil.copytree(mysteries, folder, dirs_exist_ok=True)
+    for name in ("tiny.yaml", "printed"):
+        text = (folder / name).read_text().replace(str(mysteries), str(folder))
+        (folder / name).write_text(text)
+    return folder / "out", folder / "tiny.yaml", (folder / "printed").read_text()
 
 
 def greet(name: str, /, *, times: int = 1) -> int:
@@ -73,6 +65,7 @@ def test_a_new_command_is_one_entry(monkeypatch, capsys):
 
 
 class TestStudy:
+    @pytest.mark.slow
     def test_it_prints_progress_table_and_where_the_report_is(self, finished):
         folder, _, printed = finished
         assert "[1/10] single-0: test accuracy" in printed
@@ -80,6 +73,7 @@ class TestStudy:
         assert printed.strip().endswith(f"Report: {folder / 'report.html'}")
         assert max(map(len, printed.splitlines()[-40:-1])) <= 80
 
+    @pytest.mark.slow
     def test_the_folder_holds_report_csv_and_networks(self, finished):
         folder = finished[0]
         results = pd.read_csv(folder / "results.csv")
@@ -89,6 +83,7 @@ class TestStudy:
         assert "self-distilled" in report and "<svg" in report
         assert (folder / "runs" / "distilled-1" / "best.keras").exists()
 
+    @pytest.mark.slow
     def test_run_again_it_only_prints_the_tables(self, finished):
         folder, path, printed = finished
         before = {p: p.stat().st_mtime_ns for p in folder.glob("runs/*/*")}
@@ -98,6 +93,7 @@ class TestStudy:
         assert again.stdout.splitlines()[-10:] == printed.splitlines()[-10:]
         assert {p: p.stat().st_mtime_ns for p in folder.glob("runs/*/*")} == before
 
+    @pytest.mark.slow
     def test_a_removed_run_is_done_again_and_the_rest_is_kept(self, finished, tmp_path):
         folder = tmp_path / "copy"
         shutil.copytree(finished[0], folder)
@@ -108,6 +104,7 @@ class TestStudy:
         a, b = (pd.read_csv(f / "results.csv") for f in (finished[0], folder))
         assert list(a["weights_last"]) == list(b["weights_last"])
 
+    @pytest.mark.slow
     def test_another_configuration_in_the_same_folder_is_refused(self, finished, capsys):
         folder, path, _ = finished
         before = (folder / "config.yaml").read_text()
@@ -123,6 +120,7 @@ class TestStudy:
         assert "Another process is working in" in capsys.readouterr().err
         assert [p.name for p in folder.iterdir()] == [".lock"]
 
+    @pytest.mark.slow
     def test_a_diverging_run_is_reported_and_the_status_is_1(self, config):
         options = ["--training.optimizer=sgd", "--training.learning_rate=1e30", "--seeds=[0]"]
         done = tfdistill("run", config, *options)
@@ -137,6 +135,7 @@ class TestStudy:
         assert "13 runs" in printed and "single-*" in printed and "3 x 2 epochs" in printed
         assert not (config.parent / "out").exists()
 
+    @pytest.mark.slow
     def test_report_is_written_again(self, finished, tmp_path):
         folder = tmp_path / "copy"
         shutil.copytree(finished[0], folder)
@@ -146,6 +145,7 @@ class TestStudy:
 
 
 class TestOtherCommands:
+    @pytest.mark.slow
     def test_train_trains_one_student_alone_and_from_a_saved_teacher(self, finished, config):
         teacher = finished[0] / "runs" / "single-0" / "best.keras"
         options = ["--teacher.name=saved", f"--teacher.path={teacher}", "--teacher.width=1"]
@@ -157,6 +157,7 @@ class TestOtherCommands:
         single = pd.read_csv(finished[0] / "results.csv").set_index("run").loc["single-0"]
         assert results.loc["teacher", "best_test_accuracy"] == single["best_test_accuracy"]
 
+    @pytest.mark.slow
     def test_evaluate_gives_the_figure_of_the_record(self, finished, capsys):
         runs = finished[0] / "runs"
         student, teacher = (runs / name / "best.keras" for name in ("distilled-0", "single-0"))
@@ -172,11 +173,15 @@ class TestOtherCommands:
         assert "XLA" in printed and "tensorflow" in printed and "digits" in printed
         assert "none found" in printed
 
+    @pytest.mark.slow
     def test_a_terminal_without_dashes_is_shown_the_tables_all_the_same(self, finished):
-        done = tfdistill("report", finished[0], PYTHONIOENCODING="ascii")
+        command = [sys.executable, "-m", "tfdistill", "report", finished[0]]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         assert "Test accuracy in percent, mean ? standard deviation" in done.stdout
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("part", ["", "runs/single-0"])
     def test_a_study_is_exported_with_its_own_images_only(self, finished, tmp_path, capsys, part):
         options = ["--folder", str(tmp_path / "saved"), "--data.source", "digits"]
@@ -258,6 +263,7 @@ def test_wrong_options_are_one_line_and_status_2(tmp_path, monkeypatch, capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_images_of_a_file_that_is_wrong_are_named(finished, tmp_path, capsys):
     model, path = finished[0] / "runs" / "single-0" / "best.keras", tmp_path / "study.yaml"
     for text, message in (

@@ -13,6 +13,7 @@ import tensorflow as tf
 import yaml
 
 from tests import forked
+from tests.conftest import MYSTERIES
 from tfdistill import Distiller, Ensemble, data, export_network
 from tfdistill.cli.main import main
 from tfdistill.config import DataConfig, ExportConfig
@@ -23,12 +24,6 @@ from tfdistill.utils import checks
 
 pytestmark = pytest.mark.slow
 
-CONFIG = {
-    "seeds": [0, 1],
-    "data": {"source": "digits", "validation": 100, "train_examples": 200},
-    "teacher": {"name": "cnn2", "width": 0.125},
-    "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.02},
-}
 EXPORT = {"formats": ["litert-float32", "litert-int8"], "name": "tiny", "check_images": 100}
 DIGITS = DataConfig(source="digits", validation=100)
 
@@ -41,12 +36,13 @@ def _short_measurements():
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(mysteries, tmp_path_factory):
     """A finished study that has exported its student, its teacher and their ensemble."""
     folder = tmp_path_factory.mktemp("study")
+    shutil.copytree(mysteries / "out", folder / "out")
     export = {**EXPORT, "folder": str(folder / "saved")}
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**CONFIG, "output": str(folder / "out"), "export": export}))
+    path.write_text(yaml.safe_dump({**MYSTERIES, "output": str(folder / "out"), "export": export}))
     with forked.probes():
         assert main(["run", str(path)]) == 0
     return folder
