@@ -13,6 +13,14 @@ import pytest
 import yaml
 
 from tests import forked
+from tfdistill.config import (
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    PopulationConfig,
+    StudyConfig,
+    TrainingConfig,
+)
 
 MYSTERIES = {
     "seeds": [0, 1],
@@ -20,6 +28,16 @@ MYSTERIES = {
     "teacher": {"name": "cnn2", "width": 0.125},
     "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.02},
 }
+LEARNING_SPEED = StudyConfig(
+    study="learning_speed",
+    seeds=[0],
+    data=DataConfig(validation=100, train_examples=64, augment=AugmentConfig(flip=True, views=2)),
+    teacher=ModelConfig("cnn2", width=0.25),
+    student=ModelConfig("cnn2", width=0.25, dropout=0.5),
+    training=TrainingConfig(epochs=2, batch_size=32, learning_rate=0.01, select="last"),
+    settings={"cells": [[0.5, 4.0]], "flawed_cells": [[0.5, 4.0]]},
+    population=PopulationConfig(size=5),
+)
 
 
 def pytest_collection_finish():
@@ -90,6 +108,14 @@ def mysteries(made_once):
         (folder / "printed").write_text(printed)
 
     return made_once("mysteries", make)
+
+
+@pytest.fixture(scope="session")
+def learning_speed(made_once):
+    """The folder of the finished study LEARNING_SPEED."""
+    from tfdistill.training.runner import run_study
+
+    return made_once("learning_speed", lambda folder: run_study(LEARNING_SPEED, folder))
 
 
 @pytest.fixture

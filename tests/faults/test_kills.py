@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from tests.forked import LONG
+from tests.forked import LONG, tfdistill
 from tfdistill import records
 from tfdistill.cli.main import main
 from tfdistill.utils import storage
@@ -41,6 +41,11 @@ while True:
         pass
 """,
 }
+NAMES = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP (its terminal was closed)",
+}
 PROGRAM = """
 import ctypes, sys, time
 from tfdistill.utils import progress, signals
@@ -53,7 +58,7 @@ sys.exit(signals.run(work, "The same command goes on."))
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def ctrl_c_is_heard():
     """A shell starts what is in the background with Ctrl-C ignored, and processes inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,23 +77,16 @@ def start(*command):
     )
 
 
-def tfdistill(folder):
-    return start("-m", "tfdistill", "run", folder.parent / "tiny.yaml", "--output", folder)
+def study(folder):
+    return "run", folder.parent / "tiny.yaml", "--output", folder
 
 
 def stopped_at(process, line, number):
     """Send a signal to the process group after a line of output; return status and errors."""
     assert any(line in text for text in process.stdout)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=LONG)
+    _, errors = process.communicate()
     return process.returncode, errors
-
-
-def finished(folder):
-    process = tfdistill(folder)
-    output, errors = process.communicate(timeout=LONG)
-    assert process.returncode == 0, errors
-    return output
 
 
 def results(folder):
@@ -110,10 +108,11 @@ def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_pat
     assert main(["run", str(tmp_path / "tiny.yaml"), "--output", str(whole)]) == 0
     tables = capsys.readouterr().out.partition("Test accuracy  ")[2].partition("Report:")[0]
 
-    stopped_at(tfdistill(folder), "[1/3] teacher: test accuracy", signal.SIGKILL)
+    stopped_at(tfdistill(*study(folder)), "[1/3] teacher: test accuracy", signal.SIGKILL)
     first = written(folder)
     assert first.keys() >= {folder / "runs" / "teacher" / "record.json"}
-    status, errors = stopped_at(tfdistill(folder), "[2/3] alone-0: test accuracy", signal.SIGINT)
+    process = tfdistill(*study(folder))
+    status, errors = stopped_at(process, "[2/3] alone-0: test accuracy", signal.SIGINT)
     assert (status, errors) == (130, f"tfdistill: stopped by Ctrl-C. {GOES_ON}\n")
     teacher = {path: stat for path, stat in written(folder).items() if path in first}
     assert teacher == first
@@ -125,7 +124,10 @@ def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_pat
     left.parent.mkdir(exist_ok=True)
     left.write_text("of a killed process")
 
-    assert tables in finished(folder)
+    process = start("-m", "tfdistill", *study(folder))  # as a user does
+    output, errors = process.communicate(timeout=LONG)
+    assert process.returncode == 0, errors
+    assert tables in output
     assert tables.count("\n") > 5
     assert results(folder) == results(whole)
     assert before.items() <= written(folder).items()
@@ -134,26 +136,27 @@ def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_pat
 
 def test_sigterm_is_heard_while_tensorflow_starts(tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    process = tfdistill(tmp_path / "out")
+    process = start("-m", "tfdistill", *study(tmp_path / "out"))
     status, errors = stopped_at(process, "Starting TensorFlow", signal.SIGTERM)
     assert (status, errors) == (143, f"tfdistill: stopped by SIGTERM. {GOES_ON}\n")
     assert not (tmp_path / "out").exists()
 
 
-NAMES = {
-    signal.SIGINT: "Ctrl-C",
-    signal.SIGTERM: "SIGTERM",
-    signal.SIGHUP: "SIGHUP (its terminal was closed)",
-}
+@pytest.fixture(scope="module")
+def signalled():
+    """Processes that have been sent signals, by both; they wait for their end at the same time."""
+    found = {(deaf, number): start("-c", PROGRAM, DEAF[deaf]) for deaf in DEAF for number in NAMES}
+    for (_, number), process in found.items():
+        assert process.stdout.readline() == "begun\n"
+        for _ in range(3):  # an impatient user
+            process.send_signal(number)
+    return found
 
 
 @pytest.mark.parametrize("number", NAMES, ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("deaf", DEAF.values(), ids=list(DEAF))
-def test_what_does_not_hear_a_signal_ends_all_the_same(deaf, number):
-    process = start("-c", PROGRAM, deaf)
-    assert process.stdout.readline() == "begun\n"
-    for _ in range(3):  # an impatient user
-        process.send_signal(number)
+@pytest.mark.parametrize("deaf", DEAF)
+def test_what_does_not_hear_a_signal_ends_all_the_same(signalled, deaf, number):
+    process = signalled[deaf, number]
     output, errors = process.communicate(timeout=LONG)
     assert process.returncode == 128 + number
     assert errors == f"tfdistill: stopped by {NAMES[number]}. The same command goes on.\n"

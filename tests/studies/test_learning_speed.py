@@ -4,20 +4,17 @@ import dataclasses
 
 import pytest
 
+from tfdistill import records
 from tfdistill.config import (
     CacheConfig,
-    DataConfig,
     DistillationConfig,
     ModelConfig,
-    PopulationConfig,
     StudyConfig,
-    TrainingConfig,
     to_dict,
 )
 from tfdistill.records import DIVERGED, Record
 from tfdistill.studies.learning_speed import study as study
 from tfdistill.training import train
-from tfdistill.training.runner import run_study
 from tfdistill.utils.checks import UsageError
 
 CELLS = [[0.5, 20.0], [0.9, 20.0], [0.5, 5.0]]
@@ -142,17 +139,8 @@ def results(**changes):
 
 
 @pytest.mark.slow
-def test_on_real_images_the_flaws_are_what_their_rows_say(tmp_path):
-    found = config(
-        seeds=[0],
-        data=DataConfig("digits", validation=100, train_examples=64),
-        teacher=ModelConfig("cnn2"),
-        student=ModelConfig("cnn2", width=0.25, dropout=0.5),
-        training=TrainingConfig(epochs=2, batch_size=32, learning_rate=0.01, select="last"),
-        settings={"cells": [[0.5, 4.0]], "flawed_cells": [[0.5, 4.0]]},
-        population=PopulationConfig(size=5),
-    )
-    runs = {record.name: record for record in run_study(found, tmp_path)}
+def test_on_real_images_the_flaws_are_what_their_rows_say(learning_speed):
+    runs = {record.name: record for record in records.read_all(learning_speed)}
     for name in ("hard-s0", "a0.5-T4-s0", "a0.5-T4-zero-s0"):
         plain, dropping = runs[name], runs[f"dropout-{name}"]
         assert dropping.weights["last"] == plain.weights["last"]
