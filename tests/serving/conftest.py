@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests import forked
-from tests.serving.processes import ROOT, Process
 
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["circle", "square", "triangle"]
 
 
@@ -73,10 +72,14 @@ def exported(tmp_path_factory) -> tuple[Path, keras.Model, np.ndarray, list[Path
 def served(exported):
     """A running server of the exported student."""
     folder, network, images, files = exported
-    with Process([sys.executable, "-m", "tests.serving.grpc_server", str(folder)]) as process:
-        _, grpc_port, rest_port = process.line_with("ready ", seconds=forked.LONG).split()
-        grpc, url = f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}"
-        yield Served(folder, grpc, url, network, images, files)
+    process = forked.program(ROOT / "tests" / "serving" / "grpc_server.py", folder)
+    ready = next((line for line in process.stdout if line.startswith("ready ")), None)
+    assert ready, process.stderr.read()
+    _, grpc_port, rest_port = ready.split()
+    grpc, url = f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}"
+    yield Served(folder, grpc, url, network, images, files)
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """A server with the gRPC and REST interfaces of TensorFlow Serving, as a process of its own.
 
-`python -m tests.serving.grpc_server FOLDER` serves FOLDER/NAME/VERSION on free ports, prints
-"ready GRPC_PORT REST_PORT" and ends with its standard input.
+`tests.forked.program(THIS_FILE, FOLDER)` serves FOLDER/NAME/VERSION on free ports, prints
+"ready GRPC_PORT REST_PORT" and ends with the process of the tests.
 """
 
+import multiprocessing
 import os
 import sys
 from concurrent import futures
@@ -59,7 +60,7 @@ def _tensor(proto) -> tf.Tensor:
 
 
 def main(folder: Path) -> None:
-    """Serve until standard input ends."""
+    """Serve as long as the process that started this one lives."""
     models = ServedModels(folder)
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(2), options=options)
@@ -69,8 +70,7 @@ def main(folder: Path) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print("ready", port, rest_server.start(models), flush=True)
-    sys.stdin.read()
-    server.stop(0)
+    multiprocessing.parent_process().join()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.serving.conftest import CLASSES, answers, expected_answers
-from tests.serving.processes import ROOT
+from tests.serving.conftest import CLASSES, ROOT, answers, expected_answers
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.serving.processes import ROOT
+from tests.serving.conftest import ROOT
 from tfdistill.export import saved_model
 
 SCRIPT, SERVING = ROOT / "scripts" / "serve.sh", ROOT / "scripts" / "serving"
