@@ -12,5 +12,5 @@ fi
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports --no-logo
-# Two processes; more would need 2 GB each.
-.venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+# Two processes, in the order of tests/conftest.py; more would need 2 GB each.
+.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,5 +1,6 @@
 """Shared parts of the tests: small real networks and images."""
 
+import collections
 import gc
 import os
 import shutil
@@ -38,6 +39,12 @@ LEARNING_SPEED = StudyConfig(
     settings={"cells": [[0.5, 4.0]], "flawed_cells": [[0.5, 4.0]]},
     population=PopulationConfig(size=5),
 )
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files of many slow tests: at the end, no process waits long for another."""
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_collection_finish():

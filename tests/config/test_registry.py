@@ -97,6 +97,7 @@ def distillers(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_a_new_logit_loss_teaches_through_a_configuration(tmp_path, monkeypatch, distillers):
     monkeypatch.setitem(LOGIT_LOSSES, "half_square", HalfSquare)
     records = trained(tmp_path, {"distillation": {"loss": "half_square", "beta": 2.0}})
@@ -106,6 +107,7 @@ def test_a_new_logit_loss_teaches_through_a_configuration(tmp_path, monkeypatch,
     assert records["distilled-0"].weights != records["alone-0"].weights
 
 
+@pytest.mark.slow
 def test_a_new_feature_loss_teaches_through_a_configuration(tmp_path, monkeypatch, distillers):
     monkeypatch.setitem(FEATURE_LOSSES, "means", Means)
     values = {"distillation": {"alpha": 0.0, "features": [{"loss": "means"}]}, "cache": None}

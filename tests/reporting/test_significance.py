@@ -70,6 +70,7 @@ def test_without_any_variance_only_equal_means_are_the_same():
     assert found["same"].p == 1 and found["other"].p == 0
 
 
+@pytest.mark.slow
 def test_under_chance_alone_one_study_in_twenty_finds_something():
     generator = np.random.default_rng(0)
 

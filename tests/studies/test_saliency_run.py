@@ -171,6 +171,7 @@ def test_images_are_of_different_classes_and_the_same_again(study):
     assert all(image["views"][-1]["right"] for image in found["images"])
 
 
+@pytest.mark.slow
 def test_a_network_is_covered_by_its_copy_and_not_by_another_image(study, tmp_path):
     for name in ("a", "b", "copy"):
         source = records.run_folder(study, "a" if name == "copy" else name)
@@ -184,6 +185,7 @@ def test_a_network_is_covered_by_its_copy_and_not_by_another_image(study, tmp_pa
     assert other["one"]["mean"] < 0.9 and first["chance"]["mean"] < 0.9
 
 
+@pytest.mark.slow
 def test_the_record_is_that_of_the_run_and_makes_it_finished(study):
     run = look(MEMBERS, ["a", "b"], test_images=50)
     record = saliency_run.run(run, study, Session())
@@ -212,12 +214,14 @@ def test_errors_are_told_before_any_network_is_trained(tmp_path, settings, messa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_it_costs_more_to_look_at_more(study):
     few, many = (look(MEMBERS, ["a", "b"], test_images=count) for count in (50, 100))
     session = Session()
     assert saliency_run.cost(many, session) == 2 * saliency_run.cost(few, session) > 0
 
 
+@pytest.mark.slow
 def test_one_batch_is_a_run_of_any_members(study):
     run = look(["a", "student"], ["a", "b"], image_ids=[700], test_images=700)
     found = saliency_run.run(saliency_run.one_batch(run), study, Session()).extra

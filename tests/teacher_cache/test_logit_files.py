@@ -111,6 +111,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_another_process_reads_and_a_build_goes_on_after_a_kill_with_the_same_bytes(
     tmp_path, finished, pictures, teachers, monkeypatch
 ):

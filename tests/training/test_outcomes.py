@@ -37,6 +37,7 @@ def taught(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_logit_loss_trains_by_its_configuration(taught, name):
     run, record = taught[name]
@@ -46,6 +47,7 @@ def test_every_logit_loss_trains_by_its_configuration(taught, name):
     assert math.isfinite(soft) and (soft > 1e-4 or name == "kl_of_log")
 
 
+@pytest.mark.slow
 def test_every_logit_loss_trains_another_student(taught):
     assert len({record.weights["last"] for _, record in taught.values()}) == len(NAMES)
 

@@ -58,7 +58,11 @@ def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
 
 
 @pytest.mark.parametrize(
-    ("settings", "model"), [(SHORT, NETWORK), (BEST, NORMED)], ids=["last", "best"]
+    ("settings", "model"),
+    [
+        pytest.param(SHORT, NETWORK, id="last"),
+        pytest.param(BEST, NORMED, id="best", marks=pytest.mark.slow),
+    ],
 )
 def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path, settings, model):
     # A large step after a good one: the best weights are not the last.
@@ -83,6 +87,7 @@ def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
     assert finished(WARM, tmp_path / "study") is None
 
 
+@pytest.mark.slow
 def test_a_taught_student_starts_warm_too(study):
     taught = dataclasses.replace(
         WARM, name="taught", teachers=("first",), distillation=DistillationConfig(1.0, 2.0)
@@ -93,6 +98,7 @@ def test_a_taught_student_starts_warm_too(study):
     assert record.history["soft_loss"][0] < 0.5 * cold.history["soft_loss"][0]
 
 
+@pytest.mark.slow
 def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
     session = Session()
     train.run(dataclasses.replace(WARM, name="cold-before", start=None), study, session)
@@ -108,6 +114,7 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_and_does_not_start_again(study):
     whole = warm(study)
     parted = dataclasses.replace(WARM, name="parted")
