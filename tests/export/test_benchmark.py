@@ -13,8 +13,6 @@ from tfdistill.export.benchmark import Form
 from tfdistill.export.isolated import ProbeError
 from tfdistill.reporting import reports
 
-pytestmark = pytest.mark.slow
-
 SHAPE = (8, 8, 1)
 
 
@@ -107,6 +105,8 @@ def exported(tmp_path_factory):
     return folder, images, labels
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_probes")
 def test_two_forms_are_measured(exported):
     folder, images, labels = exported
     forms = [

@@ -1,13 +1,12 @@
 """The published mistakes: a loss that is always zero, and dropout that is never turned off."""
 
 import math
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
+from tests import forked
 from tfdistill import models
 from tfdistill.config import ModelConfig
 from tfdistill.studies.learning_speed.published import KlOfLog, kl_of_log
@@ -68,16 +67,21 @@ def test_dropout_in_evaluation_outlives_a_file(pixels, tmp_path):
     network = build("cnn4-dropout-in-evaluation")
     network.save(tmp_path / "network.keras")
     code = (
-        "import sys, numpy; from tfdistill import models; from tfdistill.config import ModelConfig;"
-        "config = ModelConfig('saved', path=sys.argv[1]); pixels = numpy.load(sys.argv[2]);"
-        "network = models.build(config, (16, 16, 3), 5);"
+        "import sys, numpy\n"
+        "assert not [name for name in sys.modules if 'learning_speed' in name]\n"
+        "from tfdistill import models\n"
+        "from tfdistill.config import ModelConfig\n"
+        "config, pixels = ModelConfig('saved', path=sys.argv[1]), numpy.load(sys.argv[2])\n"
+        "network = models.build(config, (16, 16, 3), 5)\n"
         "print(abs(network.predict(pixels, verbose=0) - network.predict(pixels, verbose=0)).max())"
     )
+    (tmp_path / "program.py").write_text(code)
     np.save(tmp_path / "pixels.npy", pixels)
-    files = [str(tmp_path / name) for name in ("network.keras", "pixels.npy")]
-    found = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert float(found.stdout) > 0.1
+    names = "program.py", "network.keras", "pixels.npy"
+    process = forked.program(*(tmp_path / name for name in names))
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert float(output) > 0.1
 
 
 def test_dropout_in_evaluation_needs_dropout():
