@@ -124,6 +124,7 @@ def test_a_layer_that_is_not_there_is_answered_with_those_that_are(side):
         Distiller(network(name="map"), network(name="map"), features=[feature])
 
 
+@pytest.mark.slow
 def test_a_saved_distiller_goes_on_with_its_regressors(images, tmp_path):
     x, y = images
     teacher = network(6)
@@ -186,6 +187,7 @@ def test_the_soft_loss_gains_its_weight_over_the_first_steps(dtype, images):
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_warm_up_goes_on_where_a_saved_distiller_stopped(images, tmp_path):
     x, y = images
     teacher = network(6)

@@ -113,6 +113,7 @@ def test_every_member_ends_as_if_trained_alone(
         )
 
 
+@pytest.mark.slow
 def test_the_teacher_runs_for_all_and_stays_outside(small_network, images, family):
     x, y = images
     teacher = small_network(batch_norm=True, dropout=0.9)
@@ -279,6 +280,7 @@ def test_saved_weights_continue_every_member(images, targets, family, tmp_path):
         assert_same(*slots)
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_disturbs_no_other(small_network, images, targets, family):
     x, _ = images
     wild = compiled(small_network(), keras.optimizers.SGD(float("nan")))
