@@ -144,7 +144,7 @@ def test_sigterm_is_heard_while_tensorflow_starts(tmp_path):
 
 @pytest.fixture(scope="module")
 def signalled():
-    """Processes that have been sent signals, by both; they wait for their end at the same time."""
+    """Processes that have been sent a signal, by kind and signal; all wait at the same time."""
     found = {(deaf, number): start("-c", PROGRAM, DEAF[deaf]) for deaf in DEAF for number in NAMES}
     for (_, number), process in found.items():
         assert process.stdout.readline() == "begun\n"
