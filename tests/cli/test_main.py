@@ -335,5 +335,5 @@ def test_a_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys):
     os.chdir("gone")
     os.rmdir(tmp_path / "gone")
     assert main(["run", "x.yaml"]) == 2
-    line = "The folder where this command was started was removed. Go to another."
+    line = "The folder that this command was started in was removed. Go to another."
     assert capsys.readouterr().err == f"tfdistill: error: {line}\n"

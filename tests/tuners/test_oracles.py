@@ -81,14 +81,14 @@ def killed_before_write(monkeypatch, number, *args):
 @pytest.mark.parametrize(
     "kind, population, stride",
     [
-        ("grid", 1, 1),
+        pytest.param("grid", 1, 1, marks=pytest.mark.slow),
         ("grid", 2, 3),
-        ("random", 1, 1),
+        pytest.param("random", 1, 1, marks=pytest.mark.slow),
         ("random", 3, 3),
-        ("bayesian", 1, 9),
-        ("bayesian", 2, 6),
+        pytest.param("bayesian", 1, 9, marks=pytest.mark.slow),
+        pytest.param("bayesian", 2, 6, marks=pytest.mark.slow),
         ("hyperband", 1, 19),
-        ("hyperband", 2, 13),
+        pytest.param("hyperband", 2, 13, marks=pytest.mark.slow),
     ],
 )
 def test_killed_before_any_file_the_same_trials_follow(
