@@ -39,4 +39,10 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
-__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
+_OF_KERAS = {
+    "LogitsDistillation": ". Give Distiller(temperature=...), or soft_loss=SoftTargets(...)",
+    "FeatureDistillation": ". Give features=[FeatureLoss(loss, weight, teacher_layer, ...)]",
+    "DistillationLoss": ". Give a keras.losses.Loss as soft_loss, or FeatureLoss(loss, ...)",
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC, _OF_KERAS)

@@ -304,6 +304,29 @@ class TestRefusals:
             with pytest.raises(UsageError, match=shown):
                 Ensemble([several])
 
+    def test_weights_that_student_and_teacher_share(self):
+        one = network()
+        with pytest.raises(UsageError, match="must not train weights of its teacher"):
+            Distiller(one, one)
+        inputs = keras.Input((4,))
+        on_top = keras.Model(inputs, layers.Dense(3)(one(inputs)))
+        with pytest.raises(UsageError, match="must not train weights of its teacher"):
+            Distiller(on_top, one)
+        one.trainable = False
+        Distiller(on_top, one)
+        member = Distiller(network())
+        member.compile("sgd", SPARSE(from_logits=True))
+        with pytest.raises(UsageError, match="must not train weights of its teacher"):
+            Population([member], member.student)
+
+    def test_members_that_give_probabilities_or_are_not_built(self):
+        inputs = keras.Input((4,))
+        hidden = layers.Lambda(ops.softmax)(layers.Dense(3)(inputs))
+        with pytest.raises(UsageError, match="member's outputs are probabilities"):
+            Ensemble([keras.Model(inputs, hidden)])
+        with pytest.raises(UsageError, match="Begin it with a keras.Input"):
+            Ensemble([keras.Sequential([layers.Dense(3)])])
+
     def test_a_task_that_preprocesses_in_predict_alone(self):
         class Task(keras.Sequential):
             preprocessor = layers.Rescaling(1 / 255)
@@ -328,6 +351,15 @@ class TestNamesOfKeras:
         given = keras.distillation.LogitsDistillation(3.0, loss=divergence)
         with pytest.raises(UsageError, match="SoftTargets"):
             Distiller(network(), network(seed=5), soft_loss=given)
+
+    def test_names_of_classes_and_layers_are_answered_with_ours(self):
+        import tfdistill
+
+        for name in ("LogitsDistillation", "FeatureDistillation"):
+            with pytest.raises(AttributeError, match="Give "):
+                getattr(tfdistill, name)
+        with pytest.raises(UsageError, match="Give teacher_layer='a'"):
+            FeatureLoss("mse", teacher_layer_name="a")
 
     def test_losses_by_name(self):
         distiller = Distiller(network(), network(seed=5), soft_loss="decoupled")

@@ -209,6 +209,18 @@ class TestRefusedBeforeTraining:
         self.check({"label": rows, "teacher_logits": LOGITS}, "row 4", loss=yes_or_no)
         self.check({"label": Y.astype(str), "teacher_logits": LOGITS}, "numbers of classes")
 
+    def test_labels_of_another_form_than_the_loss_takes(self):
+        one_hot = np.eye(3, dtype="float32")[Y]
+        self.check({"label": one_hot, "teacher_logits": LOGITS}, "sparse loss takes the numbers")
+        categorical = keras.losses.CategoricalCrossentropy(from_logits=True)
+        self.check({"label": Y, "teacher_logits": LOGITS}, "to_categorical", loss=categorical)
+        yes_or_no = keras.losses.BinaryCrossentropy(from_logits=True)
+        signs = 2 * one_hot - 1
+        self.check({"label": signs, "teacher_logits": LOGITS}, "-1 and 1 alone", loss=yes_or_no)
+
+    def test_logits_with_another_number_of_axes(self):
+        self.check({"label": Y, "teacher_logits": LOGITS[:, None]}, "shape of the student's")
+
     @pytest.mark.parametrize("key", ["labels", "logits", "teacher"])
     def test_targets_with_another_key(self, key):
         self.check({"label": Y, key: LOGITS}, f"unknown key '{key}'")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfdistill.distillation import outputs
@@ -20,6 +21,7 @@ from tfdistill.distillation.feature_losses import FeatureLoss, connector
 from tfdistill.distillation.outputs import CLASSES, INDEPENDENT, NUMBERS, Family
 from tfdistill.distillation.pairs import (
     answer_names_of_keras,
+    check_apart,
     check_network,
     check_order,
     check_pair,
@@ -256,6 +258,7 @@ class Distiller(keras.Model):
         Raises:
             UsageError: As in the class.
         """
+        y = np.asarray(y) if isinstance(y, list) else y
         self._check_arrays(y)
         validation = settings.get("validation_data")
         self._check_arrays(validation[1] if isinstance(validation, (tuple, list)) else None)
@@ -281,6 +284,7 @@ class Distiller(keras.Model):
         if teacher is not None:
             check_network("teacher", teacher)
             check_pair(teacher, self.student)
+            check_apart(teacher, self.student)
             check_order(teacher, self.student)
             if self.compiled:
                 outputs.check_activation(teacher, "teacher", self._family)
@@ -418,7 +422,7 @@ class Distiller(keras.Model):
         logits: Tensor,
         sample_weight: Tensor,
     ) -> Tensor:
-        checks.same_classes(taught.shape[-1], logits.shape[-1])
+        _check_taught(taught, logits)
         given: Any = taught
         if getattr(self.soft_loss, "needs_labels", False):
             guessed = ops.argmax(taught, axis=-1)
@@ -653,6 +657,18 @@ class _Dial:
     def assign(self, value: float) -> None:
         self.value = float(value)
         self.variable.assign(value)
+
+
+def _check_taught(taught: Tensor, logits: Tensor) -> None:
+    checks.same_classes(taught.shape[-1], logits.shape[-1])
+    pairs = zip(taught.shape, logits.shape, strict=False)
+    if len(taught.shape) != len(logits.shape) or any(
+        one is not None and other is not None and one != other for one, other in pairs
+    ):
+        raise checks.UsageError(
+            "The teacher's logits must have the shape of the student's. Received: "
+            f"{tuple(taught.shape)} and {tuple(logits.shape)}."
+        )
 
 
 def _weight(name: str, value: float) -> float:

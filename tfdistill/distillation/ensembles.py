@@ -113,6 +113,11 @@ class Ensemble(keras.Model):
             raise checks.UsageError("An Ensemble needs at least one member. Received: none.")
         for member in members:
             check_network("member", member)
+            if not member.built or not isinstance(member, keras.Model):
+                raise checks.UsageError(
+                    f"Members must be Keras models with weights. Received: {member.name} without. "
+                    "Begin it with a keras.Input."
+                )
         self.members = members
         for member in self.members[1:]:
             checks.same_input(self.members[0].input_shape, member.input_shape)

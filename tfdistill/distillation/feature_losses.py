@@ -11,8 +11,21 @@ from tfdistill.utils import checks
 from tfdistill.utils.types import Shape
 
 
+class _NamesOfKeras(type):
+    """Answers the argument names of `keras.distillation.FeatureDistillation` with ours."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        for name in ("teacher_layer_name", "student_layer_name"):
+            if name in kwargs:
+                raise checks.UsageError(
+                    f"Unknown argument: {name}={kwargs[name]!r}. Give "
+                    f"{name.removesuffix('_name')}={kwargs[name]!r}."
+                )
+        return super().__call__(*args, **kwargs)
+
+
 @dataclass(frozen=True)
-class FeatureLoss:
+class FeatureLoss(metaclass=_NamesOfKeras):
     """A loss between an inner layer of the teacher and one of the student.
 
     Args:

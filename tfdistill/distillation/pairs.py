@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfdistill.distillation import outputs
+from tfdistill.distillation.targets import probabilities
 from tfdistill.models import logits as network_logits
 from tfdistill.utils import checks
 
@@ -18,6 +19,8 @@ def on_logits(network: keras.Model, who: str) -> keras.Model:
         who: `teacher` or `member`.
     """
     found = network_logits.final_activation(network)
+    if found is None and network_logits.gives_probabilities(network):
+        raise checks.UsageError(probabilities(f"The {who}'s outputs are"))
     if found in (None, network_logits.LINEAR):
         return network
     warnings.warn(
@@ -55,6 +58,18 @@ def check_network(who: str, network: Any) -> None:
             f"The {who} {network.name} preprocesses images in its predict, not when it is called. "
             "Give keras.Model(image, task(task.preprocessor.image_converter(image))) of an image = "
             "keras.Input(shape), or set its preprocessor to None if your images need none."
+        )
+
+
+def check_apart(teacher: Any, student: keras.Model) -> None:
+    """Raise if training the student would change its teacher."""
+    own = {id(variable) for variable in teacher.variables}
+    shared = [one for one in student.trainable_variables if id(one) in own]
+    if shared:
+        raise checks.UsageError(
+            "A student must not train weights of its teacher, which would change with it. "
+            f"Received: both have {shared[0].path}. Build the student apart, as with "
+            "keras.models.clone_model, or freeze what they share."
         )
 
 

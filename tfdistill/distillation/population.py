@@ -15,7 +15,7 @@ from keras import ops
 
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.outputs import NUMBERS
-from tfdistill.distillation.pairs import check_network, check_pair
+from tfdistill.distillation.pairs import check_apart, check_network, check_pair
 from tfdistill.distillation.pairs import on_logits as logits_of
 from tfdistill.distillation.probability_check import ProbabilityCheck
 from tfdistill.distillation.schedules import LossWeightSchedule
@@ -95,6 +95,8 @@ class Population(keras.Model):
         if teacher is not None:
             check_network("teacher", teacher)
             check_pair(teacher, _student(members[0]))
+            for member in members:
+                check_apart(teacher, _student(member))
             on_logits, plain = logits_of(teacher, "teacher"), teacher
             # In a closure, because Keras tracks and saves a model that is an attribute.
             self._teacher = lambda x: ops.cast(

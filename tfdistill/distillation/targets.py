@@ -171,7 +171,23 @@ def _check_labels(labels: np.ndarray, numbers: bool, classes: int | None) -> Non
             f"Labels must be numbers of classes. Received: labels of {labels.dtype}. Number the "
             "names, such as with np.unique(labels, return_inverse=True)."
         )
+    if numbers and classes and labels.ndim == 2 and labels.shape[1] == classes > 1:
+        raise checks.UsageError(
+            f"A sparse loss takes the numbers of classes. Received: labels {list(labels.shape)}. "
+            "Compile with CategoricalCrossentropy, or give labels.argmax(axis=-1)."
+        )
+    if not numbers and classes and labels.ndim == 1 and classes > 1:
+        raise checks.UsageError(
+            f"This loss takes one entry for each of {classes} outputs. Received: labels "
+            f"{list(labels.shape)}. Compile with SparseCategoricalCrossentropy, or give "
+            "keras.utils.to_categorical(labels)."
+        )
     values = labels.reshape(len(labels), -1).astype("float64")
+    if not numbers and set(np.unique(values)) == {-1.0, 1.0}:
+        raise checks.UsageError(
+            "Labels must be 0 and 1; -1 means unlabelled. Received: -1 and 1 alone. Give "
+            "(labels + 1) / 2."
+        )
     wrong = ~np.isfinite(values) | ((values < 0) & (values != -1))
     if numbers:
         wrong |= values != np.round(values)

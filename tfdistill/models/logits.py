@@ -14,6 +14,7 @@ from keras import ops
 from tfdistill.utils import checks
 from tfdistill.utils.types import Tensor
 
+TRIED_SIZE = 32
 LINEAR, SOFTMAX, SIGMOID = "linear", "softmax", "sigmoid"
 ACTIVATIONS = {LINEAR: lambda logits: logits, SOFTMAX: ops.softmax, SIGMOID: ops.sigmoid}
 
@@ -76,6 +77,20 @@ def logits_network(network: keras.Model) -> keras.Model:
     # What a Sequential calls its input is that of its first layer, maybe in another network.
     inputs = network.inputs[0] if len(network.inputs) == 1 else network.input
     return keras.Model(inputs, logits, name=network.name)
+
+
+def gives_probabilities(network: keras.layers.Layer) -> bool:
+    """Return whether a network's outputs for random inputs are probabilities; False if unknown."""
+    shape = getattr(network, "input_shape", None) if getattr(network, "built", False) else None
+    if not isinstance(shape, tuple) or len(getattr(network, "inputs", None) or [0]) != 1:
+        return False
+    sides = [size or TRIED_SIZE for size in shape[1:]]
+    inputs = np.random.default_rng(0).integers(0, 256, (8, *sides)).astype("float32")
+    try:
+        outputs = network(inputs, training=False)
+    except (TypeError, ValueError):  # of inputs that are no images
+        return False
+    return hasattr(outputs, "shape") and look_like_probabilities(outputs)
 
 
 def look_like_probabilities(outputs: Any) -> bool:

@@ -6,13 +6,14 @@ from typing import Any
 
 
 def lazy_names(
-    package: str, modules: Mapping[str, str]
+    package: str, modules: Mapping[str, str], elsewhere: Mapping[str, str] | None = None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the `__getattr__` and `__dir__` of a package (PEP 562).
 
     Args:
         package: Its name.
         modules: The module that each name comes from.
+        elsewhere: Names that users know from other packages, and what to take here instead.
 
     Example:
         >>> __getattr__, __dir__ = lazy_names(__name__, {"build": "tfdistill.teacher_cache.cache"})
@@ -20,7 +21,8 @@ def lazy_names(
 
     def get(name: str) -> Any:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            instead = (elsewhere or {}).get(name, "")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{instead}")
         return getattr(importlib.import_module(modules[name]), name)
 
     def names() -> list[str]:
