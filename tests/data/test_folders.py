@@ -42,8 +42,8 @@ CATS, DOGS = range(10, 20), range(110, 120)
 
 
 class TestParts:
-    @pytest.mark.parametrize("train", ["train", "Training"])
-    @pytest.mark.parametrize("val", ["val", "valid", "VALIDATION", "dev"])
+    @pytest.mark.parametrize("train", ["train", "Training", "training_set"])
+    @pytest.mark.parametrize("val", ["val", "valid", "VALIDATION", "dev-images", "Eval data"])
     def test_train_and_val_leave_a_fifth_of_train_for_the_test(self, photos, train, val):
         names = {f"{train}__cat": CATS, f"{train}__dog": DOGS, f"{val}__cat": [5]}
         data, told = read(photos(**names, **{f"{val}__dog": [105, 106]}))
@@ -81,6 +81,18 @@ class TestParts:
         data, told = read(root, validation=4)
         assert [len(data.train), len(data.validation)] == [16, 4] and not told
         assert sorted([*data.train.ids, *data.validation.ids]) == list(range(20))
+
+    def test_parts_below_classes_are_refused(self, photos):
+        names = {f"{name}__{part}": CATS for name in ("cat", "dog") for part in ("train", "test")}
+        with pytest.raises(UsageError, match="parts above classes.*cat, dog.*hold test, train"):
+            read(photos(**names))
+
+    def test_classes_that_hold_the_same_folders_are_told(self, photos):
+        """They may be parts by names that nobody knows, or hold photos of day and night."""
+        names = {f"fold{place}__{name}": CATS for place in (1, 2) for name in ("cat", "dog")}
+        data, told = read(photos(**names))
+        assert data.class_names == ("fold1", "fold2")
+        assert any("fold1, fold2 holds the folders cat, dog" in line for line in told)
 
     def test_a_single_folder_of_training_images_is_divided(self, photos):
         data, told = read(photos(train__a=CATS, train__b=DOGS), validation=4)

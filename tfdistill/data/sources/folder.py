@@ -38,11 +38,12 @@ def read(config: DataConfig, name: str) -> Source:
         for part, place in roots.items()
     }
     names = _class_names(roots, classes, root)
+    alike = _alike(classes[parts.TRAIN], root)
     inner = [folder for some in classes.values() for folder in some]
     known = _different([root, *(place for place in roots.values() if place != root), *inner])
     files = {part: _files(some, names, known, skipped) for part, some in classes.items()}
     found = {part: _examples(roots[part], files[part], config) for part in roots}
-    notes = skipped.lines()
+    notes = skipped.lines() + alike
     notes += parts.kinds([path for groups in files.values() for group in groups for path in group])
     if len(roots) == 1 and roots[parts.TRAIN] != root:
         notes.append(f"{root} holds only {roots[parts.TRAIN].name}; all parts are taken from it")
@@ -110,6 +111,32 @@ def _class_names(
     names = {part: {folder.name for folder in folders} for part, folders in classes.items()}
     parts.same_classes({roots[part].name: some for part, some in names.items()}, str(root))
     return tuple(sorted(names[parts.TRAIN]))
+
+
+def _alike(folders: list[Path], root: Path) -> list[str]:
+    """Return what is told of classes that all hold the same folders: they may be no classes.
+
+    Raises:
+        UsageError: These folders are called as parts are.
+    """
+    inner = [
+        {path.name for path, kind in walk.listed(folder) if kind == walk.FOLDER}
+        for folder in folders
+    ]
+    common = sorted(set.intersection(*inner))
+    if len(common) < 2 or any(names != set(common) for names in inner):
+        return []
+    classes = _few([folder.name for folder in folders])
+    if all(map(parts.part_of, common)):
+        raise checks.UsageError(
+            f"{root} must hold parts above classes, as train/cat. Received: classes ({classes}) "
+            f"that each hold {_few(common)}. Put the folders in this order, or list the images "
+            "in a file: data.source csv:FILE."
+        )
+    return [
+        f"Each of {classes} holds the folders {_few(common)}; they are taken as classes. If they "
+        "are parts of the images, rename them train, val and test"
+    ]
 
 
 def _different(folders: list[Path]) -> set[tuple[int, int]]:

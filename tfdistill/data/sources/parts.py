@@ -1,8 +1,10 @@
 """Image files read once, and the source made of the parts that a folder or a list names.
 
-Parts are called train or training; val, valid, validation or dev; test or testing; in any case.
+Parts are called train or training; val, valid, validation, dev, eval or evaluation; test or
+testing; in any case, and also with an ending such as `_set` or `_images`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,15 +20,20 @@ from tfdistill.utils import checks
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 WORDS = {
     TRAIN: ("train", "training"),
-    VALIDATION: ("val", "valid", "validation", "dev"),
+    VALIDATION: ("val", "valid", "validation", "dev", "eval", "evaluation"),
     TEST: ("test", "testing"),
 }
 TEST_SHARE = 0.2
 
 
+# What may follow these words, as in training_set or test-images.
+_ENDS = re.compile(r"[ _-]?(set|data|images|imgs|split)$")
+
+
 def part_of(name: str) -> str | None:
     """Return the part that a name stands for, None if it is no such name."""
-    return next((part for part, words in WORDS.items() if name.lower() in words), None)
+    word = _ENDS.sub("", name.lower())
+    return next((part for part, words in WORDS.items() if word in words), None)
 
 
 def words() -> str:
