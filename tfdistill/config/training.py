@@ -60,6 +60,9 @@ class ModelConfig:
         dropout: Dropout rate where the architecture has dropout; null keeps its own.
         weights: `imagenet`, a weights file, or null for random weights.
         path: The .keras file or SavedModel folder of a `saved` model.
+        input_size: Side in pixels that this network sees, where it is smaller than the images':
+            they are shrunk within it, so that a teacher can see more than its student. null: the
+            images' size.
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
         classes: For each class of the images, the number (from 0) or the name of the output of a
             `saved` model that has others or another order; null means the same.
@@ -70,6 +73,7 @@ class ModelConfig:
     dropout: float | None = None
     weights: str | None = None
     path: str | None = None
+    input_size: int | None = None
     outputs: Annotated[str, OneOf(("auto", "logits", "probabilities"))] = "auto"
     classes: list[int | str] | None = None
 
@@ -78,6 +82,8 @@ class ModelConfig:
         checks.positive("model.width", self.width)
         if self.dropout is not None:
             checks.fraction("model.dropout", self.dropout)
+        if self.input_size is not None:
+            checks.count("model.input_size", self.input_size)
         check_words(self, "model")
         if needs_path != (self.path is not None):
             raise checks.UsageError(

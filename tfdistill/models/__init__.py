@@ -59,7 +59,13 @@ def build(
     """
     family = network_family(config.name)
     _check_settings(config, family.settings)
-    model = family.build(config, input_shape, num_classes, mean, std)
+    size = config.input_size
+    seen = tuple(input_shape) if size is None else (size, size, input_shape[-1])
+    model = family.build(config, seen, num_classes, mean, std)
+    if seen != tuple(input_shape):
+        from tfdistill.models.shrinking import shrinking
+
+        model = shrinking(model, input_shape)
     if config.weights is not None and "weights" not in family.settings:
         from tfdistill.models.blocks import load_weights
 
