@@ -79,6 +79,47 @@ def logits_network(network: keras.Model) -> keras.Model:
     return keras.Model(inputs, logits, name=network.name)
 
 
+def features_network(network: keras.Model) -> keras.Model:
+    """Return a network over the same layers and weights that ends before the last dense layer.
+
+    Args:
+        network: A functional or sequential model.
+
+    Returns:
+        A model to `[batch, features]`. A network that ends in no dense layer is returned as it is,
+        its maps averaged over their positions.
+
+    Raises:
+        UsageError: A model whose layers are not known, or whose outputs are no features.
+
+    Example:
+        >>> features_network(keras.applications.MobileNetV2(weights=None)).output_shape
+        (None, 1280)
+    """
+    logits = logits_network(network)
+    outputs = getattr(logits, "outputs", None)
+    if not outputs or len(outputs) != 1:
+        raise checks.UsageError(
+            "A network is needed whose layers are known: functional or Sequential, with one "
+            f"output. Received: {type(network).__name__} {network.name}."
+        )
+    inputs = logits.inputs[0] if len(logits.inputs) == 1 else logits.input
+    features, history = outputs[0], outputs[0]._keras_history
+    before = history.operation._inbound_nodes[history.node_index].input_tensors
+    if isinstance(history.operation, keras.Model):
+        features = features_network(history.operation)(before[0])
+    elif _multiplies(history.operation) or isinstance(history.operation, WithoutActivation):
+        features = before[0]
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D()(features)
+    if len(features.shape) != 2:
+        raise checks.UsageError(
+            f"Features must be [batch, features]. Received: {tuple(features.shape)} before the "
+            f"last layer of {network.name}."
+        )
+    return keras.Model(inputs, features, name=network.name)
+
+
 def gives_probabilities(network: keras.layers.Layer) -> bool:
     """Return whether a network's outputs for random inputs are probabilities; False if unknown."""
     shape = getattr(network, "input_shape", None) if getattr(network, "built", False) else None
