@@ -47,6 +47,63 @@ Rehearse = Annotated[
 ]
 
 
+def distill(
+    photos: str,
+    /,
+    *,
+    teacher: Path,
+    student: str = "cnn4",
+    student_size: options.WholeOrNull = None,
+    image_size: options.WholeOrNull = None,
+    epochs: options.WholeOrNull = None,
+    seeds: options.Whole = 3,
+    classes: exports.Names = (),
+    head: Literal["auto", "keep", "new"] = "auto",
+    output: Path | None = None,
+    export: exports.Formats | None = None,
+    dry_run: DryRun = False,
+    allow_unsafe: AllowUnsafe = False,
+) -> int:
+    """Teach a small network your images by a trained one, beside the same network alone.
+
+    PHOTOS is a folder with a sub-folder for each class, a CSV file of path,label, or a source such
+    as tfds:NAME. A teacher that never had these classes gets a new head, fitted to the training
+    images. Settings are chosen for the number of images and said; the study that it makes is in
+    the output folder as config.yaml. The same command resumes after an interruption.
+
+    Args:
+        teacher: A .keras file or a SavedModel that takes pixels 0..255.
+        student: Its architecture, as `tfdistill keys student` lists them.
+        student_size: Side in pixels that it sees; by default 48 where the teacher sees more.
+        image_size: Side in pixels that the teacher sees; by default its own, else 128.
+        epochs: Of the students; by default about 1,500 steps.
+        seeds: Number of students, each beside one alone.
+        classes: The teacher's outputs for your classes, in their order: numbers from 0, or names.
+        head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head.
+        output: By default results/ and the name of PHOTOS.
+        export: Formats of an export of the best student, such as litert-int8.
+    """
+    trust(allow_unsafe)
+    from tfdistill.cli import distill as one_teacher
+    from tfdistill.utils.progress import display
+
+    name = Path(photos).stem if Path(photos).exists() else photos.replace(":", "-")
+    wish = one_teacher.Wish(
+        photos,
+        teacher,
+        student,
+        student_size,
+        image_size,
+        epochs,
+        seeds,
+        tuple(classes),
+        head,
+        output or Path("results") / f"{name}-distill",
+        export,
+    )
+    return _study(one_teacher.prepare(wish, display()), dry_run, False)
+
+
 def run(
     config: Config,
     /,
@@ -353,6 +410,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 # In the order of the list of commands.
 COMMANDS = {
+    "distill": distill,
     "run": run,
     "train": train,
     "studies": studies,
@@ -372,4 +430,4 @@ COMMANDS = {
 # Of the commands that are two words, what they have in common.
 GROUPS = {"cache": "Store teachers' logits for students, or verify what is stored."}
 # Those that leave what they have done, and go on from there.
-GOES_ON = (run, train, sweep, cache_build, export)
+GOES_ON = (distill, run, train, sweep, cache_build, export)

@@ -1,6 +1,7 @@
 """The commands that take a network: `tfdistill evaluate`, `export`, `predict` and `demo`."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +62,20 @@ def _numbers(_, tokens) -> list[float]:
         ) from None
 
 
+Names = Annotated[
+    Sequence[str], Parameter(n_tokens=1, converter=_names, metavar="NAME,NAME", negative=())
+]
+Formats = Annotated[
+    list[str],
+    Parameter(
+        n_tokens=1,
+        converter=_names,
+        metavar="NAME,NAME",
+        completer=lambda _: [name for name in EXPORT_FORMATS if name != "savedmodel"],
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ExportOptions(ExportConfig):
     """Options of `tfdistill export`; the others of `ExportConfig` are its own.
@@ -69,15 +84,7 @@ class ExportOptions(ExportConfig):
         config: A study's YAML file, for its images.
     """
 
-    formats: Annotated[
-        list[str],
-        Parameter(
-            n_tokens=1,
-            converter=_names,
-            metavar="NAME,NAME",
-            completer=lambda _: [name for name in EXPORT_FORMATS if name != "savedmodel"],
-        ),
-    ] = field(default_factory=list)
+    formats: Formats = field(default_factory=list)
     check_images: options.WholeOrNull = 1000
     pixel_range: Annotated[
         list[float], Parameter(n_tokens=1, converter=_numbers, metavar="NUMBER,NUMBER")

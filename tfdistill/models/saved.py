@@ -125,7 +125,75 @@ def _names(path: Path) -> list[str] | None:
     return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
 
 
+def class_names(path: Path) -> list[str] | None:
+    """Return the class names beside an export, or None."""
+    return _names(path)
+
+
+def whole(path: Path) -> keras.Model:
+    """Return the model in a .keras file as it is.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    return _loaded(str(path))
+
+
+def input_size(path: Path) -> int | None:
+    """Return the side of the square images that a model takes; None where it takes any.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    shape = _shapes(path)[0]
+    sides = shape[1:3] if shape and len(shape) == 4 else (None, None)
+    return sides[0] if sides[0] == sides[1] else None
+
+
+def count_outputs(path: Path) -> int:
+    """Return how many outputs a model has.
+
+    Raises:
+        UsageError: It cannot be read, or has more than one output.
+    """
+    shape = _shapes(path)[1]
+    if not shape or len(shape) != 2 or shape[-1] is None:
+        raise checks.UsageError(
+            f"A saved model must have one output [batch, classes]. Received: {shape} from {path}."
+        )
+    return int(shape[-1])
+
+
+def _shapes(path: Path) -> tuple[Any, Any]:
+    """Return the shapes of a model's images and of its output."""
+    if path.is_file():
+        model = _loaded(str(path))
+        shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+        return shapes[0], shapes[1] if isinstance(shapes[1], tuple) else None
+    import tensorflow as tf
+
+    saved_model_safety.check_saved_model(str(path))
+    try:
+        signature = tf.saved_model.load(str(path)).signatures[ENDPOINT]
+        (spec,) = signature.structured_input_signature[1].values()
+        outputs = signature.structured_outputs
+        output = outputs if not isinstance(outputs, dict) else _pick(str(path), outputs)
+        return tuple(spec.shape), tuple(output.shape)
+    except checks.UsageError:
+        raise
+    except Exception as error:  # TensorFlow and its file readers each raise their own kinds
+        raise _unreadable(str(path), error) from error
+
+
 def _keras_file(path: str, input_shape: tuple) -> keras.Model:
+    model = _loaded(path)
+    expected = tuple(getattr(model, "input_shape", None) or (None,) * 4)[1:]
+    if len(getattr(model, "inputs", None) or ()) == 1 and _fits(expected, input_shape):
+        return model
+    return _wrap(path, model, expected, input_shape, "float32")
+
+
+def _loaded(path: str) -> keras.Model:
     if not Path(path).is_file():
         raise checks.UsageError(
             f"model.path must be a .keras file or a SavedModel folder. Received: {path!r}, "
@@ -133,15 +201,11 @@ def _keras_file(path: str, input_shape: tuple) -> keras.Model:
         )
     register_layers()
     try:
-        model = keras.models.load_model(
+        return keras.models.load_model(
             path, compile=False, safe_mode=not saved_model_safety.trusting()
         )
     except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds
         raise _unreadable(path, error) from error
-    expected = tuple(getattr(model, "input_shape", None) or (None,) * 4)[1:]
-    if len(getattr(model, "inputs", None) or ()) == 1 and _fits(expected, input_shape):
-        return model
-    return _wrap(path, model, expected, input_shape, "float32")
 
 
 def _saved_model(path: str, input_shape: tuple) -> keras.Model:
