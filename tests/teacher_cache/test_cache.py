@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.models import earlier
 from tests.small_teachers import (
     BATCH,
     CLASSES,
@@ -20,8 +21,8 @@ from tests.small_teachers import (
     network,
     settings,
 )
-from tfdistill import Distiller, UsageError, average_logits
-from tfdistill.config import AugmentConfig
+from tfdistill import Distiller, UsageError, average_logits, models
+from tfdistill.config import AugmentConfig, ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.teacher_cache import Teacher, build, open_cache
@@ -156,6 +157,18 @@ def test_what_changed_is_named(finished, pictures, teachers, name):
     with pytest.raises(UsageError, match=f"the {name}.* changed") as refusal:
         build(finished, **given)
     assert str(finished) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_teacher_that_pads_otherwise_is_another_one(tmp_path, pictures):
+    # Of the same name and weights: a ResNet-8 of today and one from before.
+    before = earlier.resnet8((8, 8, 3), CLASSES)
+    now = models.build(ModelConfig("resnet8", width=0.25), (8, 8, 3), CLASSES)
+    now.set_weights(before.get_weights())
+    stored = build(tmp_path, [Teacher.of(before)], pictures, settings())
+    assert build(tmp_path, [Teacher.of(before)], pictures, settings()).shape == stored.shape
+    assert weights_hash(before) == weights_hash(now)
+    with pytest.raises(UsageError, match="the architecture of teacher resnet8 changed"):
+        build(tmp_path, [Teacher.of(now)], pictures, settings())
 
 
 def test_several_changes_are_all_named(finished, pictures, teachers):

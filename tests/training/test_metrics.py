@@ -54,6 +54,38 @@ def test_equal_mass_differs_from_equal_width_where_confidences_crowd():
     assert metrics.calibration_error(logits, labels, 2, equal_mass=True) == pytest.approx(0.46)
 
 
+# Confidences 0.5 (right), 0.5, 0.5 (wrong), 0.9 (right): of the three equal ones a third is right.
+TIED = np.log([[0.5, 0.3, 0.2]] * 3 + [[0.9, 0.05, 0.05]]), np.array([0, 1, 1, 0])
+
+
+def test_equal_confidences_count_with_their_mean_accuracy_in_every_bin():
+    # Two bins of two: |2/3 - 1| = 1/3 and |(1/3 + 1) - (0.5 + 0.9)| = 1/15; (1/3 + 1/15) / 4 = 0.1.
+    # Taken as they come, the right one first or last: (0 + 0.4) / 4 or (1 + 0.6) / 4.
+    assert metrics.calibration_error(*TIED, 2, equal_mass=True) == pytest.approx(0.1)
+
+
+def test_a_constant_confidence_has_the_gap_of_its_accuracy():
+    logits, labels = np.log([[0.6, 0.4]] * 7), np.array([0, 0, 1, 0, 1, 1, 1])
+    for bins in (1, 2, 3, 15):
+        error = metrics.calibration_error(logits, labels, bins, equal_mass=True)
+        assert error == pytest.approx(0.6 - 3 / 7)
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_calibration_error_is_the_same_to_the_bit_in_any_order(equal_mass):
+    generator = np.random.default_rng(0)
+    # Four kinds of logits, one of them certain: its probability is 1 exactly.
+    kinds = np.array([[0.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 90]])
+    crowded = kinds[generator.integers(0, 4, 300)], generator.integers(0, 3, 300)
+    for logits, labels in (crowded, random_split(300, 3)[:2], TIED):
+        orders = [generator.permutation(len(labels)) for _ in range(20)]
+        found = {
+            metrics.calibration_error(logits[order], labels[order], 7, equal_mass)
+            for order in orders
+        }
+        assert len(found) == 1
+
+
 def test_calibration_error_is_zero_where_confidence_is_accuracy():
     logits, labels = np.log([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1])
     assert metrics.calibration_error(logits, labels) == pytest.approx(0.0, abs=1e-12)

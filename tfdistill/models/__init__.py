@@ -12,12 +12,17 @@ from tfdistill.config import ModelConfig
 from tfdistill.config.registry import NETWORKS
 from tfdistill.config.training import network_family
 from tfdistill.utils import checks
+from tfdistill.utils.lazy import lazy_names
 from tfdistill.utils.registry import imported
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["build", "register_layers"]
+_LAZY = {"from_torch": "tfdistill.models.weights.torch"}
+
+__all__ = ["build", "from_torch", "register_layers"]  # noqa: F822
+
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 
 def register_layers() -> None:
@@ -67,7 +72,7 @@ def build(
 
         model = shrinking(model, input_shape)
     if config.weights is not None and "weights" not in family.settings:
-        from tfdistill.models.blocks import load_weights
+        from tfdistill.models.weights.files import load_weights
 
         load_weights(model, config.weights)
     return model

@@ -12,7 +12,8 @@ from keras import layers
 
 from tfdistill.config import ModelConfig
 from tfdistill.config.networks import APPLICATIONS
-from tfdistill.models.blocks import classify, load_weights
+from tfdistill.models.blocks import classify
+from tfdistill.models.weights.files import load_weights
 from tfdistill.utils import checks
 from tfdistill.utils.types import Tensor
 

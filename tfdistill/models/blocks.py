@@ -4,9 +4,7 @@ Initial weights are those of He et al. 2015 (arXiv 1502.01852), section 2.2, in 
 that residual networks use; batch norm has momentum 0.9 and epsilon 1e-5 (PyTorch's 0.1 and 1e-5).
 """
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -78,63 +76,45 @@ def logits(x: Tensor, num_classes: int) -> Tensor:
     return layers.Dense(checks.count("num_classes", num_classes), dtype="float32", name="logits")(x)
 
 
-def conv(x: Tensor, channels: int, size: int = 3, stride: int = 1) -> Tensor:
-    """Return a convolution of `x` without bias, zero-padded, with He-normal fan-out weights.
+def conv(
+    x: Tensor, channels: int, size: int = 3, stride: int = 1, name: str | None = None
+) -> Tensor:
+    """Return a convolution of `x` without bias, with He-normal fan-out weights.
 
-    An even image is halved by a stride of 2 with padding on its far side only, where PyTorch pads
-    both sides; shapes and numbers of weights are the same.
+    It pads with zeros by half its size on every side, as PyTorch's networks do.
 
     Args:
         x: `[batch, height, width, any]` float.
         channels: Of the result, `[batch, height / stride, width / stride, channels]`.
-        size: Of the kernel.
+        size: Of the kernel, odd.
         stride: 1 or 2.
+        name: Of the layer.
     """
+    padding = "same"
+    if stride > 1 and size > 1:
+        # There "same" would pad an even image on its far side alone, which shifts it by a pixel.
+        x, padding = layers.ZeroPadding2D(size // 2)(x), "valid"
     # A new initialiser each time: one that is shared gives layers of one shape the same weights.
     start = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     return layers.Conv2D(
-        channels, size, stride, padding="same", use_bias=False, kernel_initializer=start
+        channels,
+        size,
+        stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=start,
+        name=name,
     )(x)
 
 
-def norm(x: Tensor) -> Tensor:
+def norm(x: Tensor, name: str | None = None) -> Tensor:
     """Return `x`, `[batch, ..., channels]`, after batch norm with momentum 0.9, epsilon 1e-5."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def scaled(channels: int, width: float) -> int:
     """Return a number of channels times `width`, at least 1."""
     return max(1, round(channels * checks.positive("width", width)))
-
-
-def load_weights(model: keras.Model, path: str | Path) -> None:
-    """Load a file of weights into `model`, in place.
-
-    Args:
-        model: A built Keras model.
-        path: A `.weights.h5` or `.keras` file of the same architecture and classes.
-
-    Raises:
-        UsageError: A file that is missing, cannot be read or holds another network.
-
-    Example:
-        >>> load_weights(student, "results/student.weights.h5")
-    """
-    if not Path(path).is_file():
-        raise checks.UsageError(
-            f"model.weights must be 'imagenet' or a file of weights. Received: {str(path)!r}, "
-            "which is not a file."
-        )
-    try:
-        with warnings.catch_warnings():
-            # It says that layers stay random, before Keras raises at those it cannot fill.
-            warnings.filterwarnings("ignore", "Skipping nested container")
-            model.load_weights(path)
-    except Exception as error:  # Keras, h5py and zipfile each raise their own kinds
-        raise checks.UsageError(
-            f"The weights in {path} do not fit {model.name}: {checks.first_line(error)} "
-            "Give a .weights.h5 or .keras file of the same network and classes."
-        ) from error
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> list[float]:

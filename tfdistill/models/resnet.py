@@ -2,7 +2,8 @@
 
 The CIFAR family has 6n + 2 layers in three stages; `resnet8x4` and `resnet32x4` are the wide ones
 of github.com/HobbitLong/RepDistiller. Wherever the shape changes, the shortcut is a 1x1 convolution
-with batch norm, as there. The ImageNet family comes with either stem. Weights start as in `blocks`.
+with batch norm, as there. The ImageNet family comes with either stem. Weights start as in `blocks`;
+layers that have any are named as in torchvision's networks, so that `from_torch` finds them.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ def cifar_resnet(
         )
     inputs, x = pixels(input_shape, mean, std)
     stem, *stages = (scaled(channels, width) for channels in widths)
-    x = layers.Activation("relu")(norm(conv(x, stem)))
+    x = layers.Activation("relu")(norm(conv(x, stem, name="conv1"), "bn1"))
     x = _stages(x, [depth // 6] * 3, stages, _basic)
     name = f"resnet{depth}x4" if tuple(widths) == WIDE else f"resnet{depth}"
     return classify(inputs, x, num_classes, name)
@@ -130,9 +131,11 @@ def resnet(
     checks.one_of("stem", stem, STEMS)
     inputs, x = pixels(input_shape, mean, std)
     size, stride = (7, 2) if stem == "imagenet" else (3, 1)
-    x = layers.Activation("relu")(norm(conv(x, scaled(64, width), size, stride)))
+    x = norm(conv(x, scaled(64, width), size, stride, "conv1"), "bn1")
+    x = layers.Activation("relu")(x)
     if stem == "imagenet":
-        x = layers.MaxPooling2D(3, 2, padding="same")(x)
+        # After a ReLU zeros never are the largest, so that they pad as PyTorch's -infinity does.
+        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
     widths = [scaled(channels, width) for channels in (64, 128, 256, 512)]
     x = _stages(x, STAGES[depth], widths, _bottleneck if depth == 50 else _basic)
     name = f"resnet{depth}-imagenet" if stem == "imagenet" else f"resnet{depth}"
@@ -143,28 +146,32 @@ def _stages(
     x: Tensor, lengths: Sequence[int], widths: Sequence[int], block: Callable[..., Tensor]
 ) -> Tensor:
     names = [f"stage{stage}" for stage in range(1, len(lengths))] + ["features"]
-    for name, length, channels in zip(names, lengths, widths, strict=True):
+    for stage, (name, length, channels) in enumerate(zip(names, lengths, widths, strict=True), 1):
         for index in range(length):
-            stride = 2 if name != "stage1" and index == 0 else 1
-            x = block(x, channels, stride, name if index == length - 1 else None)
+            stride = 2 if stage > 1 and index == 0 else 1
+            last = name if index == length - 1 else None
+            x = block(x, channels, stride, f"layer{stage}.{index}", last)
     return x
 
 
-def _basic(x: Tensor, channels: int, stride: int, name: str | None) -> Tensor:
-    y = layers.Activation("relu")(norm(conv(x, channels, 3, stride)))
-    y = norm(conv(y, channels))
-    y = layers.Add()([y, _shortcut(x, channels, stride)])
+def _basic(x: Tensor, channels: int, stride: int, at: str, name: str | None) -> Tensor:
+    y = norm(conv(x, channels, 3, stride, f"{at}.conv1"), f"{at}.bn1")
+    y = layers.Activation("relu")(y)
+    y = norm(conv(y, channels, name=f"{at}.conv2"), f"{at}.bn2")
+    y = layers.Add()([y, _shortcut(x, channels, stride, at)])
     return layers.Activation("relu", name=name)(y)
 
 
-def _bottleneck(x: Tensor, channels: int, stride: int, name: str | None) -> Tensor:
-    y = layers.Activation("relu")(norm(conv(x, channels, 1)))
-    y = layers.Activation("relu")(norm(conv(y, channels, 3, stride)))
-    y = norm(conv(y, 4 * channels, 1))
-    y = layers.Add()([y, _shortcut(x, 4 * channels, stride)])
+def _bottleneck(x: Tensor, channels: int, stride: int, at: str, name: str | None) -> Tensor:
+    y = layers.Activation("relu")(norm(conv(x, channels, 1, 1, f"{at}.conv1"), f"{at}.bn1"))
+    y = norm(conv(y, channels, 3, stride, f"{at}.conv2"), f"{at}.bn2")
+    y = layers.Activation("relu")(y)
+    y = norm(conv(y, 4 * channels, 1, 1, f"{at}.conv3"), f"{at}.bn3")
+    y = layers.Add()([y, _shortcut(x, 4 * channels, stride, at)])
     return layers.Activation("relu", name=name)(y)
 
 
-def _shortcut(x: Tensor, channels: int, stride: int) -> Tensor:
-    same = stride == 1 and x.shape[-1] == channels
-    return x if same else norm(conv(x, channels, 1, stride))
+def _shortcut(x: Tensor, channels: int, stride: int, at: str) -> Tensor:
+    if stride == 1 and x.shape[-1] == channels:
+        return x
+    return norm(conv(x, channels, 1, stride, f"{at}.downsample.0"), f"{at}.downsample.1")

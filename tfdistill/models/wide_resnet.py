@@ -2,7 +2,8 @@
 
 WRN-d-k has d = 6n + 4 layers: a 3x3 convolution of 16 channels, three stages of n blocks of 16k,
 32k and 64k channels, batch norm and ReLU. A block that changes the width takes its 1x1 shortcut
-after its first batch norm and ReLU. Weights start as `blocks` says.
+after its first batch norm and ReLU. Weights start as `blocks` says; layers that have any are named
+as in github.com/xternalz/WideResNet-pytorch, so that `from_torch` finds them.
 """
 
 from collections.abc import Sequence
@@ -70,20 +71,22 @@ def wide_resnet(
             f"Received: depth={depth!r}."
         )
     inputs, x = pixels(input_shape, mean, std)
-    x = conv(x, 16)
+    x = conv(x, 16, name="conv1")
     blocks = (depth - 4) // 6
     for stage, channels in enumerate((16 * factor, 32 * factor, 64 * factor), start=1):
         for index in range(blocks):
             name = f"stage{stage}" if index == blocks - 1 else None
-            x = _block(x, channels, 2 if stage > 1 and index == 0 else 1, rate, name)
-    x = layers.Activation("relu", name="features")(norm(x))
+            stride = 2 if stage > 1 and index == 0 else 1
+            x = _block(x, channels, stride, rate, f"block{stage}.layer.{index}", name)
+    x = layers.Activation("relu", name="features")(norm(x, "bn1"))
     return classify(inputs, x, num_classes, f"wrn-{depth}-{factor}")
 
 
-def _block(x: Tensor, channels: int, stride: int, rate: float, name: str | None) -> Tensor:
-    y = layers.Activation("relu")(norm(x))
+def _block(x: Tensor, channels: int, stride: int, rate: float, at: str, name: str | None) -> Tensor:
+    y = layers.Activation("relu")(norm(x, f"{at}.bn1"))
     same = stride == 1 and x.shape[-1] == channels
-    shortcut = x if same else conv(y, channels, 1, stride)
-    y = layers.Activation("relu")(norm(conv(y, channels, 3, stride)))
+    shortcut = x if same else conv(y, channels, 1, stride, f"{at}.convShortcut")
+    y = norm(conv(y, channels, 3, stride, f"{at}.conv1"), f"{at}.bn2")
+    y = layers.Activation("relu")(y)
     y = layers.Dropout(rate)(y) if rate else y
-    return layers.Add(name=name)([conv(y, channels), shortcut])
+    return layers.Add(name=name)([conv(y, channels, name=f"{at}.conv2"), shortcut])

@@ -11,6 +11,7 @@ from tfdistill.config import ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
+from tfdistill.models.weights.files import paddings
 from tfdistill.training import metrics
 from tfdistill.utils import checks, storage
 
@@ -79,14 +80,15 @@ def start_from(network: keras.Model, study_folder: Path, name: str, images: data
     """Give a network the weights of a finished run.
 
     Raises:
-        UsageError: The run's network has weights of other shapes.
+        UsageError: The run's network has weights of other shapes, or pads otherwise.
     """
     other = load_network(study_folder, name, images)
     shapes = [[tuple(weight.shape) for weight in model.weights] for model in (network, other)]
-    if shapes[0] != shapes[1]:
+    if shapes[0] != shapes[1] or paddings(network) != paddings(other):
+        what = "shapes" if shapes[0] != shapes[1] else "padding, from before this version"
         raise checks.UsageError(
             f"A network can only start from the weights of its own kind. Received: {network.name} "
-            f"from the run {name}, a {other.name} of other shapes. Start it from another run."
+            f"from the run {name}, a {other.name} of other {what}. Start it from another run."
         )
     network.set_weights(other.get_weights())
 

@@ -77,10 +77,12 @@ def calibration_error(
         labels: `[n]` int in 0..classes-1.
         bins: Number of bins, >= 1.
         equal_mass: Bins of equal numbers of examples, sorted by confidence (Nguyen & O'Connor,
-            EMNLP 2015), instead of bins (l, u] of equal width.
+            EMNLP 2015), instead of bins (l, u] of equal width. Examples of equal confidence
+            count with their mean accuracy, in whichever bins they fall.
 
     Returns:
-        sum_b n_b / n |accuracy_b - confidence_b|, in 0..1 (arXiv 1706.04599, eq. 3).
+        sum_b n_b / n |accuracy_b - confidence_b|, in 0..1 (arXiv 1706.04599, eq. 3); the same to
+        the bit in any order of the examples.
 
     Example:
         >>> calibration_error([[0.0, 0.0], [0.0, 0.0]], [0, 1])  # right half the time at 0.5
@@ -88,7 +90,14 @@ def calibration_error(
     """
     confidence, correct = _confidence(logits, labels)
     checks.count("bins", bins)
-    bin_of = _equal_mass_bins(confidence, bins) if equal_mass else _bins(confidence, bins)
+    order = np.lexsort((correct, confidence))
+    confidence, correct = confidence[order], correct[order]
+    if equal_mass:
+        bin_of = np.arange(len(confidence)) * bins // len(confidence)
+        _, tie, size = np.unique(confidence, return_inverse=True, return_counts=True)
+        correct = (np.bincount(tie, weights=correct) / size)[tie]
+    else:
+        bin_of = _bins(confidence, bins)
     # n_b |accuracy_b - confidence_b| is the absolute sum of the gaps in a bin.
     gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
@@ -217,10 +226,3 @@ def _confidence(logits, labels) -> tuple[np.ndarray, np.ndarray]:
 def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
     inner_edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
     return np.searchsorted(inner_edges, confidence, side="left")
-
-
-def _equal_mass_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    bin_of = np.empty(len(confidence), np.int64)
-    order = np.argsort(confidence, kind="stable")
-    bin_of[order] = np.arange(len(confidence)) * bins // len(confidence)
-    return bin_of

@@ -20,7 +20,7 @@ from tfdistill.data import pipeline, views
 from tfdistill.distillation import population
 from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.models.channel_split import split_upper
-from tfdistill.models.fingerprint import weights_hash
+from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.records import Record
 from tfdistill.training import evaluation, learners, teacher_check, teacher_logits
@@ -224,7 +224,8 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
         session.bench, configs, job.images, job.settings, job.study_folder, teacher
     )
     shown = views.version(jobs[0].config.data.augment)
-    key = digest([[job.training_key, job.images.hashes, shown] for job in jobs])
+    networks = [architecture_hash(network) for network in found.networks]
+    key = digest([[job.training_key, job.images.hashes, shown] for job in jobs], networks)
     state = TrainingState(_state_folder(jobs), key, found.each, found.networks)
     until = config.stop_epoch or config.training.epochs
     if unfinished(state, until, session.progress):
