@@ -1,6 +1,7 @@
 """Images and a trained network to a student, by one command."""
 
 import json
+import re
 import shutil
 
 import keras
@@ -72,6 +73,25 @@ def test_outputs_are_picked_or_kept_where_they_are_asked_for(place, tmp_path, ca
     assert distill(place, tmp_path / "out", "--classes", "4,2,0", "--dry-run") == 0
     assert "3 of its 5 outputs" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_images_without_labels_are_taught_and_the_control_makes_as_many_steps(
+    place, tmp_path, capsys
+):
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    for number, path in enumerate(sorted((place / "photos").rglob("*.png"))[:60]):
+        image = np.asarray(Image.open(path)).copy()
+        image[0, 0] = 255 - number  # not the labelled images again
+        Image.fromarray(image).save(tmp_path / "more" / "deep" / f"{number}.png")
+    given = ["--unlabelled", str(tmp_path / "more"), "--epochs", "2"]
+    assert distill(place, tmp_path / "out", *given) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"training \(60 without labels\)", printed), printed
+    found = {record.name: record for record in records.read_all(tmp_path / "out")}
+    epochs = {name: record.config["training"]["epochs"] for name, record in found.items()}
+    assert epochs["distilled-0"] == 2 and epochs["alone-0"] == 3  # 2 * 3 steps, 3 * 2 steps
+    assert found["alone-0"].config["data"]["unlabelled"] is None
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tfdistill.config import (
     export_name,
 )
 from tfdistill.config.registry import SOURCES
+from tfdistill.config.training import network_family
 from tfdistill.utils import checks, storage
 from tfdistill.utils.progress import Silent
 
@@ -51,6 +52,7 @@ class Wish:
         head: `auto`, `keep` or `new`.
         output: Where results go.
         formats: Of the export; None exports nothing.
+        unlabelled: A folder or list of images without labels; None without.
     """
 
     photos: str
@@ -64,6 +66,7 @@ class Wish:
     head: str
     output: Path
     formats: Sequence[str] | None
+    unlabelled: Path | None = None
 
 
 def source_of(photos: str) -> str:
@@ -110,8 +113,20 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
     config = DataConfig(source, image_size=size)
     images = data.load(config, lambda note: None)  # the study tells it
     student_size = wish.student_size or (STUDENT_SIZE if size > STUDENT_SIZE * 4 / 3 else None)
-    student = ModelConfig(wish.student, input_size=student_size)
-    epochs = wish.epochs or _epochs(len(images.train))
+    # With dropout before batch norm, a network that is trained for few steps is at chance when
+    # it is evaluated: cnn4's 0.5 left it there for 400 steps.
+    has_dropout = "dropout" in network_family(wish.student).settings
+    student = ModelConfig(
+        wish.student, dropout=0.0 if has_dropout else None, input_size=student_size
+    )
+    more = str(wish.unlabelled.resolve()) if wish.unlabelled else None
+    every = len(images.train)
+    if more:
+        with_more = DataConfig(source, image_size=size, unlabelled=more)
+        every = len(data.load(with_more, lambda note: None).train)
+    epochs = wish.epochs or _epochs(every)
+    # As many steps on the labelled images alone.
+    alone = round(epochs * _steps(every) / _steps(len(images.train)))
     crops = AugmentConfig(resized_crop=0.5, flip=True)
     training = TrainingConfig(
         epochs=epochs,
@@ -133,21 +148,25 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
         study="single",
         output=str(wish.output),
         seeds=list(range(wish.seeds)),
-        data=DataConfig(source, image_size=size, augment=crops),
+        data=DataConfig(source, image_size=size, augment=crops, unlabelled=more),
         teacher=teacher,
         student=student,
         training=training,
         # Of the unchanged image, once: the dearest part of it all is the teacher's pass.
         distillation=DistillationConfig(alpha=0.9, temperature=4.0, teacher_view="fixed"),
+        settings={"alone_epochs": alone} if more else {},
         cache=CacheConfig(),
         export=export,
     )
 
 
+def _steps(images: int) -> int:
+    return -(-images // BATCH_SIZE)
+
+
 def _epochs(images: int) -> int:
     least, most = EPOCHS
-    steps = -(-images // BATCH_SIZE)
-    return int(np.clip(round(STEPS / steps), least, most))
+    return int(np.clip(round(STEPS / _steps(images)), least, most))
 
 
 def _teacher(wish: Wish, images: Any, progress: Silent) -> ModelConfig:

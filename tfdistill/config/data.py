@@ -97,6 +97,8 @@ class DataConfig:
             `from_arrays`.
         data_dir: Where prepared TensorFlow Datasets lie; default TFDS_DATA_DIR, else
             ~/tensorflow_datasets.
+        unlabelled: Images without labels, which a teacher teaches beside the labelled ones: a
+            folder, at any depth, or a text file of paths, one a line.
         archive: An already downloaded archive of the source (imagewoof2-160.tgz).
         image_size: Side in pixels to which images are brought once, when they are read; null keeps
             their own size, which then must be the same for all.
@@ -114,6 +116,7 @@ class DataConfig:
     source: Annotated[str, OneOf((*SOURCES, ARRAYS), f"(?:{'|'.join(SOURCES)}):.+")] = "digits"
     data_dir: str | None = None
     archive: str | None = None
+    unlabelled: str | None = None
     image_size: int | None = None
     input_size: int | None = None
     validation: float = 0.1

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+# The label of an example that has none.
+UNLABELLED = -1
+
+
 @dataclass(frozen=True, eq=False)
 class Tensors:
     """Examples as TensorFlow's tensors on the host, and how many and which numbers there are.
@@ -45,7 +49,7 @@ class Examples:
 
     Args:
         images: `[n, height, width, channels]` uint8.
-        labels: `[n]` int32, in 0..num_classes - 1.
+        labels: `[n]` int32, in 0..num_classes - 1, or -1 where there is none.
         ids: `[n]` int64, >= 0, unique: the place in the source's full training split, or after
             its end for a source's own validation examples.
 
@@ -157,8 +161,15 @@ class Dataset:
         """How many classes and images there are, in a line."""
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         counts = ", ".join(f"{len(examples)} {part}" for part, examples in parts.items())
+        if self.unlabelled:
+            counts = counts.replace(" training", f" training ({self.unlabelled} without labels)", 1)
         names = ", ".join(self.class_names[:5]) + ", ..." * (self.num_classes > 5)
         return f"{self.name}: {self.num_classes} classes; {counts} images. Classes: {names}"
+
+    @property
+    def unlabelled(self) -> int:
+        """Number of training examples without a label."""
+        return int(np.sum(self.train.labels == UNLABELLED))
 
     @property
     def num_classes(self) -> int:

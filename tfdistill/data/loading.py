@@ -13,6 +13,7 @@ from tfdistill.config.data import ARRAYS
 from tfdistill.config.registry import SOURCES
 from tfdistill.data import decode, splits
 from tfdistill.data.dataset import Dataset, Examples, Reader, Source
+from tfdistill.data.sources import unlabelled
 from tfdistill.utils import checks
 
 CHANNELS = (1, 3, 4)
@@ -49,7 +50,12 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
         tell(note)
     if source.validation is not None and config.validation != DataConfig.validation:
         tell(f"data.validation={config.validation} is not used: {config.source} has its own part")
-    return _assembled(source, config)
+    images = _assembled(source, config)
+    if config.unlabelled:
+        images, notes = unlabelled.added(images, config)
+        for note in notes:
+            tell(note)
+    return images
 
 
 def from_arrays(

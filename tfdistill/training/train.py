@@ -113,6 +113,8 @@ def check(config: RunConfig, session: Session) -> None:
     images = session.images(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
     settings = teacher_logits.batch_settings(config, images)
+    if images.unlabelled:
+        _check_unlabelled(config, settings)
     pipeline.check_pixel_units(settings, images.train.images.shape[1:3])
     built = evaluation.build(config.model, images)
     if not config.trained:
@@ -120,6 +122,20 @@ def check(config: RunConfig, session: Session) -> None:
     if config.split:
         split_upper(built, config.split.layer, config.split.parts, config.split.part)
     teacher_logits.check(config)
+
+
+def _check_unlabelled(config: RunConfig, settings: pipeline.BatchSettings) -> None:
+    if config.distillation is None:
+        raise checks.UsageError(
+            "Images without labels need a teacher. Received: data.unlabelled="
+            f"{config.data.unlabelled!r} for the run {config.name}, which learns from labels "
+            "alone. Set it to null."
+        )
+    if settings.soft_labels:
+        raise checks.UsageError(
+            "Mixup and label smoothing need a label for each image. Received: "
+            f"data.unlabelled={config.data.unlabelled!r} beside one of them. Set them to 0."
+        )
 
 
 def _check_teacher(
