@@ -69,11 +69,21 @@ def test_a_run_leaves_its_record_and_both_networks(study):
         "record.json",
         "best.keras",
         "last.keras",
+        "predictions.npy",
     }
     assert record.last["epoch"] == 3
     assert record.best["epoch"] == 1 + int(np.argmax(record.history["val_accuracy"]))
     assert record.parameters == load(study, "teacher").count_params()
     assert record.flops > 0 and sum(record.calibration["count"]) == 797
+
+
+@pytest.mark.parametrize("name", ["teacher", "ensemble"])
+def test_a_run_leaves_what_the_selected_weights_say_of_each_test_image(study, name):
+    record = records.with_predictions(study, records.read(records.run_folder(study, name)))
+    found = record.predictions
+    assert len(found.labels) == 797
+    assert found.right.mean() == pytest.approx(record.figures["test_accuracy"], abs=1e-12)
+    assert 0.1 <= found.probabilities.min() and found.probabilities.max() <= 1
 
 
 @pytest.mark.parametrize("part", ["best", "last"])

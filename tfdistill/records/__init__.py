@@ -1,5 +1,11 @@
 """What runs measured, and the tables made of it."""
 
+from tfdistill.records.predictions import (
+    PREDICTIONS_FILE,
+    Predictions,
+    with_predictions,
+    write_predictions,
+)
 from tfdistill.records.record import (
     DIVERGED,
     FINISHED,
@@ -30,7 +36,9 @@ from tfdistill.records.table import (
 __all__ = [
     "DIVERGED",
     "FINISHED",
+    "PREDICTIONS_FILE",
     "RECORD_FILE",
+    "Predictions",
     "Record",
     "Spread",
     "Table",
@@ -49,5 +57,7 @@ __all__ = [
     "run_key",
     "spread",
     "to_repeat",
+    "with_predictions",
     "write",
+    "write_predictions",
 ]

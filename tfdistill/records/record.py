@@ -8,12 +8,15 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfdistill.config import formats
 from tfdistill.utils import checks, storage
 from tfdistill.utils.storage import digest
 from tfdistill.utils.text import duration
+
+if TYPE_CHECKING:
+    from tfdistill.records.predictions import Predictions
 
 RECORD_FILE = "record.json"
 FINISHED, DIVERGED = "finished", "diverged"
@@ -52,6 +55,8 @@ class Record:
         environment: What else its bits follow from: `machine.environment`.
         needed: The runs that it needed, and that those needed, each after those that it needs:
             `config` and `weights` of each.
+        predictions: What the selected weights say of each test image, where that was read; it lies
+            in a file of its own.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Record:
     images: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     needed: list[dict[str, Any]] = field(default_factory=list)
+    predictions: "Predictions | None" = field(default=None, compare=False, repr=False)
 
     @property
     def select(self) -> str:
@@ -117,8 +123,14 @@ def to_repeat(needed: Iterable[Record]) -> list[dict[str, Any]]:
 
 def write(folder: Path, record: Record) -> None:
     """Write a run's record into its folder."""
-    values = {formats.KEY: formats.FORMAT, **dataclasses.asdict(record)}
-    storage.write_checked(Path(folder) / RECORD_FILE, values)
+    storage.write_checked(Path(folder) / RECORD_FILE, as_values(record))
+
+
+def as_values(record: Record) -> dict[str, Any]:
+    """Return a record as JSON values with the number of their format; without predictions."""
+    values = dataclasses.asdict(dataclasses.replace(record, predictions=None))
+    del values["predictions"]
+    return {formats.KEY: formats.FORMAT, **values}
 
 
 def read(folder: Path) -> Record | None:
@@ -133,7 +145,16 @@ def read(folder: Path) -> Record | None:
     path = Path(folder) / RECORD_FILE
     if not path.exists():
         return None
-    values = storage.read_checked(path)
+    return of_values(path, storage.read_checked(path))
+
+
+def of_values(path: Path, values: dict[str, Any]) -> Record:
+    """Return the record of the values of `as_values`, which were read from a file.
+
+    Raises:
+        DamagedError: They are no record.
+        LaterError: A later version of this package wrote them.
+    """
     written = formats.number(path, values)
     unknown = [name for name in values if name not in Record.__dataclass_fields__]
     if unknown:

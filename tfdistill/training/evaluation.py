@@ -14,6 +14,7 @@ from tfdistill.models.flops import flops
 from tfdistill.models.weights.files import paddings
 from tfdistill.training import metrics
 from tfdistill.utils import checks, storage
+from tfdistill.utils.numerics import log_softmax
 
 
 def load_network(
@@ -107,8 +108,8 @@ def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) 
 
 def figures(
     network, images: data.Dataset, settings: pipeline.BatchSettings, taught: np.ndarray | None
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return a network's figures on validation and test images, and its reliability diagram.
+) -> tuple[dict[str, float], dict[str, list[float]], records.Predictions]:
+    """Return a network's figures, its reliability diagram, and its answers to the test images.
 
     Args:
         network: A Keras model whose `predict` gives logits.
@@ -122,4 +123,6 @@ def figures(
     found = {"validation_accuracy": metrics.accuracy(on_validation, images.validation.labels)}
     summary = metrics.summary(on_test, labels, taught)
     found |= {f"test_{name}": value for name, value in summary.items()}
-    return found, metrics.reliability(on_test, labels)
+    top = np.exp(log_softmax(on_test).max(-1))
+    answers = records.Predictions(labels, on_test.argmax(-1), top)
+    return found, metrics.reliability(on_test, labels), answers

@@ -313,11 +313,12 @@ def _evaluate(job: _Job) -> Record:
     """Measure what needs no training: an ensemble of finished runs, or a saved network."""
     began = time.monotonic()
     machine.clear_session()
-    found, calibration, weights = {}, {}, {}
+    found, calibration, answers, weights = {}, {}, {}, {}
     for part in ("best", "last"):
         network = _untrained(job, part)
         network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
-        found[part], calibration[part] = evaluation.figures(network, job.images, job.settings, None)
+        measured = evaluation.figures(network, job.images, job.settings, None)
+        found[part], calibration[part], answers[part] = measured
         weights[part] = weights_hash(network)
     if not math.isfinite(found["best"]["test_nll"] + found["last"]["test_nll"]):
         return job.finish(
@@ -333,7 +334,15 @@ def _evaluate(job: _Job) -> Record:
         flops=flops(network, job.images.input_shape),
         seconds=time.monotonic() - began,
         weights=weights,
+        files=_stored(job, answers),
     )
+
+
+def _stored(job: _Job, answers: dict[str, records.Predictions]) -> dict[str, str]:
+    """Store the selected weights' answers to the test images; return the file and its SHA-256."""
+    name = records.PREDICTIONS_FILE
+    selected = answers[job.config.training.select]
+    return {name: records.write_predictions(job.folder / name, selected)}
 
 
 def _named(config: RunConfig) -> str:
@@ -352,7 +361,7 @@ def _measured(
     """Measure and save the last and the best weights of a training that took `trained` seconds."""
     began = time.monotonic()
     config, network, learner = job.config, state.networks[place], state.learners[place]
-    found, calibration, weights, files = {}, {}, {}, {}
+    found, calibration, answers, weights, files = {}, {}, {}, {}, {}
     epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
     taught = None
     if config.teachers:
@@ -364,7 +373,7 @@ def _measured(
             if part == "best":
                 state.load_best(place)
             measured = evaluation.figures(learner, job.images, job.settings, taught)
-        figures, calibration[part] = measured
+        figures, calibration[part], answers[part] = measured
         if not math.isfinite(figures["test_nll"]):
             # The loss is of the weights before a step, so it does not tell of the last step's.
             state.fail(place, "the logits became NaN or infinite; lower the learning rate")
@@ -382,7 +391,7 @@ def _measured(
         flops=flops(network, job.images.input_shape),
         seconds=trained + time.monotonic() - began,
         weights=weights,
-        files=files,
+        files=files | _stored(job, answers),
     )
 
 
