@@ -43,9 +43,9 @@ def study(kinds=(False,), seeds=(0, 1, 2)):
     for scaled in kinds:
         for seed in seeds:
             records += [
-                cell(0.1, 1, 0.611 + seed / 1000, False, seed),
-                cell(0.1, 4, 0.612 + seed / 1000, scaled, seed),
-                cell(0.9, 1, 0.610 + seed / 1000, False, seed),
+                cell(0.1, 1, 0.611 + (seed + 1) % 3 / 1000, False, seed),
+                cell(0.1, 4, 0.612 + (seed + 2) % 3 / 1000, scaled, seed),
+                cell(0.9, 1, 0.610 + (seed + 1) % 3 / 1000, False, seed),
                 cell(0.9, 4, 0.652 + seed / 1000, scaled, seed),
             ]
     # A cell at T = 1 belongs to both grids, and is run once.
@@ -60,7 +60,7 @@ def bold(svg):
     return re.findall(r'<text style="font-weight: 700[^"]*"[^>]*>([^<]*)</text>', svg)
 
 
-def test_every_cell_shows_its_mean_and_only_the_significant_is_bold():
+def test_every_cell_shows_its_mean_and_only_what_differs_is_bold():
     svg = grid_figures.alpha_temperature(study())
     assert {"61.20", "61.30", "61.10", "65.30"} <= set(texts(svg))
     assert "Without T²; student alone 61.10 ± 0.10" in texts(svg)

@@ -1,6 +1,7 @@
 """Reports: one page that needs nothing else, and tables that lose no text."""
 
 import csv
+import dataclasses
 import html.parser
 import io
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from tfdistill.records import Record, Table
 from tfdistill.reporting import reports
+from tfdistill.reporting.significance import Comparison, Family
 
 TABLE = Table(
     "Accuracy of <all>",
@@ -126,6 +128,46 @@ def test_results_have_one_line_for_each_record(folder):
     lines = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
     assert [line["run"] for line in lines] == ["first", "<script>alert(1)</script>", "lost"]
     assert lines[0]["best_test_accuracy"] == "0.8654" and lines[2]["status"] == "diverged"
+
+
+def test_the_page_opens_with_the_verdict_and_one_picture_before_the_tables(tmp_path):
+    rows = {"distilled": Comparison(0.03, 0.01, 0.05, 0.004, 5)}
+    family = Family(rows, 0.008, 4, 0.02, "the same network alone")
+    path = reports.write_report(
+        tmp_path,
+        "t",
+        "q",
+        [TABLE],
+        [record("first")],
+        verdict="It is better.",
+        comparisons=[family],
+    )
+    text = path.read_text(encoding="utf-8")
+    places = [text.index(part) for part in ("It is better.", "<svg", TABLE.columns[1])]
+    assert places == sorted(places)
+    assert "Differences from the baseline" in text[: places[2]]
+    (line,) = csv.DictReader(io.StringIO((tmp_path / "comparisons.csv").read_text()))
+    assert line["row"] == "distilled" and line["baseline"] == "the same network alone"
+    assert (line["count"], line["of"], line["low"], line["p"]) == ("5", "seed", "0.01", "0.004")
+
+
+def test_the_setting_is_one_line():
+    model = {"name": "cnn2", "width": 0.5}
+    data = {"source": "digits", "train_examples": 1200}
+    config = {"training": {"select": "best"}, "model": model, "data": data}
+    bins = {"count": [700, 97]}
+    runs = [
+        record(
+            f"r{seed}", config=config, row="r", parameters=6090, calibration={"count": [700, 97]}
+        )
+        for seed in (0, 1)
+    ]
+    runs[1] = dataclasses.replace(runs[1], seed=1)
+    assert reports.setting(runs) == (
+        "digits, 1,200 training images, 797 test images · cnn2, width 0.5 (6.09 k weights) · two "
+        "seeds"
+    )
+    assert reports.setting([]) == ""
 
 
 def test_writing_leaves_only_whole_files(folder):

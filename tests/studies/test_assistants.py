@@ -128,12 +128,12 @@ def test_the_gain_of_a_student_is_over_the_student_alone():
 def test_comparisons_pair_the_seeds():
     _, compared = study.tables(list(results()))
     rows = {row[0]: row[1:] for row in compared.rows}
-    assert rows["the teacher for labels"] == ("2", "+3.00", "<0.001")
-    # Differences of 1 and 0 points: t = 1 with one degree of freedom.
-    assert rows["the assistant for the teacher"] == ("2", "+0.50", "0.500")
-    assert rows["labels for twice as long"][1] == "+0.50"
-    assert rows["after a warm start: the teacher for labels"][1] == "+4.50"
-    assert rows["taught by the teacher: a warm start for new weights"][1] == "+2.00"
+    assert rows["the teacher for labels"] == ("2", "+3.00, +3.00 to +3.00")
+    # Differences of 1 and 0 points: 0.5 +- 12.706 * 0.7071 / sqrt(2), of one degree of freedom.
+    assert rows["the assistant for the teacher"] == ("2", "+0.50, -5.85 to +6.85")
+    assert rows["labels for twice as long"][1].startswith("+0.50, ")
+    assert rows["after a warm start: the teacher for labels"][1].startswith("+4.50, ")
+    assert rows["taught by the teacher: a warm start for new weights"][1].startswith("+2.00, ")
 
 
 def test_a_diverged_run_leaves_its_seed_out_of_the_pairs():

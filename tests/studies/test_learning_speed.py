@@ -122,7 +122,9 @@ MADE_UP = {
 def made_up(run, **changes):
     means = [found for prefix, found in MADE_UP.items() if run.name.startswith(prefix)]
     mean, curve = (means or [(0.4, SLOW)])[0]
-    luck = {3: -0.001, 5: 0.0005, 8: 0.0005}.get(run.seed, 0.0)
+    # Another seed is the unlucky one where the teacher helps.
+    unlucky = 5 if run.name.startswith("a0.9") else 3
+    luck = 0.0 if run.seed > 8 else -0.001 if run.seed == unlucky else 0.0005
     last = {"test_accuracy": mean + luck}
     values = {
         "config": to_dict(run),
@@ -135,7 +137,8 @@ def made_up(run, **changes):
 
 
 def results(**changes):
-    return [made_up(run) for run in study.runs(config(**changes))]
+    images = {"data": DataConfig("imagewoof")} | changes
+    return [made_up(run) for run in study.runs(config(**images))]
 
 
 @pytest.mark.slow
@@ -157,10 +160,12 @@ def lines(table):
 
 def test_the_table_of_accuracy_tests_every_cell_against_hard_labels():
     rows = lines(study.tables(results())[0])
-    assert rows["teacher (resnet8, from scratch)"] == ("1", "90.00", "90.00", "–", "–", "90.2")
-    assert rows["hard labels"] == ("3", "40.00 ± 0.09", "40.00 ± 0.09", "–", "–", "40.2")
-    assert rows["alpha 0.9, T 20"][3:] == ("+10.00", "<0.001", "40.7")
-    assert rows["alpha 0.5, T 5"][3:] == ("+0.00", "1.000", "42.3")
+    assert rows["teacher (resnet8, from scratch)"] == ("1", "90.00", "90.00", "–", "90.2")
+    assert rows["hard labels"] == ("3", "40.00 ± 0.09", "40.00 ± 0.09", "–", "40.2")
+    gain, published = rows["alpha 0.9, T 20"][3:]
+    assert gain.startswith("+10.00, +9.") and published == "40.7"
+    gain, published = rows["alpha 0.5, T 5"][3:]
+    assert gain.startswith("+0.00, -0.") and published == "42.3"
     assert len(rows) == 5
     assert "Of 3 cells 1 are above hard labels and 1 below" in study.tables(results())[0].note
 
@@ -187,7 +192,9 @@ def test_speed_is_the_first_epoch_at_the_last_accuracy_of_hard_labels():
     assert rows["hard labels"][:4] == ("40.00 ± 0.09", "2 of 3", "4.0 ± 0.0", "4.0 ± 0.0")
     assert rows["alpha 0.9, T 20"][1:4] == ("2 of 3", "2.0 ± 0.0", "2.0 ± 0.0")
     assert rows["alpha 0.5, T 20"][1:4] == ("0 of 3", "–", "–")
-    assert rows["alpha 0.9, T 20"][4:6] == ("37.50 ± 0.09", "<0.001")
+    gain = rows["alpha 0.9, T 20"][5]
+    assert gain.startswith("+12.50, +12.")
+    assert rows["alpha 0.9, T 20"][4:6] == ("37.50 ± 0.09", gain)
     assert rows["hard labels"][4] == rows["hard labels"][6] == "25.00 ± 0.09"
     assert "40.00 %" in table.note
     assert "Of 3 cells 1 are above hard labels and 1 below" in table.note
@@ -206,10 +213,10 @@ def test_a_run_of_half_the_pace_has_half_the_epochs_in_the_time_of_hard_labels()
 def test_flaws_are_compared_with_hard_labels_of_the_same_dropout():
     table = study.tables(results())[2]
     found = {row[:3]: row[3:] for row in table.rows}
-    assert found["hard labels", "–", "off"] == ("3", "40.00 ± 0.09", "–", "–", "–")
-    assert found["hard labels", "–", "on"] == ("3", "20.00 ± 0.09", "–", "–", "40.2")
+    assert found["hard labels", "–", "off"] == ("3", "40.00 ± 0.09", "–", "–")
+    assert found["hard labels", "–", "on"] == ("3", "20.00 ± 0.09", "–", "40.2")
     both = found["alpha 0.5, T 5", "zero", "on"]
-    assert both == ("3", "20.00 ± 0.09", "+0.00", "1.000", "42.3")
+    assert both == ("3", "20.00 ± 0.09", "+0.00, +0.00 to +0.00", "42.3")
     assert found["alpha 0.5, T 5", "as meant", "on"][-1] == "–"
     assert len(found) == 6
     # 40.2 and the seven others; squared deviations from 41.025 sum up to 4.835.

@@ -6,6 +6,7 @@ import pytest
 
 from tfdistill.config import (
     CacheConfig,
+    DataConfig,
     DistillationConfig,
     FeatureConfig,
     ModelConfig,
@@ -154,10 +155,11 @@ MEANS = {"teacher": 0.8, "alone": 0.6, "soft-targets": 0.63, "hints": 0.57}
 
 def results(**changes):
     """Records of four rows; a deviation of 0.1 points over the seeds, the last epoch 10 lower."""
-    for run in by_name(**changes).values():
+    for run in by_name(**{"data": DataConfig("tfds:cifar10")} | changes).values():
         name = run.name.rpartition("-s")[0] or run.name
         if name in MEANS:
-            accuracy = MEANS[name] + 0.001 * ([3, 5, 8].index(run.seed) - 1 if run.seed < 9 else 0)
+            luck = [3, 5, 8].index(run.seed) - 1 if run.seed < 9 else 0
+            accuracy = MEANS[name] + 0.001 * (-luck if name == "hints" else luck)
             figures = {"test_accuracy": accuracy, "test_nll": 1.25, "test_ece": 0.05}
             figures |= {"test_agreement": 0.75, "test_teacher_kl": 0.5} if run.teachers else {}
             last = figures | {"test_accuracy": accuracy - 0.1}
@@ -168,10 +170,13 @@ def results(**changes):
 def test_accuracy_keeps_best_and_last_apart_and_stands_beside_published_gains():
     table = study.tables(list(results()))[0]
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["teacher"] == ("1", "80.00", "70.00", "+20.00", "–", "+3.28")
-    assert rows["student alone"] == ("3", "60.00 ± 0.10", "50.00 ± 0.10", "+0.00", "–", "+0.00")
-    assert rows["soft targets"][2:] == ("53.00 ± 0.10", "+3.00", "<0.001", "+1.60")
-    assert rows["FitNet hints"][3:] == ("-3.00", "<0.001", "+0.15")
+    assert rows["teacher"] == ("1", "80.00", "70.00", "+20.00", "+3.28", "not comparable")
+    assert rows["student alone"] == ("3", "60.00 ± 0.10", "50.00 ± 0.10", "–", "–", "–")
+    taught, gain, published, beside = rows["soft targets"][2:]
+    assert (taught, published, beside) == ("53.00 ± 0.10", "+1.60", "not seen at this size")
+    assert gain.startswith("+3.00, +2.")
+    assert rows["FitNet hints"][3].startswith("-3.00, -3.")
+    assert rows["FitNet hints"][4:] == ("+0.15", "not seen at this size")
 
 
 def test_gains_are_those_of_the_selected_epoch():
@@ -182,7 +187,7 @@ def test_gains_are_those_of_the_selected_epoch():
         for record in results(training=TrainingConfig(select="last"))
     ]
     rows = {row[0]: row for row in study.tables(found)[0].rows}
-    assert rows["soft targets"][4] == "+15.00"
+    assert rows["soft targets"][4].startswith("+15.00, +14.")
 
 
 def test_fidelity_and_time():
@@ -193,7 +198,7 @@ def test_fidelity_and_time():
 
 
 def test_published_gains_are_those_over_the_published_student():
-    rows = {row[0]: row[1:] for row in study.tables([])[2].rows}
+    rows = {row[0]: row[1:] for row in study.tables(list(results()))[2].rows}
     assert rows["student alone"] == ("69.06 (+0.00)", "72.50 (+0.00)", "73.26 (+0.00)")
     assert rows["decoupled"] == ("71.97 (+2.91)", "76.32 (+3.82)", "76.24 (+2.98)")
     assert rows["relational"][1] == "71.90 (-0.60)"
@@ -213,7 +218,7 @@ def test_a_diverged_run_is_in_no_mean():
         for record in results()
     ]
     rows = {row[0]: row[1:] for row in study.tables(found)[0].rows}
-    assert rows["FitNet hints"][:2] == ("2", "57.05 ± 0.07")
+    assert rows["FitNet hints"][:2] == ("2", "56.95 ± 0.07")
 
 
 def test_the_figure_shows_every_row_but_the_baseline():

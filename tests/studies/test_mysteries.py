@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfdistill.config import ModelConfig, StudyConfig, TrainingConfig, to_dict
+from tfdistill.config import DataConfig, ModelConfig, StudyConfig, TrainingConfig, to_dict
 from tfdistill.records import DIVERGED, Record
 from tfdistill.studies import mysteries
 
@@ -65,19 +65,20 @@ def made_up(run, best, last, **more):
 
 
 def test_tables_keep_best_and_last_epoch_apart_and_stand_beside_the_published():
-    runs = by_name(StudyConfig(seeds=[3, 5]))
+    runs = by_name(StudyConfig(seeds=[3, 5], data=DataConfig("tfds:cifar10")))
     records = [
         made_up(runs["single-3"], 0.80, 0.70),
         made_up(runs["single-5"], 0.82, 0.74),
         made_up(runs["ensemble"], 0.85, 0.79),
         made_up(runs["self-distilled-5"], 0.83, 0.75, test_agreement=0.9),
     ]
-    accuracy, fidelity, pairs = mysteries.tables(records)
+    accuracy, published, fidelity, pairs = mysteries.tables(records)
     rows = {row[0]: row[1:] for row in accuracy.rows}
-    assert rows["single network"] == (
-        *("2", "81.00 ± 1.41", "72.00 ± 2.83", "+0.00"),
-        *("85.95 ± 0.37", "81.51 ± 0.16"),
-    )
+    assert rows["single network"] == ("2", "81.00 ± 1.41", "72.00 ± 2.83", "–")
+    theirs = {row[0]: row[1:] for row in published.rows}
+    assert theirs["single network"] == ("–", "85.95 ± 0.37", "–", "81.51 ± 0.16", "–")
+    # An ensemble is evaluated once, so that there is no interval to hold theirs against.
+    assert theirs["ensemble of the single networks"][:3] == ("+4.00", "89.07", "not comparable")
     assert rows["ensemble of the single networks"][1:4] == ("85.00", "79.00", "+4.00")
     assert {row[0]: row[4] for row in fidelity.rows}["self-distilled"] == "90.00"
     assert pairs.rows == (("self-distilled-5", "82.00", "83.00", "+1.00"),)

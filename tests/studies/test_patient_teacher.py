@@ -148,17 +148,13 @@ def test_gains_are_over_hard_labels_of_the_same_length():
     summary, _ = study.tables(list(results()))
     rows = {row[0]: row[1:] for row in summary.rows}
     assert list(rows)[0] == "teacher" and len(rows) == 11
-    assert rows["teacher"] == ("1", "81.00", "80.00", "–", "–", "–", "–")
-    assert rows["hard labels, 3 epochs"][1:5] == ("52.00 ± 1.41", "51.00 ± 1.41", "–", "–")
-    assert rows["independent crops, 3 epochs"][3:5] == ("+1.00", "<0.001")
-    assert rows["same crops and mixup, 3 epochs"][3] == "-1.50"
-    assert rows["same crops and mixup, 40 epochs"][3] == "+11.00"
-    assert rows["fixed teacher, 40 epochs"][3:] == (
-        "-1.00",
-        "0.500",
-        "90.00 ± 0.00",
-        "0.250 ± 0.000",
-    )
+    assert rows["teacher"] == ("1", "81.00", "80.00", "–", "–", "–")
+    assert rows["hard labels, 3 epochs"][1:4] == ("52.00 ± 1.41", "51.00 ± 1.41", "–")
+    assert rows["independent crops, 3 epochs"][3].startswith("+1.00, ")
+    assert rows["same crops and mixup, 3 epochs"][3].startswith("-1.50, ")
+    assert rows["same crops and mixup, 40 epochs"][3].startswith("+11.00, +")
+    gain, *others = rows["fixed teacher, 40 epochs"][3:]
+    assert gain.startswith("-1.00, -") and others == ["90.00 ± 0.00", "0.250 ± 0.000"]
 
 
 def test_lengths_stand_side_by_side_the_shortest_first():
@@ -168,10 +164,10 @@ def test_lengths_stand_side_by_side_the_shortest_first():
     assert lengths.rows[4] == ("same crops and mixup", "49.50 ± 0.71", "71.00 ± 1.41", "+21.50")
 
 
-def test_p_is_of_the_seeds_that_both_rows_have():
+def test_an_interval_needs_two_seeds_that_both_rows_have():
     found = [record for record in results() if record.name != "hard-labels-40-1"]
     rows = {row[0]: row[1:] for row in study.tables(found)[0].rows}
-    assert rows["same crops, 40 epochs"][3:5] == ("+5.50", "–")
+    assert rows["same crops, 40 epochs"][3] == "+5.50"
 
 
 def test_every_part_of_a_study_has_tables_and_a_figure():

@@ -2,14 +2,15 @@
 
 import pytest
 
-from tfdistill.config import ModelConfig, StudyConfig, to_dict
+from tfdistill.config import DataConfig, ModelConfig, StudyConfig, to_dict
 from tfdistill.records import Record
 from tfdistill.studies.saliency import study
 from tfdistill.utils.checks import UsageError
 
 
-def by_name(seeds=(3, 5, 8), **settings):
-    config = StudyConfig(study="saliency", seeds=list(seeds), settings=settings)
+def by_name(seeds=(3, 5, 8), source="digits", **settings):
+    data = DataConfig(source)
+    config = StudyConfig(study="saliency", seeds=list(seeds), data=data, settings=settings)
     return {run.name: run for run in study.runs(config)}
 
 
@@ -104,7 +105,7 @@ GREY = (
 
 
 def test_the_tables_show_means_over_networks():
-    runs = by_name()
+    runs = by_name(source="tfds:cifar10")
     networks = [
         network("single-3", study.SINGLE, 0.50, 0.40, 0.02),
         network("single-5", study.SINGLE, 0.54, 0.42, 0.00),

@@ -42,10 +42,19 @@ def test_sizes_have_three_digits(size, expected):
 def test_what_there_is_not_is_a_dash():
     absent = (text.number(None, 2), text.percent(None), text.points(None), text.mean_std(None))
     one = Spread(0.5, 0.0, 1)
-    assert {*absent, text.p_value(None), text.gain(one, None), text.gain(None, one)} == {"–"}
+    assert {*absent, text.interval(None), text.gain(one, None), text.gain(None, one)} == {"–"}
 
 
-def test_gains_have_a_sign_and_small_p_values_a_bound():
+def test_gains_have_a_sign_and_intervals_both_ends():
     assert text.gain(Spread(0.6128, 0.0, 1), Spread(0.6, 0.0, 1)) == "+1.28"
-    assert text.p_value(Comparison(0.1, 0.0444)) == "0.044"
-    assert text.p_value(Comparison(0.1, 0.0009)) == "<0.001"
+    found = Comparison(-0.005, -0.064, 0.053, 0.9, 3)
+    assert text.interval(found) == "-0.50, -6.40 to +5.30"
+
+
+def test_counts_and_parts_in_words():
+    assert [text.counted(count, "seed") for count in (1, 5, 20)] == [
+        "one seed",
+        "five seeds",
+        "20 seeds",
+    ]
+    assert [text.fraction(share) for share in (0.5, 0.21, 0.075)] == ["half", "a fifth", "1/13"]

@@ -331,19 +331,25 @@ def report(folder: Path, /) -> int:
 
 def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
     from tfdistill.export import study_exports
-    from tfdistill.records import FINISHED
+    from tfdistill.records import FINISHED, with_predictions
     from tfdistill.reporting import reports
+    from tfdistill.reporting.verdicts import verdict
+    from tfdistill.studies.common import published_on
     from tfdistill.training import runner
 
     notes = [config.note] if config.note else []
     published, drawn = None, []
+    found = [with_predictions(folder, record) for record in found]
     if study is None:
         study = STUDIES[config.study]
-        published = study.PUBLISHED
+        shown = published_on(found, study.PUBLISHED_ON)
+        published = study.PUBLISHED if shown else None
         drawn = study.figures(found) if hasattr(study, "figures") else []
         planned = len(runner.plan(config))
         if len(found) < planned:
             notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
+    compared = study.comparisons(found) if hasattr(study, "comparisons") else []
+    words = verdict(compared, found, getattr(study, "NAMES", None))
     tables = [*study.tables(found), *study_exports.tables(folder)]
     report = reports.write_report(
         folder,
@@ -352,10 +358,12 @@ def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
         tables,
         found,
         notes,
+        verdict=words,
+        comparisons=compared,
         published=published,
         figures=drawn,
     )
-    print_tables(tables)
+    print_tables(tables, words)
     print(f"Report: {report}")
     failed = [record for record in found if record.status != FINISHED]
     for record in failed:

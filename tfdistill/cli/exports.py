@@ -255,10 +255,10 @@ def trust(allow_unsafe: bool) -> None:
         saved_model_safety.trust()
 
 
-def print_tables(tables: list) -> None:
+def print_tables(tables: list, verdict: str = "") -> None:
     """Print tables to the terminal."""
     from rich.console import Console
 
     from tfdistill.reporting import reports
 
-    reports.print_tables(tables, Console(highlight=False))
+    reports.print_tables(tables, Console(highlight=False), verdict)

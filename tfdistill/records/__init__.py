@@ -26,7 +26,6 @@ from tfdistill.records.record import (
 from tfdistill.records.table import (
     Spread,
     Table,
-    accuracies,
     accuracy_by_seed,
     by_row,
     frame,
@@ -42,7 +41,6 @@ __all__ = [
     "Record",
     "Spread",
     "Table",
-    "accuracies",
     "accuracy_by_seed",
     "by_row",
     "check_beside",

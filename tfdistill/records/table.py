@@ -63,15 +63,10 @@ def spread(records: Iterable[Record], figure: str, part: str | None = None) -> S
     return Spread.of(figures[figure] for figures in parts if figures.get(figure) is not None)
 
 
-def accuracies(records: Iterable[Record]) -> list[float]:
-    """Return the test accuracies of records that have one, in 0..1."""
-    figures = (record.figures.get("test_accuracy") for record in records)
-    return [value for value in figures if value is not None]
-
-
 def accuracy_by_seed(records: Iterable[Record]) -> dict[int, float]:
-    """Return the test accuracy of every seed of a row, in 0..1."""
-    return {record.seed: record.figures["test_accuracy"] for record in records}
+    """Return the test accuracy of every seed of a row that has one, in 0..1."""
+    found = {record.seed: record.figures.get("test_accuracy") for record in records}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def frame(records: Iterable[Record]) -> "pd.DataFrame":

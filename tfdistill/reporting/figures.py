@@ -13,9 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfdistill.records import Record, by_row, spread
+from tfdistill.reporting.significance import Family
 from tfdistill.reporting.svg import COLORS, INK, MARKERS, svg
 
 FEW_ROWS, FEW_EPOCHS = len(COLORS), 12
+MOST_DIFFERENCES = 24
 LABEL = 28
 
 
@@ -159,6 +161,48 @@ def accuracy_by_row(records: Iterable[Record], published: Mapping[str, float] | 
         draw,
         "Test accuracy by row",
     )
+
+
+def differences(families: Sequence[Family]) -> str:
+    """Return the difference of every row from its baseline, with its interval, family by family.
+
+    Args:
+        families: What was compared; more than 24 rows in all are not drawn.
+
+    Returns:
+        SVG text, or "" without rows or with too many.
+    """
+    lines = [(family, row) for family in families for row in family.rows]
+    if not 0 < len(lines) <= MOST_DIFFERENCES:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for line, (family, row) in enumerate(lines):
+            found = family.rows[row]
+            color = INK if not found.differs else COLORS[0 if found.difference > 0 else 1]
+            axes.plot([100 * found.low, 100 * found.high], [line, line], color=color, lw=2)
+            face = color if found.differs else "none"
+            axes.plot(100 * found.difference, line, "o", color=color, mfc=face, ms=6, mew=1.4)
+        axes.axvline(0, color=INK, lw=1)
+        names = [_wrapped(_line_name(family, row, families)) for family, row in lines]
+        axes.set_yticks(range(len(lines)), names)
+        axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="difference in points, 95 % interval")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+
+    height = 0.9 + sum(0.25 + 0.17 * _name_lines(family, row, families) for family, row in lines)
+    return svg(draw, height, "Differences from the baseline")
+
+
+def _line_name(family: Family, row: Any, families: Sequence[Family]) -> str:
+    if len(family.rows) == 1 and family.title:
+        return family.title
+    return f"{family.title}: {row}" if len(families) > 1 and family.title else str(row)
+
+
+def _name_lines(family: Family, row: Any, families: Sequence[Family]) -> int:
+    return _wrapped(_line_name(family, row, families)).count("\n") + 1
 
 
 def _strip(axes, line: int, runs: Sequence[Record], look: dict) -> None:

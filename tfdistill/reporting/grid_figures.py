@@ -31,7 +31,7 @@ class _Panel:
     title: str
     cells: dict[Cell, float]
     baseline: float
-    significant: set[Cell] = field(default_factory=set)
+    differing: set[Cell] = field(default_factory=set)
 
     @property
     def gains(self) -> dict[Cell, float]:
@@ -50,8 +50,8 @@ def alpha_temperature(
 
     Returns:
         SVG text with a panel for each kind of grid (without and with the factor T^2), or "" where
-        there is no grid, no student alone, or no test accuracy. Framed and bold: significant at a
-        familywise error of 5 %.
+        there is no grid, no student alone, or no test accuracy. Framed and bold: the simultaneous
+        95 % interval of the difference excludes 0.
     """
     panels = list(_panels(grids.find(records), published or {}))
     if not panels:
@@ -134,9 +134,9 @@ def _panels(found: Sequence[Grid], published: Mapping[str, float]) -> Iterator[_
             yield _Panel(title, theirs, 100 * baseline)
         family = grid.compare()
         tested = family.rows if family else {}
-        significant = {cell for cell, compared in tested.items() if compared.significant}
+        differing = {cell for cell, compared in tested.items() if compared.differs}
         title = f"{_kind(grid)}; student alone {alone.text()}"
-        yield _Panel(title, cells, 100 * alone.mean, significant)
+        yield _Panel(title, cells, 100 * alone.mean, differing)
 
 
 def _heat_map(axes, panel: _Panel, strongest: float) -> None:
@@ -144,7 +144,7 @@ def _heat_map(axes, panel: _Panel, strongest: float) -> None:
     size = min(8.5, 66 / len(temperatures))
     for (alpha, temperature), gain in panel.gains.items():
         x, y = temperatures.index(temperature), alphas.index(alpha)
-        bold = (alpha, temperature) in panel.significant
+        bold = (alpha, temperature) in panel.differing
         axes.add_patch(_tile(x, y, gain / strongest))
         if bold:
             frame: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "lw": 1.4, "zorder": 3}

@@ -41,7 +41,7 @@ class Grid:
 
     def compare(self) -> Family | None:
         """Compare the test accuracy of every cell with the student alone."""
-        return compare_runs(self.alone, self.cells)
+        return compare_runs(self.alone, self.cells, "the student alone")
 
     def best(self) -> Cell | None:
         """Return the cell with the highest mean accuracy on the validation images."""

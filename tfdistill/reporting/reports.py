@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill.records import DIVERGED, FINISHED, Record, Table, frame
+from tfdistill.reporting.significance import Family
 from tfdistill.utils import storage
 from tfdistill.utils.storage import appearing
-from tfdistill.utils.text import MISSING, amount, measured_time, number, percent
+from tfdistill.utils.text import MISSING, amount, counted, measured_time, number, percent
 
 if TYPE_CHECKING:
+    import pandas as pd
     import rich.console
     import rich.table
 
 REPORT_FILE, RESULTS_FILE, CONFIG_FILE = "report.html", "results.csv", "config.yaml"
+COMPARISONS_FILE = "comparisons.csv"
 TEXT_COLUMNS = ("run", "row", "status")
 # More rows make figures with a mark for each row, and more runs their table, too long.
 MANY_ROWS, MANY_RUNS = 24, 60
+MOST_FAMILIES = 5  # in one picture
+Drawn = tuple[str, str, str]  # title, SVG text, caption
 
 
 def write_report(
@@ -32,10 +37,14 @@ def write_report(
     records: Iterable[Record],
     notes: Sequence[str] = (),
     *,
+    verdict: str = "",
+    comparisons: Sequence[Family] = (),
     published: Mapping[str, float] | None = None,
-    figures: Sequence[tuple[str, str, str]] = (),
+    figures: Sequence[Drawn] = (),
 ) -> Path:
-    """Write `report.html` and `results.csv` of a study; each appears whole or not at all.
+    """Write `report.html`, `results.csv` and, where rows were compared, `comparisons.csv`.
+
+    Each appears whole or not at all. The page opens with the verdict and one picture.
 
     Args:
         folder: The study's folder; its `config.yaml`, if there is one, is shown.
@@ -44,6 +53,8 @@ def write_report(
         tables: The study's tables.
         records: All records, diverged ones too.
         notes: Remarks that stand under the tables.
+        verdict: What came out, in one or two sentences.
+        comparisons: What was compared, the study's first question first.
         published: Published test accuracy by row, in 0..1, marked in the figures.
         figures: The study's own figures, (title, SVG text, caption), before those of every study.
 
@@ -56,6 +67,7 @@ def write_report(
     import jinja2
 
     folder, records = Path(folder), list(records)
+    drawn = pictures(records, comparisons, published, figures)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tfdistill.reporting"),
         autoescape=True,
@@ -64,11 +76,14 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=title,
         question=question,
+        verdict=verdict,
+        setting=setting(records),
         facts=_facts(records),
         tables=tables,
         notes=notes,
         diverged=[record for record in records if record.status == DIVERGED],
-        figures=_figures(records, published, figures),
+        first=_shown(drawn[0]) if drawn else None,
+        figures=[_shown(each) for each in drawn[1:]],
         figures_note=_figures_note(records),
         runs=[_run_row(record) for record in records],
         folded=len(records) > MANY_RUNS,
@@ -81,9 +96,74 @@ def write_report(
     )
     with appearing(folder / RESULTS_FILE) as temporary:
         frame(records).to_csv(temporary, index=False)
+    if comparisons:
+        with appearing(folder / COMPARISONS_FILE) as temporary:
+            comparison_frame(comparisons).to_csv(temporary, index=False)
     with appearing(folder / REPORT_FILE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / REPORT_FILE
+
+
+def comparison_frame(comparisons: Iterable[Family]) -> "pd.DataFrame":
+    """Return a pandas DataFrame with one row for each comparison; differences are shares of 1."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "family": family.title,
+            "row": row if isinstance(row, str) else "alpha {:g}, T {:g}".format(*row),
+            "baseline": family.baseline,
+            "count": found.seeds,
+            "of": family.unit,
+            "difference": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+            "std": family.std,
+            "degrees": family.degrees,
+        }
+        for family in comparisons
+        for row, found in family.rows.items()
+    )
+
+
+def setting(records: Sequence[Record]) -> str:
+    """Return data, networks and sizes of a study in one line."""
+    if not records:
+        return ""
+    data = dict.fromkeys(_data(record) for record in records)
+    networks: dict[str, None] = dict.fromkeys(
+        f"{_network(model)} ({amount(record.parameters)} weights)"
+        for record in records
+        if (model := record.config.get("model")) and record.config.get("width", 1) == 1
+    )
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        seeds.setdefault(record.row, set()).add(record.seed)
+    most = counted(max(map(len, seeds.values())), "seed")
+    parts = [*data, ", ".join(_few(list(networks))), most]
+    return " · ".join(part for part in parts if part)
+
+
+def _data(record: Record) -> str:
+    """Return e.g. `digits, 200 training images, 797 test images`, as far as it is known."""
+    data = record.config.get("data") or {}
+    if not data.get("source"):
+        return ""
+    count = data.get("train_examples")
+    tested = int(sum(record.calibration.get("count", ())))
+    parts = [data["source"], f"{count:,} training images" if count else ""]
+    parts.append(f"{tested:,} test images" if tested else "")
+    return ", ".join(part for part in parts if part)
+
+
+def _network(model: Mapping) -> str:
+    width = model.get("width", 1)
+    return model["name"] + (f", width {width:g}" if width != 1 else "")
+
+
+def _few(names: Sequence[str], most: int = 4) -> Sequence[str]:
+    return names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
 
 
 def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
@@ -91,8 +171,8 @@ def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
 
     Args:
         table: Any table.
-        width: Columns of the terminal. Where the cells do not fit side by side, deviations move
-            under their means; labels and headings always wrap.
+        width: Columns of the terminal. Where the cells do not fit side by side, intervals and then
+            deviations move under their means; labels and headings always wrap.
 
     Returns:
         A `rich.table.Table`.
@@ -103,8 +183,10 @@ def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
 
     rows = [[row[0], *(cell or MISSING for cell in row[1:])] for row in table.rows]
     widths = _widths([table.columns, *rows], width)
-    if sum(widths) > width:
-        rows = [[row[0], *(cell.replace(" ± ", "\n±") for cell in row[1:])] for row in rows]
+    for whole, broken in ((", ", ",\n"), (" ± ", "\n±")):
+        if sum(widths) <= width:
+            break
+        rows = [[row[0], *(cell.replace(whole, broken) for cell in row[1:])] for row in rows]
         widths = _widths([table.columns, *rows], width)
     result = rich.table.Table(
         title=Text(table.title),
@@ -128,8 +210,14 @@ def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
     return result
 
 
-def print_tables(tables: Iterable[Table], console: "rich.console.Console") -> None:
-    """Print tables, a blank line after each; none is wider than the console."""
+def print_tables(
+    tables: Iterable[Table], console: "rich.console.Console", verdict: str = ""
+) -> None:
+    """Print a verdict and tables, a blank line after each; none is wider than the console."""
+    if verdict:
+        from rich.text import Text
+
+        console.print(Text(verdict), "")
     for table in tables:
         console.print(terminal_table(table, console.width), "")
 
@@ -180,21 +268,36 @@ def _run_row(record: Record) -> dict[str, str]:
     }
 
 
-def _figures(
+def pictures(
     records: Sequence[Record],
-    published: Mapping[str, float] | None,
-    own: Sequence[tuple[str, str, str]],
-) -> list[dict]:
+    comparisons: Sequence[Family],
+    published: Mapping[str, float] | None = None,
+    own: Sequence[Drawn] = (),
+) -> list[Drawn]:
+    """Return all pictures of a study as (title, SVG text, caption), that of the verdict first."""
+    grids = _grid_figures(records, published)
+    rows = _row_figures(_few_rows(records), published)
+    compared = [] if any(svg for _, svg, _ in grids) else [_comparison_figure(comparisons)]
+    return [drawn for drawn in (*compared, *grids[:1], *own, *grids[1:], *rows) if drawn[1]]
+
+
+def _shown(drawn: Drawn) -> dict:
     # Matplotlib takes half a second to import; tables in the terminal need not wait for it.
     from tfdistill.reporting.svg import is_wide
 
-    grids = _grid_figures(records, published)
-    drawn = [*own, *grids, *_row_figures(_few_rows(records), published)]
-    return [
-        {"title": title, "svg": svg, "caption": caption, "wide": is_wide(svg)}
-        for title, svg, caption in drawn
-        if svg
-    ]
+    title, svg, caption = drawn
+    return {"title": title, "svg": svg, "caption": caption, "wide": is_wide(svg)}
+
+
+def _comparison_figure(comparisons: Sequence[Family]) -> Drawn:
+    from tfdistill.reporting import figures
+
+    return (
+        "Differences from the baseline",
+        figures.differences(comparisons[:MOST_FAMILIES]),
+        "Each difference of the verdict and its 95 % interval. Filled: one that excludes "
+        "0; hollow: a difference that cannot be told from luck.",
+    )
 
 
 def _grid_figures(
@@ -207,7 +310,7 @@ def _grid_figures(
             "Accuracy by alpha and temperature",
             grid_figures.alpha_temperature(records, published),
             "Mean test accuracy in percent. Blue: above the student alone, orange: below. Framed "
-            "and bold: significant at a familywise error of 5 % (Dunnett's test).",
+            "and bold: by more than luck (simultaneous 95 % intervals, seeds as blocks).",
         ),
         (
             "Accuracy by epoch, for each cell",

@@ -1,13 +1,17 @@
-"""Many rows against one baseline: which differences are more than the luck of the seeds?
+"""Rows against a baseline of the same seeds: which differences are more than the luck of the seeds?
 
-Dunnett's test, two-sided: C. W. Dunnett, "A multiple comparison procedure for comparing several
-treatments with a control", JASA 50 (1955) 1096-1121. Where no row differs, the test calls any of
-them different in only 5 % of the studies (familywise error), however many rows there are. It
-assumes independent, normal values with the same variance in every row. Its distribution is
-integrated here: `scipy.stats.dunnett` samples it, which for 45 rows takes seconds and answers a
-little differently each time.
+Dunnett's test, two-sided, with seeds as blocks: C. W. Dunnett, "A multiple comparison procedure for
+comparing several treatments with a control", JASA 50 (1955) 1096-1121. Runs of one seed share
+initial weights and order of images, so what a seed does to all rows is fitted and taken out.
+Intervals are simultaneous: in 95 % of the studies all of them hold the true differences, however
+many rows there are, so the row that looks best needs no further correction. The test assumes
+normal values with the same variance in every row; what it does where that is not so is measured by
+`benchmarks/tests_of_tables.py`. Its distribution is integrated here: `scipy.stats.dunnett` has no
+blocks, samples, takes seconds for 45 rows and answers a little differently each time.
 """
 
+import dataclasses
+import itertools
 import math
 import statistics
 from collections import Counter
@@ -15,24 +19,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfdistill.records import Record, accuracies, accuracy_by_seed
+from tfdistill.records import Predictions, Record, accuracy_by_seed
 
 LEVEL = 0.05
+# With fewer seeds an interval is shown, and nothing is claimed.
+CLAIM_SEEDS = 5
 # A smaller standard deviation is round-off: values are shares of at most millions of images.
 _ROUND_OFF = 1e-12
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row against the baseline: difference of the means, and its familywise p value."""
+    """One row against its baseline.
+
+    Args:
+        difference: Mean difference of the common seeds.
+        low: Lower end of the 95 % interval, simultaneous with those of the other rows.
+        high: Its upper end.
+        p: Two-sided p value, of the same family of rows; below 0.05 where the interval excludes 0.
+        seeds: Number of common seeds; 1 where two networks are compared image by image.
+    """
 
     difference: float
+    low: float
+    high: float
     p: float
+    seeds: int
 
     @property
-    def significant(self) -> bool:
-        """Whether the row differs from the baseline at a familywise error of 5 %."""
+    def differs(self) -> bool:
+        """Whether the interval excludes 0: the difference is more than luck."""
         return self.p < LEVEL
+
+    @property
+    def claim(self) -> bool:
+        """Whether it differs and has seeds enough to be claimed."""
+        return self.differs and self.seeds >= CLAIM_SEEDS
 
 
 @dataclass(frozen=True)
@@ -40,61 +62,83 @@ class Family:
     """All rows that were compared with one baseline.
 
     Args:
-        rows: The comparison of every row with at least two values.
-        std: Standard deviation of one value, pooled over the tested rows and the baseline.
+        rows: The comparison of every row with at least two seeds of the baseline.
+        std: Standard deviation of one value beside its row's and its seed's effect.
         degrees: Its degrees of freedom.
-        visible: The smallest difference at which the tested row with the fewest values is
-            significant.
+        visible: The smallest difference whose interval excludes 0, in the row with the fewest
+            common seeds.
+        baseline: What the rows were compared with, in words.
+        title: What tells the family from the study's others, in words.
+        best: The row with the highest mean validation accuracy; None where that is not known.
+        unit: What `seeds` counts, `seed` or `pair`.
     """
 
     rows: dict[Any, Comparison]
     std: float
     degrees: int
     visible: float
+    baseline: str = ""
+    title: str = ""
+    best: Any = None
+    unit: str = "seed"
+
+    @property
+    def seeds(self) -> int:
+        """The number of common seeds of the row that has the fewest."""
+        return min(row.seeds for row in self.rows.values())
+
+    @property
+    def detectable(self) -> float:
+        """The true difference that such a study shows with a probability of 80 %."""
+        return detectable(self.std, self.seeds, len(self.rows), self.degrees)
 
 
-def dunnett(baseline: Sequence[float], rows: Mapping[Any, Sequence[float]]) -> Family | None:
-    """Compare the mean of every row with that of the baseline.
+def dunnett(
+    baseline: Mapping[Any, float], rows: Mapping[Any, Mapping[Any, float]]
+) -> Family | None:
+    """Compare the mean of every row with that of the baseline on the seeds that both have.
 
-    t_i = (mean_i - mean_0) / (s sqrt(1 / n_i + 1 / n_0)), s^2 the variance pooled over all rows and
-    the baseline; p_i = P(max_j |t_j| >= |t_i|) where no row differs.
+    y_rs = row_r + seed_s + e is fitted by least squares to the baseline and the rows, s^2 is the
+    residual mean square: of g groups of n seeds it has (g - 1)(n - 1) degrees of freedom. With
+    d_r the mean difference over the n_r common seeds, t_r = d_r / (s sqrt(2 / n_r)),
+    p_r = P(max_j |t_j| >= |t_r|) where no row differs, and the interval is
+    d_r +- c s sqrt(2 / n_r) with P(max_j |t_j| >= c) = 5 %. Where rows lack seeds, the rows are
+    taken as correlated as the least correlated two of them, which makes intervals a little wider.
 
     Args:
-        baseline: Values of the baseline, at least two.
-        rows: Values of each row; a row with a single value is not tested.
+        baseline: Value of the baseline by seed; only seeds that a tested row has count.
+        rows: Values of each row by seed; a row with fewer than two seeds of the baseline is not
+            tested, and its other seeds are left out.
 
     Returns:
-        The comparisons, or None where there is nothing to test: a baseline with fewer than two
-        values, or no row with two.
+        The comparisons, or None where there is nothing to test.
 
     Example:
-        >>> family = dunnett([61.2, 61.5, 61.0], {"alpha 0.5": [62.4, 62.2], "alpha 0.9": [61.4]})
+        >>> family = dunnett({0: 61.2, 1: 61.5, 2: 61.0}, {"alpha 0.5": {0: 62.4, 1: 62.2, 2: 62}})
         >>> family.rows["alpha 0.5"].difference
-        1.06...
+        0.96...
     """
-    tested = {row: values for row, values in rows.items() if len(values) > 1}
-    if len(baseline) < 2 or not tested:
+    common = {
+        row: {seed: value for seed, value in values.items() if seed in baseline}
+        for row, values in rows.items()
+    }
+    tested = {row: values for row, values in common.items() if len(values) > 1}
+    if not tested:
         return None
-    groups = [baseline, *tested.values()]
-    degrees = sum(map(len, groups)) - len(groups)
-    std = math.sqrt(sum(statistics.pvariance(values) * len(values) for values in groups) / degrees)
-    counts = Counter(len(values) for values in tested.values())
-    null = _Null(counts, len(baseline), degrees)
+    std, degrees = _residual(baseline, list(tested.values()))
+    null = _Null(len(tested), _least_correlation(list(tested.values())), degrees)
+    critical = null.critical()
 
-    def compared(values: Sequence[float]) -> Comparison:
-        difference = statistics.fmean(values) - statistics.fmean(baseline)
-        scale = std * math.sqrt(1 / len(values) + 1 / len(baseline))
-        return Comparison(difference, null.p(_ratio(abs(difference), scale)))
+    def compared(values: Mapping[Any, float]) -> Comparison:
+        difference = statistics.fmean(value - baseline[seed] for seed, value in values.items())
+        scale = std * math.sqrt(2 / len(values))
+        p = null.p(_ratio(abs(difference), scale))
+        ends = (difference - critical * scale, difference + critical * scale)
+        return Comparison(difference, *ends, p, len(values))
 
-    unit = std * math.sqrt(1 / min(counts) + 1 / len(baseline))
+    fewest = min(map(len, tested.values()))
     results = {row: compared(values) for row, values in tested.items()}
-    return Family(results, std, degrees, unit * null.critical())
-
-
-def _ratio(difference: float, scale: float) -> float:
-    if scale > _ROUND_OFF:
-        return difference / scale
-    return math.inf if difference > _ROUND_OFF else 0.0
+    return Family(results, std, degrees, critical * std * math.sqrt(2 / fewest))
 
 
 def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | None:
@@ -116,40 +160,185 @@ def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | N
         return None
     mean = statistics.fmean(differences)
     if statistics.stdev(differences) <= _ROUND_OFF:  # of which SciPy warns, and may return NaN
-        return Comparison(mean, 0.0 if abs(mean) > _ROUND_OFF else 1.0)
+        p = 0.0 if abs(mean) > _ROUND_OFF else 1.0
+        return Comparison(mean, mean, mean, p, len(differences))
     from scipy.stats import ttest_rel
 
-    return Comparison(mean, float(ttest_rel(values, baseline).pvalue))
+    found = ttest_rel(values, baseline)
+    low, high = map(float, found.confidence_interval(1 - LEVEL))
+    return Comparison(mean, low, high, float(found.pvalue), len(differences))
 
 
-def compare_runs(baseline: Iterable[Record], rows: Mapping[Any, Iterable[Record]]) -> Family | None:
-    """Compare the test accuracy of every row's runs with that of a baseline's, as `dunnett`."""
-    values = {row: accuracies(runs) for row, runs in rows.items()}
-    return dunnett(accuracies(baseline), values)
+def mcnemar(baseline: Predictions, other: Predictions) -> Comparison:
+    """Compare two networks on the same test images: McNemar's test, exact.
+
+    Only the m images that just one of them has right tell them apart. Were the networks equally
+    good, each of these would be either's with probability 1/2; the interval is that of Clopper and
+    Pearson for the other's share q of them, as the difference (2 q - 1) m / n of the accuracies. It
+    is about these two networks, not about how they were trained.
+
+    Raises:
+        ValueError: The images or their labels are not the same.
+    """
+    from scipy.stats import binomtest
+
+    if baseline.labels.tolist() != other.labels.tolist():
+        raise ValueError("Two networks can only be compared on the same test images.")
+    images = len(other.labels)
+    gained = int((other.right & ~baseline.right).sum())
+    apart = gained + int((baseline.right & ~other.right).sum())
+    if not apart:
+        return Comparison(0.0, 0.0, 0.0, 1.0, 1)
+    found = binomtest(gained, apart)
+    share = found.proportion_ci(1 - LEVEL, method="exact")
+    difference, low, high = (
+        (2 * q - 1) * apart / images for q in (gained / apart, share.low, share.high)
+    )
+    return Comparison(difference, low, high, float(found.pvalue), 1)
 
 
-def paired_runs(baseline: Iterable[Record], runs: Iterable[Record]) -> Comparison | None:
-    """Compare the test accuracy of runs with that of a baseline's of the same seeds."""
+def compare_runs(
+    baseline: Iterable[Record],
+    rows: Mapping[Any, Sequence[Record]],
+    words: str = "the baseline",
+    title: str = "",
+) -> Family | None:
+    """Compare the test accuracy of every row's runs with that of a baseline's, as `dunnett`.
+
+    Args:
+        baseline: Records of the baseline.
+        rows: Records of each row.
+        words: The baseline in words.
+        title: What tells the family from the study's others.
+    """
+    values = {row: accuracy_by_seed(runs) for row, runs in rows.items()}
+    family = dunnett(accuracy_by_seed(baseline), values)
+    if family is None:
+        return None
+    best = best_row({row: rows[row] for row in family.rows})
+    return dataclasses.replace(family, baseline=words, title=title, best=best)
+
+
+def paired_runs(
+    baseline: Iterable[Record],
+    row: str,
+    runs: Iterable[Record],
+    words: str = "the baseline",
+    title: str = "",
+) -> Family | None:
+    """Compare the test accuracy of one row's runs with that of a baseline's of the same seeds."""
     first, second = accuracy_by_seed(baseline), accuracy_by_seed(runs)
     seeds = sorted(first.keys() & second.keys())
-    return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+    found = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+    if found is None:
+        return None
+    half = (found.high - found.low) / 2
+    std = statistics.stdev(second[seed] - first[seed] for seed in seeds) / math.sqrt(2)
+    return Family({row: found}, std, len(seeds) - 1, half, words, title, row)
+
+
+def compare_networks(
+    baseline: Record, rows: Mapping[Any, Record], words: str, title: str = ""
+) -> Family | None:
+    """Compare single networks with another on the same test images, each as `mcnemar`.
+
+    Returns:
+        The comparisons, each for itself; None where no predictions were kept.
+    """
+    if (first := baseline.predictions) is None:
+        return None
+    known = {row: run.predictions for row, run in rows.items() if run.predictions is not None}
+    found = {row: mcnemar(first, predictions) for row, predictions in known.items()}
+    return Family(found, math.nan, 0, math.nan, words, title) if found else None
+
+
+def best_row(rows: Mapping[Any, Iterable[Record]]) -> Any:
+    """Return the row with the highest mean validation accuracy, None where none has one.
+
+    A row is never chosen by what is tested: the best of many is better by luck, too.
+    """
+    means = {}
+    for row, runs in rows.items():
+        known = [record.figures.get("validation_accuracy") for record in runs]
+        if found := [value for value in known if value is not None]:
+            means[row] = statistics.fmean(found)
+    return max(means, key=means.__getitem__) if means else None
+
+
+def detectable(
+    std: float, seeds: int, rows: int, degrees: int | None = None, power: float = 0.8
+) -> float:
+    """Return the true difference that a planned study shows with a probability of `power`.
+
+    Args:
+        std: Standard deviation over seeds of one value, beside the seed's effect on all rows.
+        seeds: Seeds of every row and of the baseline, at least two.
+        rows: Rows that are compared with the baseline.
+        degrees: Of `std`; None means those of rows that have all seeds.
+        power: Probability that the interval excludes 0.
+
+    Example:
+        >>> detectable(0.8, 5, 1)  # in the unit of std
+        1.9...
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import nct
+
+    degrees = degrees or rows * (seeds - 1)
+    critical = _Null(rows, 0.5, degrees).critical()
+    shift = brentq(lambda x: nct.sf(critical, degrees, x) - power, 0.0, 20 + 10 * critical)
+    return shift * std * math.sqrt(2 / seeds)
+
+
+def _residual(
+    baseline: Mapping[Any, float], rows: Sequence[Mapping[Any, float]]
+) -> tuple[float, int]:
+    """Return the standard deviation beside row and seed, and its degrees of freedom."""
+    import numpy as np
+
+    seeds = {seed: i for i, seed in enumerate(dict.fromkeys(s for row in rows for s in row))}
+    groups = [{seed: baseline[seed] for seed in seeds}, *rows]
+    cells = [(i, seeds[seed]) for i, group in enumerate(groups) for seed in group]
+    values = np.array([value for group in groups for value in group.values()])
+    design = np.zeros((len(cells), len(groups) + len(seeds)))
+    for line, (group, seed) in enumerate(cells):
+        design[line, group] = design[line, len(groups) + seed] = 1.0
+    # A row's effects and a seed's are told apart up to one constant.
+    degrees = len(cells) - (len(groups) + len(seeds) - 1)
+    centred = values - values.mean()
+    fitted = design @ np.linalg.lstsq(design, centred, rcond=None)[0]
+    return math.sqrt(float(np.sum((centred - fitted) ** 2)) / degrees), degrees
+
+
+def _least_correlation(rows: Sequence[Mapping[Any, float]]) -> float:
+    """Return the smallest correlation of two differences: 1/2 where all rows have all seeds."""
+    sets = Counter(frozenset(row) for row in rows)
+    same = [0.5] if max(sets.values()) > 1 or len(rows) == 1 else []
+    pairs = itertools.combinations(sets, 2)
+    others = [len(a & b) / (2 * math.sqrt(len(a) * len(b))) for a, b in pairs]
+    return min(same + others)
+
+
+def _ratio(difference: float, scale: float) -> float:
+    if scale > _ROUND_OFF:
+        return difference / scale
+    return math.inf if difference > _ROUND_OFF else 0.0
 
 
 class _Null:
     """Distribution of max |t_i| where no row differs: Dunnett 1955, integrated on a grid.
 
-    Given the baseline's mean, a standard normal z, and s, the estimated over the true deviation,
-    the rows are independent. With l_i^2 = n_i / (n_i + n_0), the share of the baseline in the
-    variance of difference i,
+    Given z, the standard normal part that all differences share, and s, the estimated over the true
+    deviation, the rows are independent. With l^2 the correlation of any two differences,
 
-        P(max |t_i| < t) = E_s E_z prod_i [Phi(u_i + v_i) - Phi(u_i - v_i)],
-        u_i = l_i z / sqrt(1 - l_i^2), v_i = t s / sqrt(1 - l_i^2).
+        P(max |t_i| < t) = E_s E_z [Phi(u + v) - Phi(u - v)]^rows,
+        u = l z / sqrt(1 - l^2), v = t s / sqrt(1 - l^2).
     """
 
-    def __init__(self, counts: Counter, baseline: int, degrees: int):
+    def __init__(self, rows: int, correlation: float, degrees: int):
         import numpy as np
 
-        self.counts, self.baseline = counts, baseline
+        self.rows, self.correlation = rows, correlation
         self.z = np.linspace(-8.5, 8.5, 171)[:, None]  # [z, 1]
         self.weights_z = _shares(-(self.z[:, 0] ** 2) / 2)
         log_s = np.linspace(*_log_ends(degrees), 201)
@@ -161,19 +350,19 @@ class _Null:
         """Return P(max |t_i| >= t)."""
         from scipy.special import ndtr
 
-        inside = 1.0
-        for count, rows in self.counts.items():
-            share = count / (count + self.baseline)
-            u = self.z * math.sqrt(share / (1 - share))
-            v = self.s * t / math.sqrt(1 - share)
-            inside = inside * (ndtr(u + v) - ndtr(u - v)) ** rows  # [z, s]
+        u = self.z * math.sqrt(self.correlation / (1 - self.correlation))
+        v = self.s * t / math.sqrt(1 - self.correlation)
+        inside = (ndtr(u + v) - ndtr(u - v)) ** self.rows  # [z, s]
         return min(max(1 - float(self.weights_z @ inside @ self.weights_s), 0.0), 1.0)
 
     def critical(self) -> float:
         """Return the t that is reached with a probability of 5 %."""
         from scipy.optimize import brentq
 
-        return brentq(lambda t: self.p(t) - LEVEL, 0.0, 1e4)
+        above = 4.0
+        while self.p(above) > LEVEL:
+            above *= 4
+        return brentq(lambda t: self.p(t) - LEVEL, 0.0, above, xtol=1e-10)
 
 
 def _log_ends(degrees: int) -> tuple[float, float]:

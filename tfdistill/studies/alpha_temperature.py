@@ -20,9 +20,15 @@ from typing import Any
 from tfdistill.config import FeatureConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
 from tfdistill.reporting.grids import Grid, arrange
-from tfdistill.reporting.significance import Comparison, Family, compare_runs
+from tfdistill.reporting.significance import (
+    CLAIM_SEEDS,
+    Comparison,
+    Family,
+    compare_runs,
+)
+from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.studies import common
-from tfdistill.studies.common import ALONE, TEACHER
+from tfdistill.studies.common import ALONE, INTERVAL, TEACHER
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, percent
 
@@ -105,6 +111,7 @@ def same_size_row(alpha: float, temperature: float) -> str:
     return f"same size, {cell_row(alpha, temperature)}"
 
 
+PUBLISHED_ON = ("tfds:cifar10",)
 # Test accuracy in 0..1, one run each; the epoch that it is from is not stated.
 PUBLISHED = {
     TEACHER: 0.9154,
@@ -144,14 +151,22 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     ]
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return each grid against the student alone, and the rows beside the grids."""
+    rows = by_row(records)
+    grids = (_compare(grid) for grid in _grids(rows))
+    return common.compared(*grids, _compare_similarity(rows), _compare_same_size(rows))
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the summary, each grid with the verdict on it, and the published grid."""
     rows = by_row(records)
     grids = _grids(rows)
-    families = [grid.compare() for grid in grids]
-    summary = _summary_table(rows, grids, families)
+    families = [_compare(grid) for grid in grids]
+    published = common.published_on(records, PUBLISHED_ON)
+    summary = _summary_table(rows, grids, families, published)
     ours = [_grid_table(grid, family) for grid, family in zip(grids, families, strict=True)]
-    return [summary, *ours, _published_table()]
+    return [summary, *ours, *([_published_table()] if published else [])]
 
 
 def _alone(config: StudyConfig, seed: int) -> RunConfig:
@@ -228,53 +243,70 @@ def _is_cell(record: Record) -> bool:
     return bool(taught) and record.row == cell_row(*(taught[name] for name in names))
 
 
+def _compare(grid: Grid) -> Family | None:
+    family = grid.compare()
+    kind = _kind(grid)
+    return family and dataclasses.replace(family, title=kind, best=grid.best())
+
+
+def _compare_similarity(rows: dict[str, list[Record]]) -> Family | None:
+    similar = {SIMILARITY: rows.get(SIMILARITY, [])}
+    return compare_runs(rows.get(ALONE, []), similar, "the student alone", SIMILARITY)
+
+
+def _compare_same_size(rows: dict[str, list[Record]]) -> Family | None:
+    alone = rows.get(SAME_SIZE_ALONE, [])
+    return compare_runs(alone, _same_size_rows(rows), "that network alone", "teacher's size")
+
+
+def _same_size_rows(rows: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    return {row: members for row, members in rows.items() if row.startswith("same size, alp")}
+
+
 def _summary_table(
-    rows: dict[str, list[Record]], grids: Sequence[Grid], families: Sequence[Family | None]
+    rows: dict[str, list[Record]],
+    grids: Sequence[Grid],
+    families: Sequence[Family | None],
+    published: bool,
 ) -> Table:
-    alone = rows.get(ALONE, [])
+    alone, own = rows.get(ALONE, []), rows.get(SAME_SIZE_ALONE, [])
     lines = [_line(TEACHER, rows.get(TEACHER, [])), _line(ALONE, alone)]
     for grid, family in zip(grids, families, strict=True):
         if cell := grid.best():
             members = grid.cells[cell]
             label = f"best of the grid {_kind(grid)}: {cell_row(*cell)}"
-            published = None if grid.scale_by_t2 else PUBLISHED.get(members[0].row)
-            p = common.p_cell(family, cell)
-            lines.append(_line(label, members, alone, p, published))
-    if similar := rows.get(SIMILARITY):
-        p = common.p_cell(compare_runs(alone, {SIMILARITY: similar}), SIMILARITY)
-        lines.append(_line(SIMILARITY, similar, alone, p))
-    own = rows.get(SAME_SIZE_ALONE, [])
-    lines.append(_line(SAME_SIZE_ALONE, own))
-    same_size = {row: members for row, members in rows.items() if row.startswith("same size, alp")}
-    family = compare_runs(own, same_size)
-    for row, members in same_size.items():
-        lines.append(_line(row, members, own, common.p_cell(family, row)))
-    columns = ("", "runs", "best epoch", "last epoch", "gain", "p", "published")
+            theirs = None if grid.scale_by_t2 else PUBLISHED.get(members[0].row)
+            gain = common.interval_cell(family, cell, members, alone)
+            lines.append(_line(label, members, gain, theirs))
+    similar = rows.get(SIMILARITY, [])
+    gain = common.interval_cell(_compare_similarity(rows), SIMILARITY, similar, alone)
+    lines += [_line(SIMILARITY, similar, gain), _line(SAME_SIZE_ALONE, own)]
+    family = _compare_same_size(rows)
+    for row, members in _same_size_rows(rows).items():
+        lines.append(_line(row, members, common.interval_cell(family, row, members, own)))
+    columns = ("", "runs", "best epoch", "last epoch", INTERVAL, "published")
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. The best cell is the one "
-        "with the highest validation accuracy. Gain in points, over the student alone; of students "
-        "of the teacher's size, over that network alone on the same images. p: probability of so "
-        "large a difference by luck alone; for a cell, in any cell of its grid (Dunnett's test)."
+        "with the highest validation accuracy. Gain in points, over the student alone on the seeds "
+        "that both have; of students of the teacher's size, over that network alone on the same "
+        "images. Intervals: Dunnett's test with seeds as blocks, simultaneous over all cells of a "
+        "grid."
     )
-    return Table("Test accuracy", columns, tuple(line for line in lines if line), note)
+    shown = len(columns) if published else -1
+    cut = tuple(line[:shown] for line in lines if line)
+    return Table("Test accuracy", columns[:shown], cut, note)
 
 
 def _line(
     label: str,
     members: Sequence[Record],
-    baseline: Sequence[Record] = (),
-    p: str = MISSING,
+    gain: str = MISSING,
     published: float | None = None,
 ) -> tuple[str, ...] | None:
     if not members:
         return None
-    return (
-        label,
-        *common.accuracy_cells(members),
-        common.gain_cell(members, baseline),
-        p,
-        percent(published or PUBLISHED.get(label)),
-    )
+    theirs = percent(published or PUBLISHED.get(label))
+    return (label, *common.accuracy_cells(members), gain, theirs)
 
 
 def _grid_table(grid: Grid, family: Family | None) -> Table:
@@ -312,17 +344,19 @@ def _verdict(grid: Grid, family: Family | None) -> str:
     if family is None or not alone:
         if all(len(members) < 2 for members in grid.cells.values()):
             return "One run a cell: no test."
-        return "Fewer than two runs of the student alone: no test."
-    differing = [found for found in family.rows.values() if found.significant]
+        return "Fewer than two seeds in common with the student alone: no test."
+    differing = [found for found in family.rows.values() if found.differs]
     above = sum(found.difference > 0 for found in differing)
     tested = len(family.rows)
     count = "None" if not differing else "All" if len(differing) == tested else len(differing)
     sides = f" (▲ {above} above, ▼ {len(differing) - above} below)" if differing else ""
     return (
         f"{count} of {tested} cells {'differs' if len(differing) == 1 else 'differ'} from the "
-        f"student alone ({alone.text()}, {alone.count} runs) at a familywise error of 5 %{sides}; "
-        f"Dunnett's test. Standard deviation over seeds, pooled: {100 * family.std:.2f} points; a "
-        f"cell must differ by {100 * family.visible:.2f} points to be told from luck."
+        f"student alone ({alone.text()}, {alone.count} runs) by more than luck{sides}: "
+        f"simultaneous 95 % intervals of Dunnett's test, {family.seeds} common seeds as blocks. "
+        "Standard deviation of a run beside its cell's and its seed's effect, pooled: "
+        f"{100 * family.std:.2f} points; a cell must differ by {100 * family.visible:.2f} points."
+        + (f" {few_seeds(family.seeds)}" if family.seeds < CLAIM_SEEDS else "")
     )
 
 
@@ -331,6 +365,6 @@ def _kind(grid: Grid) -> str:
 
 
 def _mark(compared: Comparison | None) -> str:
-    if compared is None or not compared.significant:
+    if compared is None or not compared.differs:
         return ""
     return "▲" if compared.difference > 0 else "▼"

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row
-from tfdistill.reporting.significance import paired_runs
+from tfdistill.reporting.significance import Family, paired_runs
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, TEACHER
-from tfdistill.utils.text import p_value, points
+from tfdistill.utils.text import interval
 
 ASSISTANT, TAUGHT = "assistant, taught by the teacher", "student taught by the teacher"
 ASSISTED = "student taught by the assistant"
@@ -38,6 +38,7 @@ COMMANDS = {
     "tfdistill run configs/assistants/small.yaml": "8 minutes on two cores",
     "tfdistill run configs/assistants/full.yaml": "a day of one GPU",
 }
+PUBLISHED_ON: tuple[str, ...] = ()
 PUBLISHED: dict[str, float] = {}  # the paper's table was not at hand
 
 # What is compared: (in words, row, the row that it is compared with).
@@ -91,6 +92,11 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     ]
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return each line of `COMPARISONS` as a family of its own."""
+    return _compare(by_row(records))
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the accuracy of every row, and the comparisons."""
     rows = by_row(records)
@@ -120,16 +126,22 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
     return Table("Test accuracy", columns, lines, note)
 
 
-def _comparison_table(rows: dict[str, list[Record]]) -> Table:
-    lines = []
-    for words, row, other in COMPARISONS:
-        first, second = rows.get(other, []), rows.get(row, [])
-        if compared := paired_runs(first, second):
-            seeds = {run.seed for run in first} & {run.seed for run in second}
-            difference = points(compared.difference)
-            lines.append((words, str(len(seeds)), difference, p_value(compared)))
-    note = (
-        "Mean difference of the test accuracy of the same seeds in points, and the p value of its "
-        "paired t-test, for each line alone."
+def _compare(rows: dict[str, list[Record]]) -> list[Family]:
+    found = (
+        paired_runs(rows.get(other, []), row, rows.get(row, []), f"“{other}”", title=words)
+        for words, row, other in COMPARISONS
     )
-    return Table("What helps", ("", "seeds", "difference", "p"), tuple(lines), note)
+    return common.compared(*found)
+
+
+def _comparison_table(rows: dict[str, list[Record]]) -> Table:
+    lines = tuple(
+        (family.title, str(found.seeds), interval(found))
+        for family in _compare(rows)
+        for found in family.rows.values()
+    )
+    note = (
+        "Mean difference of the test accuracy of the same seeds in points, with the 95 % interval "
+        "of the paired t-test, for each line alone."
+    )
+    return Table("What helps", ("", "seeds", "difference, 95 % interval"), lines, note)

@@ -9,10 +9,12 @@ from typing import Any
 
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig
 from tfdistill.records import Record, spread
-from tfdistill.reporting.significance import Family
+from tfdistill.reporting.significance import CLAIM_SEEDS, Family
+from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.utils import checks, text
 
 TEACHER, ALONE = "teacher", "student alone"
+INTERVAL = "gain, 95 % interval"
 # How figures are shown that are not shares, such as a loss.
 PLAIN: dict[str, Any] = {"scale": 1.0, "digits": 3}
 
@@ -121,6 +123,44 @@ def gain_cell(records: Iterable[Record], baseline: Iterable[Record]) -> str:
     return text.gain(spread(records, "test_accuracy"), spread(baseline, "test_accuracy"))
 
 
-def p_cell(family: Family | None, row: Hashable) -> str:
-    """Return the cell `p` of a row, a dash where it was not compared."""
-    return text.p_value(family.rows.get(row) if family else None)
+def interval_cell(
+    family: Family | None,
+    row: Hashable,
+    records: Iterable[Record] = (),
+    baseline: Iterable[Record] = (),
+) -> str:
+    """Return the cell `gain, 95 % interval` of a row; where it was not compared, the gain alone.
+
+    Args:
+        family: The rows that were compared.
+        row: The row in it.
+        records: The row's records, for a gain without interval.
+        baseline: The baseline's.
+    """
+    if family and row in family.rows:
+        return text.interval(family.rows[row])
+    return gain_cell(records, baseline)
+
+
+def interval_note(family: Family | None) -> str:
+    """Return what stands under a table with intervals: how they were made, and how many seeds."""
+    if family is None:
+        return "No row has two seeds in common with the baseline: no intervals."
+    few = family.seeds < CLAIM_SEEDS
+    return (
+        "Intervals: Dunnett's test with seeds as blocks, simultaneous over the "
+        f"{len(family.rows)} rows, of the seeds that row and baseline share; standard deviation of "
+        f"a run beside its row's and its seed's effect, pooled: {100 * family.std:.2f} points."
+        + (f" {few_seeds(family.seeds)}" if few else "")
+    )
+
+
+def compared(*families: Family | None) -> list[Family]:
+    """Return the families in which there was something to test."""
+    return [family for family in families if family]
+
+
+def published_on(records: Iterable[Record], sources: Sequence[str]) -> bool:
+    """Return whether a study's images are of those that its published figures are of."""
+    used = {record.config["data"]["source"] for record in records}
+    return bool(used) and all(any(name.startswith(source) for source in sources) for name in used)

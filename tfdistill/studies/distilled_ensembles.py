@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Spread, Table, by_row, spread
+from tfdistill.reporting.significance import Family, paired_runs
 from tfdistill.studies import common
 from tfdistill.utils import checks
-from tfdistill.utils.text import MISSING, gain, mean_std, percent
+from tfdistill.utils.text import MISSING, gain, interval, mean_std, percent
 
 SINGLE, ENSEMBLE = "single", "ensemble"
 DISTILLED, DISTILLED_ENSEMBLE = "distilled", "ensemble of distilled"
@@ -88,6 +89,7 @@ def published(architecture: str) -> dict[str, Spread]:
     }
 
 
+PUBLISHED_ON = ("tfds:cifar10",)
 PUBLISHED = {
     row(architecture, kind): accuracy.mean
     for architecture in _PUBLISHED
@@ -114,10 +116,32 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     return [run for network in networks for run in _of_network(config, network)]
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return distilled against single networks, a family for each architecture."""
+    rows = by_row(records)
+    found = (
+        paired_runs(
+            rows.get(row(architecture, SINGLE), []),
+            DISTILLED,
+            rows.get(row(architecture, DISTILLED), []),
+            "a single one",
+            title=architecture,
+        )
+        for architecture in _found(records)
+    )
+    return common.compared(*found)
+
+
+NAMES = {DISTILLED: "a distilled network"}
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return test accuracy by architecture, and what one distilled network keeps."""
     found = _found(records)
-    return [_accuracy_table(found), _kept_table(found)]
+    intervals = {family.title: interval(family.rows[DISTILLED]) for family in comparisons(records)}
+    shown = common.published_on(records, PUBLISHED_ON)
+    lines = list(_with_published(found) if shown else found.items())
+    return [_accuracy_table(lines), _kept_table(lines, intervals)]
 
 
 def _of_network(config: StudyConfig, network: ModelConfig) -> list[RunConfig]:
@@ -160,34 +184,41 @@ def _with_published(found: dict[str, dict[str, Spread]]):
             yield f"{architecture}, published", known
 
 
-def _accuracy_table(found: dict[str, dict[str, Spread]]) -> Table:
-    lines = tuple(
+_Lines = Sequence[tuple[str, dict[str, Spread]]]
+
+
+def _accuracy_table(lines: _Lines) -> Table:
+    rows = tuple(
         (
             name,
             str(accuracies[SINGLE].count) if SINGLE in accuracies else MISSING,
             *(mean_std(accuracies.get(kind)) for kind in KINDS),
         )
-        for name, accuracies in _with_published(found)
+        for name, accuracies in lines
     )
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Runs: of single networks; "
         "an ensemble is one average of all of them."
     )
-    return Table("Test accuracy by architecture", ("", "runs", *KINDS), lines, note)
+    return Table("Test accuracy by architecture", ("", "runs", *KINDS), rows, note)
 
 
-def _kept_table(found: dict[str, dict[str, Spread]]) -> Table:
-    columns = ("", "ensemble's gain", "distilled's gain", "kept %", "ensembling distilled adds")
-    lines = tuple((name, *_kept(accuracies)) for name, accuracies in _with_published(found))
+def _kept_table(lines: _Lines, intervals: dict[str, str]) -> Table:
+    columns = (
+        *("", "ensemble's gain", "distilled's gain, 95 % interval", "kept %"),
+        "ensembling distilled adds",
+    )
+    rows = tuple((name, *_kept(accuracies, intervals.get(name))) for name, accuracies in lines)
     note = (
         "In points of test accuracy. Gains: of the ensemble and of one distilled network, over a "
-        "single network; kept: the second as a share of the first. Last column: the ensemble of "
-        "the distilled over one of them, to be compared with the ensemble's gain."
+        "single network (paired t-test over the seeds); kept: the second as a share of the first. "
+        "Last column: the ensemble of the distilled over one of them, to be compared with the "
+        "ensemble's gain."
     )
-    return Table("What a distilled network keeps of the ensemble's gain", columns, lines, note)
+    return Table("What a distilled network keeps of the ensemble's gain", columns, rows, note)
 
 
-def _kept(accuracies: dict[str, Spread]) -> tuple[str, str, str, str]:
+def _kept(accuracies: dict[str, Spread], own: str | None) -> tuple[str, str, str, str]:
     single, ensemble = accuracies.get(SINGLE), accuracies.get(ENSEMBLE)
     distilled, last = accuracies.get(DISTILLED), accuracies.get(DISTILLED_ENSEMBLE)
     kept = MISSING
@@ -195,4 +226,4 @@ def _kept(accuracies: dict[str, Spread]) -> tuple[str, str, str, str]:
     if single and ensemble and distilled and ensemble.mean > single.mean:
         share = (distilled.mean - single.mean) / (ensemble.mean - single.mean)
         kept = percent(share, 0)
-    return gain(ensemble, single), gain(distilled, single), kept, gain(last, distilled)
+    return gain(ensemble, single), own or gain(distilled, single), kept, gain(last, distilled)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.config.building import settings_of
 from tfdistill.records import Record, Table, by_row
+from tfdistill.reporting.significance import Family, paired_runs
 from tfdistill.studies import common
-from tfdistill.studies.common import ALONE
+from tfdistill.studies.common import ALONE, INTERVAL
 from tfdistill.utils import checks
 
 TITLE = "One network"
@@ -22,8 +23,10 @@ QUESTION = "How good is one network, trained on labels or taught by another?"
 SOURCE = "the plain use of the library"
 COMMANDS = {"tfdistill train CONFIG": "two trainings a seed, and the teacher's"}
 PUBLISHED: dict[str, float] = {}
+PUBLISHED_ON: tuple[str, ...] = ()
 
 DISTILLED = "distilled from the teacher"
+NAMES = {DISTILLED: "the student"}
 
 
 @dataclass(frozen=True)
@@ -59,17 +62,32 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     return [common.teacher(config), *alone, *distilled]
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return the student against the same network alone."""
+    rows = by_row(records)
+    alone, taught = rows.get(ALONE, []), rows.get(DISTILLED, [])
+    return common.compared(paired_runs(alone, DISTILLED, taught, "the same network alone"))
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return one table: accuracy and calibration of every kind of network."""
+    rows = by_row(records)
+    family = next(iter(comparisons(records)), None)
     lines = tuple(
         (
             row,
             *common.accuracy_cells(members),
+            common.interval_cell(
+                family, row, members, rows.get(ALONE, []) if row == DISTILLED else []
+            ),
             common.figure_cell(members, "test_ece"),
             common.figure_cell(members, "test_agreement"),
         )
-        for row, members in by_row(records).items()
+        for row, members in rows.items()
     )
-    columns = ("", "runs", "best epoch", "last epoch", "ECE %", "agreement %")
-    note = "Test accuracy in percent, mean ± standard deviation over seeds."
+    columns = ("", "runs", "best epoch", "last epoch", INTERVAL, "ECE %", "agreement %")
+    note = (
+        "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points, over the "
+        "same network alone, with the interval of a paired t-test over the seeds."
+    )
     return [Table("Test accuracy", columns, lines, note)]

@@ -17,12 +17,13 @@ from tfdistill.reporting import significance
 from tfdistill.training import runner, study_folder
 from tfdistill.tuners import trials
 from tfdistill.utils.progress import Silent
-from tfdistill.utils.text import MISSING, mean_std, points
+from tfdistill.utils.text import interval, mean_std
 
 if TYPE_CHECKING:
     from tfdistill.training.session import Session
 
 BEST, ALONE = "best trial, fresh seeds", "student alone, fresh seeds"
+NAMES = {BEST: "the best trial, with fresh seeds,"}
 TITLE = "Search"
 QUESTION = "Which settings make the best student on the validation images?"
 PROJECT = "tuner"
@@ -115,6 +116,14 @@ def trial_records(folder: Path) -> list[Record]:
     ]
 
 
+def comparisons(found: Sequence[Record]) -> list[significance.Family]:
+    """Return the best trial, confirmed with fresh seeds, against the same student alone."""
+    rows = records.by_row(record for record in found if record.row in (BEST, ALONE))
+    words = "the same student alone"
+    family = significance.paired_runs(rows.get(ALONE, []), BEST, rows.get(BEST, []), words)
+    return [family] if family else []
+
+
 def tables(found: Sequence[Record]) -> list[Table]:
     """Return the tables of a search: confirmation with fresh seeds, and all trials."""
     return [_confirmation_table(found), _trials_table(found)]
@@ -155,21 +164,21 @@ def _state(run: RunConfig, folder: Path) -> str:
 
 def _confirmation_table(found: Sequence[Record]) -> Table:
     rows = records.by_row(record for record in found if record.row in (BEST, ALONE))
-    paired = significance.paired_runs(rows.get(ALONE, []), rows.get(BEST, []))
+    family = next(iter(comparisons(found)), None)
     lines = []
     for row in (row for row in (ALONE, BEST) if row in rows):
-        runs, compared = rows[row], paired if row == BEST else None
-        gain = points(compared.difference if compared else None)
-        p = f"{compared.p:.2g}" if compared else MISSING
+        runs = rows[row]
+        gain = interval(family.rows.get(row) if family else None)
         accuracy, agreement = (spread(runs, f"test_{name}") for name in ("accuracy", "agreement"))
-        lines.append((row, str(len(runs)), mean_std(accuracy), gain, p, mean_std(agreement)))
+        lines.append((row, str(len(runs)), mean_std(accuracy), gain, mean_std(agreement)))
     best = rows.get(BEST)
     chosen = f" The best trial: {_settings_of(best[0], found)}." if best else ""
     note = (
-        "Test accuracy in percent, mean ± standard deviation over seeds that no trial had; p of a "
-        f"paired t-test: both rows begin with the same weights for each seed.{chosen}"
+        "Test accuracy in percent, mean ± standard deviation over seeds that no trial had; "
+        "interval of the paired t-test: both rows begin with the same weights for each seed."
+        f"{chosen}"
     )
-    columns = ("", "runs", "test accuracy", "gain", "p", "agreement %")
+    columns = ("", "runs", "test accuracy", "gain, 95 % interval", "agreement %")
     return Table("The best trial, confirmed", columns, tuple(lines), note)
 
 

@@ -25,7 +25,13 @@ class Compared(Protocol):
     """What is shown of a comparison of `reporting.significance`."""
 
     @property
-    def p(self) -> float: ...
+    def difference(self) -> float: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
 
 
 def number(value: float | None, digits: int) -> str:
@@ -40,7 +46,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 def points(difference: float | None) -> str:
     """Return a difference of shares in points with its sign, e.g. `+0.46`."""
-    return MISSING if difference is None else f"{100 * difference:+.2f}"
+    return MISSING if difference is None else f"{round(100 * difference, 2) + 0.0:+.2f}"  # no -0.00
 
 
 def mean_std(spread: MeanAndDeviation | None, scale: float = 100.0, digits: int = 2) -> str:
@@ -62,11 +68,28 @@ def gain(spread: MeanAndDeviation | None, baseline: MeanAndDeviation | None) -> 
     return points(spread.mean - baseline.mean if spread and baseline else None)
 
 
-def p_value(compared: Compared | None) -> str:
-    """Return the p of a comparison (`reporting.significance`), e.g. `0.044` or `<0.001`."""
+def interval(compared: Compared | None) -> str:
+    """Return a difference of shares and its interval in points, e.g. `+3.70, +2.93 to +4.61`."""
     if compared is None:
         return MISSING
-    return f"{compared.p:.3f}" if compared.p >= 0.001 else "<0.001"
+    return f"{points(compared.difference)}, {points(compared.low)} to {points(compared.high)}"
+
+
+def fraction(share: float) -> str:
+    """Return about what part of a whole a share in 0..1 is, e.g. `half`, `a fifth` or `1/13`."""
+    parts = round(1 / share)
+    named = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 7: "a seventh"}
+    named |= {8: "an eighth", 9: "a ninth", 10: "a tenth"}
+    return named.get(parts, f"1/{parts}")
+
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count in words up to ten and its noun, e.g. `five seeds` or `one seed`."""
+    number = _NUMBERS[count] if count < len(_NUMBERS) else str(count)
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import ChannelSplitConfig, ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row
+from tfdistill.reporting.significance import Family, compare_runs
 from tfdistill.studies import common
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, points
@@ -30,6 +31,7 @@ COMMANDS = {
     "tfdistill run configs/channel_split/full.yaml": "some weeks of one GPU",
 }
 
+PUBLISHED_ON = ("tfds:cifar100", "tfds:cifar10")
 # (network, layer): accuracy in percent of the single networks and of their ensemble, by n.
 _PARTS = (1, 2, 4, 8)
 _SINGLE = {
@@ -220,12 +222,27 @@ def _ensemble(config: StudyConfig, members: Sequence[RunConfig]) -> RunConfig:
     return common.ensemble(config, name, row, first.seed, members)
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return the networks on a part of the channels against those on all, for each cut."""
+    rows = by_row(records)
+    found = []
+    for network, layer, split in _cuts(rows):
+        cells = {n: rows.get(single_row(label(network), layer, n), []) for n in sorted(set(split))}
+        parts = {f"split in {n}": members for n, members in cells.items() if n > 1}
+        title = f"{label(network)} {layer}"
+        found.append(compare_runs(cells.get(1, []), parts, "networks on all channels", title))
+    return common.compared(*found)
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return accuracies as published, ours and theirs, and the gain of the ensembles."""
     rows = by_row(records)
     cuts = list(_cuts(rows))
     parts = sorted({n for *_, split in cuts for n in split})
-    return [_accuracy_table(rows, cuts, parts), _published_table(), _gain_table(rows, cuts, parts)]
+    shown = common.published_on(records, PUBLISHED_ON) or not records
+    published = [_published_table()] if shown else []
+    accuracy = _accuracy_table(rows, cuts, parts)
+    return [accuracy, *published, _gain_table(rows, cuts, parts, shown)]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -237,7 +254,8 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
         "of their ensembles, one panel for each cut. Hollow diamonds, where there are any: "
         "published, CIFAR-100."
     )
-    drawn = accuracy_by_share(records, PUBLISHED)
+    shown = common.published_on(records, PUBLISHED_ON)
+    drawn = accuracy_by_share(records, PUBLISHED if shown else {})
     return [("Accuracy by share of the channels", drawn, caption)] if drawn else []
 
 
@@ -289,7 +307,7 @@ def _published_table() -> Table:
     return Table("Test accuracy as published", ("", "channels", *map(_kept, _PARTS)), rows, note)
 
 
-def _gain_table(rows, cuts, parts: Sequence[int]) -> Table:
+def _gain_table(rows, cuts, parts: Sequence[int], shown: bool) -> Table:
     def ours(network: str, layer: str, n: int) -> str:
         single, ensemble = (
             rows.get(row(network, layer, n), []) for row in (single_row, ensemble_row)
@@ -302,14 +320,14 @@ def _gain_table(rows, cuts, parts: Sequence[int]) -> Table:
         )
         return points(ensemble - single if single and ensemble else None)
 
-    columns = sorted({*parts, *_PARTS})
+    columns = sorted({*parts, *(_PARTS if shown else ())})
     lines = [
         (f"{label(network)} {layer}", *(ours(label(network), layer, n) for n in columns))
         for network, layer, _ in cuts
     ]
     lines += [
         (f"published, {network} {layer}", *(published(network, layer, n) for n in columns))
-        for network, layer in _SINGLE
+        for network, layer in (_SINGLE if shown else ())
     ]
     note = "Ensemble's test accuracy less the mean of its networks', in points."
     return Table("What an ensemble gains", ("", *map(_kept, columns)), tuple(lines), note)

@@ -24,13 +24,14 @@ from typing import Any
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.config.registry import NETWORKS
 from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.significance import Family, compare_runs, dunnett
+from tfdistill.reporting.significance import CLAIM_SEEDS, Family, compare_runs, dunnett
+from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.studies import common
-from tfdistill.studies.common import TEACHER
+from tfdistill.studies.common import INTERVAL, TEACHER
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, mean_std, percent
 
-HARD = "hard labels"
+HARD = _WORDS = "hard labels"
 # The published mistakes, as `published` rebuilds them: a loss, and the end of a network's name.
 ZERO, DROPPING = "kl_of_log", "-dropout-in-evaluation"
 
@@ -55,6 +56,7 @@ _PUBLISHED_CELLS = {
     (0.5, 5): 0.423,
     (0.5, 100): 0.398,
 }
+PUBLISHED_ON = ("imagewoof",)
 _PUBLISHED_TESTED = 3929  # images, of which the published figures are shares
 
 
@@ -179,10 +181,20 @@ def _with_dropout(run: RunConfig) -> RunConfig:
     )
 
 
-def tables(records: Sequence[Record]) -> list[Table]:
-    """Return the tables of accuracy, of speed and of the flaws."""
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return the cells against hard labels, and those with the published flaws."""
     rows = by_row(records)
-    return [_accuracy_table(rows), _speed_table(rows), _flaws_table(rows)]
+    flawed = (_compare_flawed(rows, dropout) for dropout in (False, True))
+    return common.compared(compare_runs(rows.get(HARD, []), _cells(rows), _WORDS), *flawed)
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Return the tables of accuracy, of speed (where curves were kept) and of the flaws."""
+    rows = by_row(records)
+    curves = all(_curve(record) for members in rows.values() for record in members)
+    shown = common.published_on(records, PUBLISHED_ON)
+    speed = [_speed_table(rows)] if curves else []
+    return [_accuracy_table(rows, shown), *speed, _flaws_table(rows, shown)]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -230,9 +242,9 @@ def _cells(
     }
 
 
-def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
+def _accuracy_table(rows: dict[str, list[Record]], published: bool) -> Table:
     hard, cells = rows.get(HARD, []), _cells(rows)
-    family = compare_runs(hard, cells)
+    family = compare_runs(hard, cells, _WORDS)
     lines = []
     for row, members in {TEACHER: rows.get(TEACHER), HARD: hard, **cells}.items():
         if members:
@@ -241,30 +253,34 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
                 (
                     _teacher_label(members[0]) if row == TEACHER else row,
                     *(count, last, best),
-                    common.gain_cell(members, hard if row in cells else []),
-                    common.p_cell(family, row),
-                    percent(PUBLISHED.get(row), 1),
+                    common.interval_cell(family, row, members, hard if row in cells else []),
+                    *([percent(PUBLISHED.get(row), 1)] if published else []),
                 )
             )
-    columns = ("", "runs", "last epoch", "best epoch", "gain", "p", "published")
+    columns = ("", "runs", "last epoch", "best epoch", INTERVAL)
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points over hard "
-        "labels; p: probability of so large a difference in any cell by luck alone. "
-        f"{_verdict(family)} Published: last epoch, one run each, on the images that are "
-        "the test images here, but of the flawed program (last table)."
+        f"labels. {_verdict(family)}"
     )
+    if published:
+        columns += ("published",)
+        note += (
+            " Published: last epoch, one run each, on the images that are the test images here, "
+            "but of the flawed program (last table)."
+        )
     return Table("Test accuracy", columns, tuple(lines), note)
 
 
 def _verdict(family: Family | None) -> str:
     if family is None:
-        return "Fewer than two runs: no test."
-    better = sum(found.significant and found.difference > 0 for found in family.rows.values())
-    worse = sum(found.significant and found.difference < 0 for found in family.rows.values())
+        return "Fewer than two common seeds: no test."
+    better = sum(found.differs and found.difference > 0 for found in family.rows.values())
+    worse = sum(found.differs and found.difference < 0 for found in family.rows.values())
     return (
-        f"Of {len(family.rows)} cells {better} are above hard labels and {worse} below at a "
-        f"familywise error of 5 % (Dunnett's test); a cell must differ by "
-        f"{100 * family.visible:.2f} points."
+        f"Of {len(family.rows)} cells {better} are above hard labels and {worse} below by more "
+        "than luck (simultaneous 95 % intervals, Dunnett's test with seeds as blocks); a cell must "
+        f"differ by {100 * family.visible:.2f} points."
+        + (f" {few_seeds(family.seeds)}" if family.seeds < CLAIM_SEEDS else "")
     )
 
 
@@ -281,15 +297,15 @@ def _teacher_label(record: Record) -> str:
 def _speed_table(rows: dict[str, list[Record]]) -> Table:
     columns = (
         *("", "last epoch", "reached", "epochs", "seconds"),
-        *("mean over epochs", "p", "mean over time"),
+        *("mean over epochs", "difference, 95 % interval", "mean over time"),
     )
     hard, cells = rows.get(HARD, []), _cells(rows)
     if not hard:
         return Table("Speed of learning", columns, (), "There is no finished run of hard labels.")
     goal = statistics.fmean(_curve(record)[-1] for record in hard)
     duration = statistics.fmean(record.seconds for record in hard)
-    areas = {row: list(map(mean_over_epochs, members)) for row, members in cells.items()}
-    family = dunnett(list(map(mean_over_epochs, hard)), areas)
+    areas = {row: _areas(members) for row, members in cells.items()}
+    family = dunnett(_areas(hard), areas)
     lines = []
     for row, members in {HARD: hard, **cells}.items():
         reaching = [(record, epoch) for record in members if (epoch := reached(record, goal))]
@@ -302,7 +318,7 @@ def _speed_table(rows: dict[str, list[Record]]) -> Table:
                 mean_std(Spread.of(epoch for _, epoch in reaching), 1.0, 1),
                 mean_std(Spread.of(seconds), 1.0, 1),
                 mean_std(Spread.of(map(mean_over_epochs, members))),
-                common.p_cell(family, row),
+                common.interval_cell(family, row),
                 mean_std(Spread.of(mean_over_time(record, duration) for record in members)),
             )
         )
@@ -322,20 +338,33 @@ def _speed_note(goal: float, duration: float, family: Family | None) -> str:
     )
 
 
-def _flaws_table(rows: dict[str, list[Record]]) -> Table:
+def _flaws_table(rows: dict[str, list[Record]], published: bool) -> Table:
     lines = [*_flaw_lines(rows, dropout=False), *_flaw_lines(rows, dropout=True)]
-    columns = ("", "soft loss", "dropout", "runs", "accuracy", "gain", "p", "published")
-    return Table("The published flaws", columns, tuple(lines), _flaws_note(rows))
+    columns = ("", "soft loss", "dropout", "runs", "accuracy", INTERVAL, "published")
+    shown = len(columns) if published else -1
+    cut = tuple(line[:shown] for line in lines)
+    return Table("The published flaws", columns[:shown], cut, _flaws_note(rows))
+
+
+def _compare_flawed(rows: dict[str, list[Record]], dropout: bool) -> Family | None:
+    hard = rows.get(flawed_row(HARD, False, dropout), [])
+    title = f"with a soft loss of zero, dropout {'on' if dropout else 'off'} in validation"
+    return compare_runs(hard, _flawed(rows, dropout), _WORDS, title)
+
+
+def _flawed(rows: dict[str, list[Record]], dropout: bool) -> dict[str, list[Record]]:
+    """Return the flawed cells as meant and with a soft loss of zero."""
+    zero, meant = _cells(rows, True, dropout), _cells(rows, False, dropout)
+    flawed = {_cell(members[0]) for members in zero.values()}
+    return {row: found for row, found in meant.items() if _cell(found[0]) in flawed} | zero
 
 
 def _flaw_lines(rows: dict[str, list[Record]], dropout: bool) -> Iterator[tuple[str, ...]]:
     """Yield hard labels, and the flawed cells as meant and with a soft loss of zero."""
     baseline = flawed_row(HARD, False, dropout)
-    zero, meant = _cells(rows, True, dropout), _cells(rows, False, dropout)
-    flawed = {_cell(members[0]) for members in zero.values()}
-    taught = {row: found for row, found in meant.items() if _cell(found[0]) in flawed} | zero
+    zero, taught = _cells(rows, True, dropout), _flawed(rows, dropout)
     hard = rows.get(baseline, [])
-    family = compare_runs(hard, taught)
+    family = _compare_flawed(rows, dropout)
     for row, members in {baseline: hard, **taught}.items():
         if members:
             soft = "zero" if row in zero else "as meant" if row in taught else "–"
@@ -345,8 +374,7 @@ def _flaw_lines(rows: dict[str, list[Record]], dropout: bool) -> Iterator[tuple[
                 "on" if dropout else "off",
                 str(len(members)),
                 common.figure_cell(members, "test_accuracy"),
-                common.gain_cell(members, hard if row in taught else []),
-                common.p_cell(family, row),
+                common.interval_cell(family, row, members, hard if row in taught else []),
                 percent(PUBLISHED.get(row), 1) if dropout else MISSING,
             )
 
@@ -357,7 +385,7 @@ def _flaws_note(rows: dict[str, list[Record]]) -> str:
     error = (mean * (1 - mean) / _PUBLISHED_TESTED) ** 0.5
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds; gain in points over hard "
-        "labels with dropout alike, p by Dunnett's test. Soft loss zero: of the teacher's "
+        "labels with dropout alike, intervals as above. Soft loss zero: of the teacher's "
         "log-probabilities in the place of probabilities, as published; so its temperature changes "
         "nothing. Dropout: on or off in validation and test; of one seed the weights are the same. "
         f"The eight published students have {100 * mean:.2f} % with a standard deviation of "
@@ -365,12 +393,17 @@ def _flaws_note(rows: dict[str, list[Record]]) -> str:
         f"images alone give to eight runs of hard labels ({100 * error:.2f})."
     )
     zero = _cells(rows, True, False) | _cells(rows, True, True)
-    losses = [abs(x) for runs in zero.values() for run in runs for x in run.history["soft_loss"]]
+    runs = [run for members in zero.values() for run in members]
+    losses = [abs(x) for run in runs for x in run.history.get("soft_loss", ())]
     return f"{note} Largest soft loss in the rows of zero: {max(losses):g}." if losses else note
 
 
 def _curve(record: Record) -> list[float]:
-    return record.history["val_accuracy"]
+    return record.history.get("val_accuracy", [])
+
+
+def _areas(records: Sequence[Record]) -> dict[int, float]:
+    return {record.seed: mean_over_epochs(record) for record in records}
 
 
 def seconds_per_epoch(record: Record) -> float:

@@ -25,8 +25,9 @@ from tfdistill.config import (
 )
 from tfdistill.records import Record, Spread, Table, accuracy_by_seed, by_row
 from tfdistill.reporting.significance import Family, compare_runs
+from tfdistill.reporting.verdicts import published_verdict
 from tfdistill.studies import common
-from tfdistill.studies.common import ALONE, PLAIN, TEACHER
+from tfdistill.studies.common import ALONE, INTERVAL, PLAIN, TEACHER
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, number
 
@@ -43,6 +44,7 @@ COMMANDS = {
     "tfdistill run configs/loss_family/small.yaml": "20 minutes on two cores",
     "tfdistill run configs/loss_family/full.yaml": "some days of one GPU",
 }
+PUBLISHED_ON = ("tfds:cifar100", "tfds:cifar10")
 PUBLISHED: dict[str, float] = {}  # of other pairs and images: the study's own tables have them
 
 SMOOTHED, ENSEMBLE = "label smoothing", "ensemble of the generations"
@@ -158,11 +160,18 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     ]
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return all rows but the teacher's against the student alone."""
+    return common.compared(_compare(by_row(records)))
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return accuracy with gains beside the published; calibration, fidelity and time; all that is
     published."""
     rows = by_row(records)
-    return [_accuracy_table(rows), _fidelity_table(rows), _published_table()]
+    shown = common.published_on(records, PUBLISHED_ON)
+    published = [_published_table()] if shown else []
+    return [_accuracy_table(rows, shown), _fidelity_table(rows), *published]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -180,11 +189,13 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
         ]
         for row, members in rows.items()
     }
-    published = {row: _published_gain(row) / 100 for row in gains if row in PUBLISHED_PAIRS}
+    published = {}
+    if common.published_on(records, PUBLISHED_ON):
+        published = {row: _published_gain(row) / 100 for row in gains if row in PUBLISHED_PAIRS}
+    diamond = f"; hollow diamond: published, {_PAIRS[0]} on CIFAR-100" if published else ""
     caption = (
-        "Test accuracy over that of the student alone. A point for each seed, the bar their mean; "
-        f"hollow diamond: published, {_PAIRS[0]} on CIFAR-100. In the band a mean cannot be told "
-        "from luck (Dunnett's test)."
+        "Test accuracy over that of the student alone. A point for each seed, the bar their mean"
+        f"{diamond}. In the band a mean cannot be told from luck (Dunnett's test, seeds as blocks)."
     )
     drawn = pictures.gains(gains, published, family.visible if family else 0.0)
     return [("Gain over the student alone", drawn, caption)]
@@ -280,7 +291,7 @@ def _ensembles(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
 def _compare(rows: dict[str, list[Record]]) -> Family | None:
     """Return all rows but the teacher's against the student alone."""
     others = {row: members for row, members in rows.items() if row not in (TEACHER, ALONE)}
-    return compare_runs(rows.get(ALONE, []), others)
+    return compare_runs(rows.get(ALONE, []), others, "the student alone")
 
 
 def _published_gain(row: str, pair: int = 0) -> float:
@@ -288,27 +299,42 @@ def _published_gain(row: str, pair: int = 0) -> float:
     return PUBLISHED_PAIRS[row][pair] - PUBLISHED_PAIRS[ALONE][pair]
 
 
-def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
+def _accuracy_table(rows: dict[str, list[Record]], published: bool) -> Table:
     family = _compare(rows)
+    alone = rows.get(ALONE, [])
     lines = tuple(
         (
             row,
             *common.accuracy_cells(members),
-            common.gain_cell(members, rows.get(ALONE, [])),
-            common.p_cell(family, row),
-            f"{_published_gain(row):+.2f}" if row in PUBLISHED_PAIRS else MISSING,
+            common.interval_cell(family, row, members, alone if row != ALONE else []),
+            *(_published_cells(family, row) if published else ()),
         )
         for row, members in rows.items()
     )
-    columns = ("", "runs", "best epoch", "last epoch", "gain", "p", "published gain")
-    visible = f" A mean must differ by {100 * family.visible:.2f} points." if family else ""
+    theirs = ("published gain", "ours beside it") if published else ()
+    columns = ("", "runs", "best epoch", "last epoch", INTERVAL, *theirs)
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds: of the weights with the "
-        "best validation accuracy, and of the last epoch. Gain in points over the student alone; "
-        "p: probability of so large a difference in any row by luck alone (Dunnett's test)."
-        f"{visible} Published gain: {_PAIRS[0]} on CIFAR-100, last epoch; decoupled: best epoch."
+        "best validation accuracy, and of the last epoch. Gain in points over the student alone. "
+        f"{common.interval_note(family)}"
     )
+    if published:
+        note += (
+            f" Published gain: {_PAIRS[0]} on CIFAR-100, last epoch; decoupled: best epoch. Beside "
+            "it: not seen at this size, where our interval excludes it for other networks and "
+            "images; compatible, where it holds it."
+        )
     return Table("Test accuracy", columns, lines, note)
+
+
+def _published_cells(family: Family | None, row: str) -> tuple[str, str]:
+    """Return a row's published gain, and how ours stands to it: of other networks, on others'
+    images, so that nothing here is of the published size."""
+    if row not in PUBLISHED_PAIRS or row == ALONE:
+        return MISSING, MISSING
+    gain = _published_gain(row)
+    ours = family.rows.get(row) if family else None
+    return f"{gain:+.2f}", published_verdict(ours, gain / 100, same_size=False)
 
 
 def _fidelity_table(rows: dict[str, list[Record]]) -> Table:

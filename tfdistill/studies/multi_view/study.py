@@ -22,10 +22,10 @@ from collections.abc import Iterator, Sequence
 
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.significance import paired
+from tfdistill.reporting.significance import Family, paired
 from tfdistill.studies import common
 from tfdistill.studies.multi_view.settings import GroupSettings, Settings
-from tfdistill.utils.text import MISSING, mean_std, p_value, percent
+from tfdistill.utils.text import MISSING, interval, mean_std, percent
 
 SINGLE = "single network"
 LOGITS = "ensemble, mean of logits"
@@ -60,6 +60,7 @@ COMMANDS = {
     "tfdistill run configs/multi_view/small.yaml": "6 minutes on two cores",
     "tfdistill run configs/multi_view/full.yaml": "an hour of one GPU",
 }
+PUBLISHED_ON: tuple[str, ...] = ()
 PUBLISHED: dict[str, float] = {}  # the theory's errors are in units of mu, see THEORY
 
 _PARTS = tuple(part for part, *_ in _STUDENTS)
@@ -181,11 +182,29 @@ def _run(
     )
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return the distilled against labels alone, and against labels as teacher: single-view error,
+    by the paper's update."""
+    mus = mus_of(records)
+    if not mus or not _kept(records):
+        return []
+    rows, found = by_row(records), []
+    for baseline, words in ((CONTROL, "labels alone"), (LABELS, "labels as teacher")):
+        pairs = _pairs(rows, baseline, DISTILLED, mus[0])
+        if len(pairs) > 1 and (compared := paired(*zip(*pairs, strict=True))):
+            half = (compared.high - compared.low) / 2
+            std = Spread.of(new - old for old, new in pairs).std / 2**0.5
+            title = f"error on single-view examples, against {words}"
+            family = Family({DISTILLED: compared}, std, len(pairs) - 1, half, words, title)
+            found.append(dataclasses.replace(family, unit="pair"))
+    return found
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the tables: all rows beside the theory, pairs, error by mu, and the controls."""
     rows = by_row(records)
     mus = mus_of(records)
-    if not mus:
+    if not mus or not _kept(records):
         return []
     parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
     found = {part: records for part in parts if (records := _of(rows, part, mus[0]))}
@@ -204,7 +223,7 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
 
     rows = by_row(records)
     mus = mus_of(records)
-    if not mus:
+    if not mus or not _kept(records):
         return []
     shown = (SINGLE, LOGITS, *_PARTS)
     first = {part: _values(_of(rows, part, mus[0])[:1], "learned") for part in shown}
@@ -236,6 +255,11 @@ def mus_of(records: Sequence[Record]) -> list[float]:
     """Return all values of mu, that of most runs first."""
     data = (record.config["settings"]["data"] for record in records)
     return [mu for mu, _ in Counter(each["mu"] for each in data if each).most_common()]
+
+
+def _kept(records: Sequence[Record]) -> bool:
+    """Return whether records hold what each network of a group does; results.csv does not."""
+    return all(record.extra for record in records)
 
 
 def _of(rows: dict[str, list[Record]], part: str, mu: float) -> list[Record]:
@@ -322,13 +346,13 @@ def _pairs_table(rows: dict[str, list[Record]], mu: float) -> Table:
         for baseline, part, name in compared
         if (pairs := _pairs(rows, baseline, part, mu))
     ]
-    columns = ("", "pairs", "compared with", "student", "difference", "improved", "p")
+    columns = ("", "pairs", "compared with", "student", "difference", "improved", "95 % interval")
     note = (
         "Error on single-view test examples in percent. A pair has the same initial weights, "
         "examples and steps. Labels as teacher: logits of the ensemble's usual size on the label "
         "and 0 elsewhere, which tell nothing of the views. Difference: mean ± standard deviation "
-        "over pairs, below 0 where the student is better; p: two-sided paired t-test, which takes "
-        "the pairs as independent, though those of one seed share examples and teachers."
+        "over pairs, below 0 where the student is better; interval: of the paired t-test, which "
+        "takes the pairs as independent, though those of one seed share examples and teachers."
     )
     return Table(f"Pairs of networks at mu {mu:g}", columns, tuple(lines), note)
 
@@ -341,7 +365,7 @@ def _compared(pairs: list[tuple[float, float]]) -> tuple[str, ...]:
         Spread.of(after).text(),
         Spread.of(new - old for old, new in pairs).text(),
         f"{sum(new < old for old, new in pairs)} of {len(pairs)}",
-        p_value(paired(before, after)),
+        interval(paired(before, after)),
     )
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row, spread
-from tfdistill.reporting.significance import paired_runs
+from tfdistill.reporting.significance import Family, compare_runs
 from tfdistill.studies import common
-from tfdistill.studies.common import PLAIN, TEACHER
+from tfdistill.studies.common import INTERVAL, PLAIN, TEACHER
 from tfdistill.utils import checks
-from tfdistill.utils.text import gain, mean_std, p_value
+from tfdistill.utils.text import MISSING, gain, mean_std
 
 LABELS, FIXED, INDEPENDENT = "hard labels", "fixed teacher", "independent crops"
 SAME, MATCHING = "same crops", "same crops and mixup"
@@ -39,6 +39,7 @@ COMMANDS = {
     "tfdistill run configs/patient_teacher/small.yaml": "8 minutes on two cores",
     "tfdistill run configs/patient_teacher/full.yaml": "some days of one GPU",
 }
+PUBLISHED_ON: tuple[str, ...] = ()
 PUBLISHED: dict[str, float] = {}  # only of teachers trained on images that are not public
 
 
@@ -92,6 +93,12 @@ def runs(config: StudyConfig) -> list[RunConfig]:
             for seed in config.seeds
         ),
     ]
+
+
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return the taught students against hard labels, a family for each length, longest first."""
+    rows = by_row(records)
+    return common.compared(*(_compare(rows, epochs) for epochs in reversed(_epochs(rows))))
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -158,33 +165,41 @@ def _epochs(rows: dict[str, list[Record]]) -> list[int]:
     return sorted({record.config["training"]["epochs"] for record in students})
 
 
+def _compare(rows: dict[str, list[Record]], epochs: int) -> Family | None:
+    taught = {row(variant, epochs): rows.get(row(variant, epochs), []) for variant in VARIANTS}
+    baseline = taught.pop(row(LABELS, epochs))
+    return compare_runs(baseline, taught, "hard labels", f"{epochs} epochs")
+
+
 def _summary_table(rows: dict[str, list[Record]]) -> Table:
-    lines = [_line(TEACHER, rows.get(TEACHER, []), [])]
+    lines = [_line(TEACHER, rows.get(TEACHER, []), MISSING)]
     for epochs in _epochs(rows):
-        baseline = rows.get(row(LABELS, epochs), [])
+        family, baseline = _compare(rows, epochs), rows.get(row(LABELS, epochs), [])
         for variant in VARIANTS:
-            members = rows.get(row(variant, epochs), [])
-            lines.append(_line(row(variant, epochs), members, baseline))
-    columns = ("", "runs", "best epoch", "last epoch", "gain", "p", "agreement %", "KL")
+            name = row(variant, epochs)
+            members = rows.get(name, [])
+            gained = common.interval_cell(
+                family, name, members, [] if variant == LABELS else baseline
+            )
+            lines.append(_line(name, members, gained))
+    columns = ("", "runs", "best epoch", "last epoch", INTERVAL, "agreement %", "KL")
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points, over hard "
-        "labels at the same length; p: of a paired t-test over the seeds, for each row alone. "
+        "labels at the same length; intervals: Dunnett's test with seeds as blocks, simultaneous "
+        "over the rows of one length. "
         "Agreement: share of test images where student and teacher name the same class; KL: mean "
         "KL(teacher || student) on test images at temperature 1."
     )
     return Table("Test accuracy and fidelity to the teacher", columns, _given(lines), note)
 
 
-def _line(name: str, members: list[Record], baseline: list[Record]) -> tuple[str, ...] | None:
+def _line(name: str, members: list[Record], gained: str) -> tuple[str, ...] | None:
     if not members:
         return None
-    if members == baseline:
-        baseline = []
     return (
         name,
         *common.accuracy_cells(members),
-        common.gain_cell(members, baseline),
-        p_value(paired_runs(baseline, members)),
+        gained,
         common.figure_cell(members, "test_agreement"),
         common.figure_cell(members, "test_teacher_kl", **PLAIN),
     )

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.records import FINISHED, Record, Spread, Table, by_row
+from tfdistill.reporting.significance import Family, compare_runs
 from tfdistill.studies import common
+from tfdistill.studies.common import INTERVAL
 from tfdistill.utils import checks
 from tfdistill.utils.text import mean_std, percent
 
@@ -36,6 +38,7 @@ COMMANDS = {
     "tfdistill run configs/saliency/small.yaml": "six minutes on two cores",
     "tfdistill run configs/saliency/full.yaml": "about half a day of one GPU, an estimate",
 }
+PUBLISHED_ON = ("tfds:cifar10",)
 # ResNet-34 on CIFAR-10, means of ten networks.
 PUBLISHED = {SINGLE: 0.9365, ENSEMBLE: 0.9497, DISTILLED: 0.9437}
 
@@ -205,23 +208,35 @@ def _caption(record: Record) -> str:
     )
 
 
+def comparisons(records: Sequence[Record]) -> list[Family]:
+    """Return the students against single networks."""
+    rows = by_row(records)
+    taught = {row: rows.get(row, []) for row in (DISTILLED, SELF_DISTILLED)}
+    return common.compared(compare_runs(rows.get(SINGLE, []), taught, "the single networks"))
+
+
 def _accuracy_table(records: Sequence[Record]) -> Table:
     rows = {row: found for row, found in by_row(records).items() if row != HEAT_MAPS}
+    singles, family = rows.get(SINGLE, []), next(iter(comparisons(records)), None)
+    shown = common.published_on(records, PUBLISHED_ON)
     lines = [
         (
             row,
             *common.accuracy_cells(found),
-            common.gain_cell(found, rows.get(SINGLE, [])),
-            percent(PUBLISHED.get(row)),
+            common.interval_cell(family, row, found, singles if row != SINGLE else []),
+            *([percent(PUBLISHED.get(row))] if shown else []),
         )
         for row, found in rows.items()
     ]
-    columns = ("", "runs", "best epoch", "last epoch", "gain", "published")
+    columns = ["", "runs", "best epoch", "last epoch", INTERVAL]
     note = (
         "Test accuracy in percent, mean ± standard deviation over networks. Gain: against the "
-        "single networks, in points. Published: ResNet-34 on CIFAR-10, ten networks."
+        f"single networks, in points. {common.interval_note(family)}"
     )
-    return Table("Test accuracy", columns, tuple(lines), note)
+    if shown:
+        columns.append("published")
+        note += " Published: ResNet-34 on CIFAR-10, ten networks."
+    return Table("Test accuracy", tuple(columns), tuple(lines), note)
 
 
 def _coverage_table(record: Record) -> Table:
