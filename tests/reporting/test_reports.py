@@ -148,14 +148,13 @@ def test_the_page_opens_with_the_verdict_and_one_picture_before_the_tables(tmp_p
     assert "Differences from the baseline" in text[: places[2]]
     (line,) = csv.DictReader(io.StringIO((tmp_path / "comparisons.csv").read_text()))
     assert line["row"] == "distilled" and line["baseline"] == "the same network alone"
-    assert (line["count"], line["of"], line["low"], line["p"]) == ("5", "seed", "0.01", "0.004")
+    assert (line["seeds"], line["low"], line["p"]) == ("5", "0.01", "0.004")
 
 
 def test_the_setting_is_one_line():
     model = {"name": "cnn2", "width": 0.5}
     data = {"source": "digits", "train_examples": 1200}
     config = {"training": {"select": "best"}, "model": model, "data": data}
-    bins = {"count": [700, 97]}
     runs = [
         record(
             f"r{seed}", config=config, row="r", parameters=6090, calibration={"count": [700, 97]}

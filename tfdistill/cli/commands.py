@@ -5,13 +5,12 @@ needs itself: help and errors do not wait for TensorFlow. To add one, write its 
 line in `COMMANDS`.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tfdistill.cli import exports, options
+from tfdistill.cli import exports, findings, options
 from tfdistill.cli.exports import AllowUnsafe, print_tables, trust
 from tfdistill.config import StudyConfig
 from tfdistill.config.registry import STUDIES
@@ -306,13 +305,22 @@ def export(
     return max(report(words.place), 0 if good else 1)
 
 
-def report(folder: Path, /) -> int:
+def report(folder: Path, /, *, archive: Path | None = None) -> int:
     """Write the report of a study again, also of an unfinished one.
 
+    Of a folder that keeps a study's records in one file, records.jsonl.xz, or its results.csv
+    alone, the page README.md is written, too: verdict, tables and pictures, between two marks.
+
     Args:
-        folder: The folder that the study wrote its results to.
+        folder: The folder that the study wrote its results to, or one that keeps its records.
+        archive: A folder in which to keep the records as records.jsonl.xz, with their page.
     """
     config = options.study_of(folder)
+    if findings.is_kept(folder):
+        says, page = findings.write_kept(config, folder)
+        print_tables(says.tables, says.verdict)
+        print(f"Page: {page}")
+        return 0
     from tfdistill import records
     from tfdistill.training import runner
     from tfdistill.tuners import sweeps
@@ -326,49 +334,23 @@ def report(folder: Path, /) -> int:
         raise checks.UsageError(
             f"{folder} holds no finished run yet. Let tfdistill run finish one."
         )
-    return _finish(config, folder, found, sweeps if sweeps.is_search(folder) else None)
+    status = _finish(config, folder, found, sweeps if sweeps.is_search(folder) else None)
+    if archive:
+        findings.keep(folder, archive, [records.with_predictions(folder, run) for run in found])
+        print(f"Page: {findings.write_kept(config, archive)[1]}")
+    return status
 
 
-def _finish(config: StudyConfig, folder: Path, found: list, study=None) -> int:
+def _finish(config: StudyConfig, folder: Path, found: list, search=None) -> int:
     from tfdistill.export import study_exports
-    from tfdistill.records import FINISHED, with_predictions
-    from tfdistill.reporting import reports
-    from tfdistill.reporting.verdicts import verdict
-    from tfdistill.studies.common import published_on
-    from tfdistill.training import runner
+    from tfdistill.records import with_predictions
 
-    notes = [config.note] if config.note else []
-    published, drawn = None, []
     found = [with_predictions(folder, record) for record in found]
-    if study is None:
-        study = STUDIES[config.study]
-        shown = published_on(found, study.PUBLISHED_ON)
-        published = study.PUBLISHED if shown else None
-        drawn = study.figures(found) if hasattr(study, "figures") else []
-        planned = len(runner.plan(config))
-        if len(found) < planned:
-            notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
-    compared = study.comparisons(found) if hasattr(study, "comparisons") else []
-    words = verdict(compared, found, getattr(study, "NAMES", None))
-    tables = [*study.tables(found), *study_exports.tables(folder)]
-    report = reports.write_report(
-        folder,
-        study.TITLE,
-        study.QUESTION,
-        tables,
-        found,
-        notes,
-        verdict=words,
-        comparisons=compared,
-        published=published,
-        figures=drawn,
-    )
-    print_tables(tables, words)
-    print(f"Report: {report}")
-    failed = [record for record in found if record.status != FINISHED]
-    for record in failed:
-        print(f"{record.name} failed: {record.message}", file=sys.stderr)
-    return 1 if failed else 0
+    says, more = findings.findings(config, found, search), study_exports.tables(folder)
+    path = findings.write(folder, says, found, more)
+    print_tables([*says.tables, *more], says.verdict)
+    print(f"Report: {path}")
+    return findings.failures(found)
 
 
 def doctor(*, data_dir: Path | None = None) -> int:

@@ -1,5 +1,12 @@
 """What runs measured, and the tables made of it."""
 
+from tfdistill.records.archive import (
+    ARCHIVE_FILE,
+    RESULTS_FILE,
+    read_archive,
+    read_results,
+    write_archive,
+)
 from tfdistill.records.predictions import (
     PREDICTIONS_FILE,
     Predictions,
@@ -33,10 +40,12 @@ from tfdistill.records.table import (
 )
 
 __all__ = [
+    "ARCHIVE_FILE",
     "DIVERGED",
     "FINISHED",
     "PREDICTIONS_FILE",
     "RECORD_FILE",
+    "RESULTS_FILE",
     "Predictions",
     "Record",
     "Spread",
@@ -50,6 +59,8 @@ __all__ = [
     "outcome",
     "read",
     "read_all",
+    "read_archive",
+    "read_results",
     "read_runs",
     "run_folder",
     "run_key",
@@ -57,5 +68,6 @@ __all__ = [
     "to_repeat",
     "with_predictions",
     "write",
+    "write_archive",
     "write_predictions",
 ]

@@ -96,12 +96,17 @@ def write_report(
     )
     with appearing(folder / RESULTS_FILE) as temporary:
         frame(records).to_csv(temporary, index=False)
-    if comparisons:
-        with appearing(folder / COMPARISONS_FILE) as temporary:
-            comparison_frame(comparisons).to_csv(temporary, index=False)
+    write_comparisons(folder, comparisons)
     with appearing(folder / REPORT_FILE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / REPORT_FILE
+
+
+def write_comparisons(folder: Path, comparisons: Sequence[Family]) -> None:
+    """Write `comparisons.csv`, where rows were compared."""
+    if comparisons:
+        with appearing(Path(folder) / COMPARISONS_FILE) as temporary:
+            comparison_frame(comparisons).to_csv(temporary, index=False)
 
 
 def comparison_frame(comparisons: Iterable[Family]) -> "pd.DataFrame":
@@ -113,8 +118,7 @@ def comparison_frame(comparisons: Iterable[Family]) -> "pd.DataFrame":
             "family": family.title,
             "row": row if isinstance(row, str) else "alpha {:g}, T {:g}".format(*row),
             "baseline": family.baseline,
-            "count": found.seeds,
-            "of": family.unit,
+            "seeds": found.seeds,
             "difference": found.difference,
             "low": found.low,
             "high": found.high,
@@ -131,29 +135,34 @@ def setting(records: Sequence[Record]) -> str:
     """Return data, networks and sizes of a study in one line."""
     if not records:
         return ""
-    data = dict.fromkeys(_data(record) for record in records)
-    networks: dict[str, None] = dict.fromkeys(
-        f"{_network(model)} ({amount(record.parameters)} weights)"
-        for record in records
-        if (model := record.config.get("model")) and record.config.get("width", 1) == 1
-    )
+    networks: dict[str, int] = {}
+    for record in records:
+        if (model := record.config.get("model")) and record.config.get("width", 1) == 1:
+            name = _network(model)  # of which parts may be trained alone
+            networks[name] = max(networks.get(name, 0), record.parameters)
+    sizes = [f"{name} ({amount(size)} weights)" for name, size in networks.items() if size]
     seeds: dict[str, set[int]] = {}
     for record in records:
         seeds.setdefault(record.row, set()).add(record.seed)
-    most = counted(max(map(len, seeds.values())), "seed")
-    parts = [*data, ", ".join(_few(list(networks))), most]
+    counts = sorted({len(each) for each in seeds.values() if len(each) > 1}) or [1]
+    most = counted(counts[-1], "seed")
+    several = f"{counted(counts[0], '').split()[0]} to {most}" if len(counts) > 1 else most
+    parts = [_data(records), ", ".join(_few(sizes)), several]
     return " · ".join(part for part in parts if part)
 
 
-def _data(record: Record) -> str:
+def _data(records: Sequence[Record]) -> str:
     """Return e.g. `digits, 200 training images, 797 test images`, as far as it is known."""
-    data = record.config.get("data") or {}
-    if not data.get("source"):
-        return ""
-    count = data.get("train_examples")
-    tested = int(sum(record.calibration.get("count", ())))
-    parts = [data["source"], f"{count:,} training images" if count else ""]
-    parts.append(f"{tested:,} test images" if tested else "")
+    of_images = [record for record in records if record.config.get("kind", "network") == "network"]
+    data = [record.config.get("data") or {} for record in of_images]
+    sources = dict.fromkeys(each["source"] for each in data if each.get("source"))
+    counts = {each["train_examples"] for each in data if each.get("train_examples")}
+    tested = {int(sum(record.calibration.get("count", ()))) for record in of_images} - {0}
+    parts = [" and ".join(sources)]
+    for numbers, what in ((counts, "training"), (tested, "test")):
+        if numbers:
+            listed = " or ".join(f"{number:,}" for number in sorted(numbers, reverse=True))
+            parts.append(f"{listed} {what} images")
     return ", ".join(part for part in parts if part)
 
 
@@ -326,12 +335,13 @@ def _row_figures(
 ) -> list[tuple[str, str, str]]:
     from tfdistill.reporting import figures
 
+    shown = any(record.row in (published or {}) for record in records)
     return [
         (
             "Test accuracy",
             figures.accuracy_by_row(records, published),
             "A point for each run; bar and line: mean and standard deviation over seeds."
-            + (" Hollow diamond: published." if published else ""),
+            + (" Hollow diamond: published." if shown else ""),
         ),
         (
             "Accuracy by epoch",

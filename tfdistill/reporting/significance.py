@@ -70,7 +70,6 @@ class Family:
         baseline: What the rows were compared with, in words.
         title: What tells the family from the study's others, in words.
         best: The row with the highest mean validation accuracy; None where that is not known.
-        unit: What `seeds` counts, `seed` or `pair`.
     """
 
     rows: dict[Any, Comparison]
@@ -80,7 +79,6 @@ class Family:
     baseline: str = ""
     title: str = ""
     best: Any = None
-    unit: str = "seed"
 
     @property
     def seeds(self) -> int:

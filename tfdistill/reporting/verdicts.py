@@ -97,7 +97,7 @@ def _sentence(family: Family, names: Mapping[str, str], sizes: Mapping[str, str]
     start = f"{family.title}: " if family.title else ""
     if family.seeds == 1:
         return _begun(start + _of_images(family, names))
-    seeds = counted(family.seeds, family.unit)
+    seeds = counted(family.seeds, "seed")
     apart = [row for row, found in family.rows.items() if found.differs]
     unseen = f"one of {_points(family.detectable)} points would have been seen four times in five"
     if len(family.rows) == 1:
@@ -120,7 +120,7 @@ def _sentence(family: Family, names: Mapping[str, str], sizes: Mapping[str, str]
         return _begun(start + text)
     above = sum(family.rows[row].difference > 0 for row in apart)
     text = (
-        f"{above or 'none'} of {count} rows {'is' if above == 1 else 'are'} above "
+        f"{above or 'none'} of {count} rows {'are' if above > 1 else 'is'} above "
         f"{family.baseline} and {len(apart) - above or 'none'} below by more than luck ({seeds}, "
         "simultaneous 95 % intervals)"
     )
@@ -171,7 +171,9 @@ def _quoted(row: Any) -> str:
 
 
 def _begun(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+    """Return a sentence with a capital, unless it begins with a name such as `cnn2`."""
+    named = any(letter.isdigit() for letter in sentence.partition(" ")[0])
+    return sentence if named else sentence[:1].upper() + sentence[1:]
 
 
 def _sizes(records: Iterable[Record]) -> dict[str, str]:

@@ -191,9 +191,8 @@ def comparisons(records: Sequence[Record]) -> list[Family]:
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the tables of accuracy, of speed (where curves were kept) and of the flaws."""
     rows = by_row(records)
-    curves = all(_curve(record) for members in rows.values() for record in members)
     shown = common.published_on(records, PUBLISHED_ON)
-    speed = [_speed_table(rows)] if curves else []
+    speed = [_speed_table(rows)] if _curves_kept(rows) else []
     return [_accuracy_table(rows, shown), *speed, _flaws_table(rows, shown)]
 
 
@@ -202,6 +201,8 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     from tfdistill.studies.learning_speed import figures as pictures
 
     rows = by_row(records)
+    if not _curves_kept(rows):
+        return []
     caption = "Validation accuracy, mean over seeds; band: standard deviation. Dashed: hard labels."
     return [
         (
@@ -218,6 +219,11 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
             f"{caption} Where the soft loss is zero, the student is one of hard labels.",
         ),
     ]
+
+
+def _curves_kept(rows: dict[str, list[Record]]) -> bool:
+    """Return whether records hold their curves; results.csv does not."""
+    return all(_curve(record) for members in rows.values() for record in members)
 
 
 def _kind(record: Record) -> tuple[bool, bool]:

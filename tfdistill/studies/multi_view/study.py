@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.significance import Family, paired
+from tfdistill.reporting.significance import Family, paired, paired_runs
 from tfdistill.studies import common
 from tfdistill.studies.multi_view.settings import GroupSettings, Settings
 from tfdistill.utils.text import MISSING, interval, mean_std, percent
@@ -64,6 +64,15 @@ PUBLISHED_ON: tuple[str, ...] = ()
 PUBLISHED: dict[str, float] = {}  # the theory's errors are in units of mu, see THEORY
 
 _PARTS = tuple(part for part, *_ in _STUDENTS)
+# What is compared over seeds: (baseline, row, the baseline in words).
+_COMPARED = (
+    (CONTROL, DISTILLED, "labels alone"),
+    (LABELS, DISTILLED, "labels as teacher"),
+    (CONTROL, SELF_DISTILLED, "labels alone"),
+    (CONTROL, SOFT_DISTILLED, "labels alone"),
+    (SOFT_LABELS, SOFT_DISTILLED, "labels as teacher"),
+)
+NAMES = {part: "the student" for part in _PARTS}
 _SMALL = 0.005  # an error of which it makes no sense to tell shares
 _ERRORS = ("training", "multi_view", "single_view")
 # Test error in units of mu, for many classes: of a single network within 0.01 of this, of the
@@ -183,29 +192,37 @@ def _run(
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return the distilled against labels alone, and against labels as teacher: single-view error,
-    by the paper's update."""
+    """Return students against labels alone and against labels as teacher, each pair for itself.
+
+    A student that sometimes fails has many times the deviation of the others, which a pooled one
+    would spread over all. A seed is a data set: the networks on it share examples and teachers, so
+    their mean is compared.
+    """
     mus = mus_of(records)
-    if not mus or not _kept(records):
+    if not mus:
         return []
-    rows, found = by_row(records), []
-    for baseline, words in ((CONTROL, "labels alone"), (LABELS, "labels as teacher")):
-        pairs = _pairs(rows, baseline, DISTILLED, mus[0])
-        if len(pairs) > 1 and (compared := paired(*zip(*pairs, strict=True))):
-            half = (compared.high - compared.low) / 2
-            std = Spread.of(new - old for old, new in pairs).std / 2**0.5
-            title = f"error on single-view examples, against {words}"
-            family = Family({DISTILLED: compared}, std, len(pairs) - 1, half, words, title)
-            found.append(dataclasses.replace(family, unit="pair"))
-    return found
+    rows = by_row(records)
+    found = (
+        paired_runs(
+            _of(rows, baseline, mus[0]),
+            part,
+            _of(rows, part, mus[0]),
+            words,
+            f"{part}, against {words}",
+        )
+        for baseline, part, words in _COMPARED
+    )
+    return common.compared(*found)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the tables: all rows beside the theory, pairs, error by mu, and the controls."""
     rows = by_row(records)
     mus = mus_of(records)
-    if not mus or not _kept(records):
+    if not mus:
         return []
+    if not _kept(records):
+        return _seeds_tables(records, mus[0])
     parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
     found = {part: records for part in parts if (records := _of(rows, part, mus[0]))}
     return [
@@ -214,6 +231,7 @@ def tables(records: Sequence[Record]) -> list[Table]:
         _pairs_table(rows, mus[0]),
         *([_mu_table(rows, mus)] if len(mus) > 1 else []),
         _controls_table(rows, mus[0]),
+        *_seeds_tables(records, mus[0]),
     ]
 
 
@@ -288,6 +306,36 @@ def _pairs(rows, baseline: str, part: str, mu: float) -> list[tuple[float, float
     )
     both = [seed for seed in after if seed in before]
     return [pair for seed in both for pair in zip(before[seed], after[seed], strict=True)]
+
+
+def _seeds_tables(records: Sequence[Record], mu: float) -> list[Table]:
+    rows = by_row(records)
+    parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
+    found = {part: members for part in parts if (members := _of(rows, part, mu))}
+    accuracies = tuple(
+        (part, str(len(members)), common.figure_cell(members, "test_accuracy"))
+        for part, members in found.items()
+    )
+    differences = tuple(
+        (family.title, str(compared.seeds), interval(compared))
+        for family in comparisons(records)
+        for compared in family.rows.values()
+    )
+    of_seeds = "of all examples, of the mean of a seed's networks, which share examples"
+    return [
+        Table(
+            f"Test accuracy at mu {mu:g}",
+            ("", "seeds", "accuracy"),
+            accuracies,
+            f"In percent, {of_seeds}; mean ± standard deviation over seeds.",
+        ),
+        Table(
+            f"Differences over seeds at mu {mu:g}",
+            ("", "seeds", "difference, 95 % interval"),
+            differences,
+            f"In points of test accuracy, {of_seeds}; paired t-test, for each line alone.",
+        ),
+    ]
 
 
 def _errors_table(found: dict[str, list[Record]], mu: float) -> Table:

@@ -1,0 +1,95 @@
+"""Pages: made of kept records or results, to the letter each time, with what people wrote kept."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfdistill
+from tfdistill.cli.main import main
+from tfdistill.records import Predictions, Record, Table, read_archive, write_archive
+from tfdistill.reporting.pages import BEGIN, END, Page, markdown, write_page
+from tfdistill.utils.storage import DamagedError
+
+RESULTS = Path(tfdistill.__file__).parents[1] / "docs" / "results"
+TABLE = Table("Accuracy", ("", "a | b"), (("single", "0.5"), ("taught", "")), "A note.")
+SVG = '<svg role="img" xmlns="http://www.w3.org/2000/svg"><path stroke="currentColor"/></svg>'
+
+
+def page(verdict="It is better."):
+    pictures = [("The first one", SVG, "What it shows."), ("Another", SVG, "More.")]
+    return Page("A study", verdict, "digits · five seeds", [TABLE], pictures, "Made of records.")
+
+
+def test_a_table_in_markdown_keeps_every_cell():
+    lines = markdown(TABLE).splitlines()
+    assert lines[0] == "### Accuracy"
+    assert lines[2:6] == ["|  | a \\| b |", "| --- | ---: |", "| single | 0.5 |", "| taught | – |"]
+    assert lines[-1] == "A note."
+
+
+def test_a_page_opens_with_the_verdict_and_one_picture_and_keeps_what_was_written(tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n\nHow it came about.\n")
+    path = write_page(tmp_path, page())
+    first = path.read_text()
+    assert first.startswith(f"# Mine\n\nHow it came about.\n\n{BEGIN}\n\n**It is better.**\n")
+    order = ["**It is", "five seeds", "(the-first-one.svg)", "### Acc", "(another.svg)", "Made of"]
+    places = [first.index(part) for part in order]
+    assert places == sorted(places)
+    path.write_text(first + "\nAfterwards.\n")
+    write_page(tmp_path, page("It is worse."))
+    again = path.read_text()
+    assert "better" not in again and again.count(BEGIN) == again.count(END) == 1
+    assert again.startswith("# Mine") and again.endswith("Afterwards.\n")
+    svg = (tmp_path / "another.svg").read_text()
+    assert "currentColor" not in svg and 'fill="#ffffff"' in svg
+
+
+def test_records_come_back_from_the_archive_with_what_was_said_of_each_image(tmp_path):
+    said = Predictions(np.array([1, 2]), np.array([1, 0]), np.array([0.75, 0.5]))
+    config = {"training": {"select": "best"}}
+    kept = [
+        Record("a", "row", 0, "k", config, best={"test_accuracy": 0.5}, predictions=said),
+        Record("b", "row", 1, "k", config, history={"loss": [2.0, 1.0]}),
+    ]
+    path = tmp_path / "records.jsonl.xz"
+    write_archive(path, kept)
+    content = path.read_bytes()
+    found = read_archive(path)
+    assert found == kept and found[1].predictions is None
+    assert found[0].predictions.right.tolist() == [True, False]
+    assert found[0].predictions.probabilities.tolist() == [0.75, 0.5]
+    write_archive(path, found)
+    assert path.read_bytes() == content
+    path.write_bytes(content[:-20])
+    with pytest.raises(DamagedError, match=r"records\.jsonl\.xz is damaged"):
+        read_archive(path)
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/results.csv")))
+def test_the_pages_of_the_docs_are_made_again_to_the_letter(name, tmp_path, capsys):
+    folder = tmp_path / name
+    shutil.copytree(RESULTS / name, folder, ignore=shutil.ignore_patterns("*.png"))
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "README.md").read_text() == (RESULTS / name / "README.md").read_text()
+    made = {path.name for path in folder.glob("*.svg")}
+    assert made == {path.name for path in (RESULTS / name).glob("*.svg")}
+
+
+def test_results_of_runs_that_are_not_planned_are_refused(tmp_path, capsys):
+    folder = tmp_path / "mysteries"
+    folder.mkdir()
+    for name in ("config.yaml", "results.csv"):
+        shutil.copy(RESULTS / "mysteries" / name, folder / name)
+    text = (folder / "results.csv").read_text().replace("single-0,", "single-9,")
+    (folder / "results.csv").write_text(text)
+    assert main(["report", str(folder)]) != 0
+    assert "does not plan, such as single-9" in capsys.readouterr().err
+    assert not (folder / "README.md").exists()
+
+
+def test_no_page_says_that_ours_contradicts_the_published():
+    for path in (RESULTS.parents[1] / "README.md", *RESULTS.glob("**/README.md")):
+        said = path.read_text().replace('"Contradicts" would need', "")
+        assert "contradict" not in said.lower(), path
