@@ -20,6 +20,7 @@ from tfdistill.config import (
     TrainingConfig,
     registry,
 )
+from tfdistill.reporting.verdicts import verdict
 from tfdistill.training import runner
 
 pytestmark = pytest.mark.slow
@@ -91,3 +92,7 @@ def test_the_example_is_a_study_that_runs(tmp_path, monkeypatch):
         ("width 1, alone", "1"),
         ("width 1, taught", "1"),
     ]
+    exec(blocks("docs/studies.md", "python")[1], vars(module))
+    families = module.comparisons(found)
+    assert [family.title for family in families] == ["width 0.25", "width 1"]
+    assert "the same network alone" in verdict(families, found)

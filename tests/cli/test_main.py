@@ -133,7 +133,21 @@ class TestStudy:
         assert main(["run", str(config), "--dry-run", "--seeds", "[0,1,2]"]) == 0
         printed = capsys.readouterr().out
         assert "13 runs" in printed and "single-*" in printed and "3 x 2 epochs" in printed
+        assert "2 rows, over the single networks" in printed and "too few for a claim" in printed
         assert not (config.parent / "out").exists()
+
+    def test_a_dry_run_says_what_the_planned_seeds_could_show(self, config, capsys):
+        def shown(*options):
+            assert main(["run", str(config), "--dry-run", *options]) == 0
+            (line,) = (x for x in capsys.readouterr().out.splitlines() if "2 rows, over" in x)
+            return line.split()[-3:]
+
+        seeds, assumed, difference = shown("--seeds=[0,1,2,3,4]")
+        # Dunnett's critical value of two rows with eight degrees is 2.67, so that a difference of
+        # (2.67 + 0.94) sqrt(2 / 5) deviations is seen four times in five.
+        assert (seeds, assumed, difference) == ("5", "1.00", "2.3")
+        assert shown("--seeds=[0,1,2,3,4]", "--deviation=0.5") == ["5", "0.50", "1.1"]
+        assert main(["run", str(config), "--dry-run", "--deviation=-1"]) == 2
 
     @pytest.mark.slow
     def test_report_is_written_again(self, finished, tmp_path):

@@ -35,7 +35,16 @@ Keys = Annotated[
 DryRun = Annotated[
     bool,
     Parameter(
-        "--dry-run", show_default=False, help="List the runs and what each needs; do nothing."
+        "--dry-run",
+        show_default=False,
+        help="List the runs, what each needs, and what difference the seeds could show; do "
+        "nothing.",
+    ),
+]
+Deviation = Annotated[
+    float | None,
+    Parameter(
+        help="With --dry-run: standard deviation of a run in points; else that of finished runs."
     ),
 ]
 Rehearse = Annotated[
@@ -112,6 +121,7 @@ def run(
     /,
     *keys: Keys,
     dry_run: DryRun = False,
+    deviation: Deviation = None,
     rehearse: Rehearse = False,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
@@ -122,7 +132,7 @@ def run(
     interruption. `tfdistill studies` lists the studies.
     """
     trust(allow_unsafe)
-    return _study(options.study_config([config, *keys], run), dry_run, rehearse)
+    return _study(options.study_config([config, *keys], run), dry_run, rehearse, deviation)
 
 
 def train(
@@ -143,13 +153,16 @@ def train(
     return _study(study, dry_run, rehearse)
 
 
-def _study(config: StudyConfig, dry_run: bool, rehearse: bool) -> int:
+def _study(
+    config: StudyConfig, dry_run: bool, rehearse: bool, deviation: float | None = None
+) -> int:
     from tfdistill.training import runner, study_folder
 
     folder = Path(config.output)
     study_folder.check_folder(config, folder)
     if dry_run:
-        print_tables([runner.plan_table(config, folder)])
+        power = findings.power_table(config, folder, deviation)
+        print_tables([runner.plan_table(config, folder), power])
         return 0
     from tfdistill.utils.progress import display
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _BEFORE_RECORDS = "0.1.0"
 
 
+# The deviation of a run, in points, where nothing tells it.
+ASSUMED = 1.0
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a study's records say."""
@@ -140,6 +144,64 @@ def _of_results(found: "list[Record]") -> str:
         "is as that version wrote it, with an older test. Every comparison with its p value: "
         "[comparisons.csv](comparisons.csv)."
     )
+
+
+def power_table(config: StudyConfig, folder: Path, deviation: float | None) -> "Table":
+    """Return which differences the planned seeds could show.
+
+    Args:
+        config: The study.
+        folder: Where its results are or will be; runs that are finished there tell the deviation.
+        deviation: Standard deviation of a run beside its row's and its seed's effect, in points;
+            None means that of the runs in `folder`, and without any `ASSUMED`.
+    """
+    from tfdistill.records import Table, read_all
+    from tfdistill.reporting.significance import CLAIM_SEEDS, detectable
+    from tfdistill.reporting.verdicts import few_seeds
+
+    if deviation is not None:
+        checks.positive("--deviation", deviation)
+    done = {} if deviation else {key: each.std for key, each in _families(config, read_all(folder))}
+    lines = []
+    for key, family in _families(config, _planned(config)):
+        std = deviation or 100 * done.get(key, 0.0) or ASSUMED
+        seen = detectable(std, family.seeds, len(family.rows), family.degrees)
+        rows = f"{len(family.rows)} rows" if len(family.rows) > 1 else next(iter(family.rows))
+        words = f"{rows}, over {family.baseline}"
+        if family.title:
+            words = f"{family.title}: {words}" if len(family.rows) > 1 else family.title
+        lines.append((words, str(family.seeds), f"{std:.2f}", f"{seen:.1f}"))
+    assumed = f" assumed to be {ASSUMED:g} where no finished runs tell it (--deviation)"
+    note = (
+        "Difference: the true one, in points of test accuracy, that is told from luck with a "
+        "probability of 80 %. Deviation: of a run beside its row's and its seed's effect, in points"
+        f"{'' if deviation else ',' + assumed}."
+    )
+    if lines and (fewest := min(int(line[1]) for line in lines)) < CLAIM_SEEDS:
+        note += f" {few_seeds(fewest)}"
+    if not lines:
+        note = "No row has two seeds in common with a baseline: nothing could be told from luck."
+    columns = ("", "seeds", "deviation", "difference")
+    return Table("What the planned seeds could show", columns, tuple(lines), note)
+
+
+def _families(config: StudyConfig, found: "list[Record]") -> "list[tuple[tuple[str, str], Family]]":
+    study = STUDIES[config.study]
+    compared = study.comparisons(found) if hasattr(study, "comparisons") and found else []
+    return [((each.title, each.baseline), each) for each in compared if each.seeds > 1]
+
+
+def _planned(config: StudyConfig) -> "list[Record]":
+    """Return the records of planned runs, as if all had been equally good."""
+    from tfdistill.config import to_dict
+    from tfdistill.records import Record
+    from tfdistill.training import runner
+
+    figures = {"test_accuracy": 0.5, "validation_accuracy": 0.5}
+    return [
+        Record(run.name, run.row, run.seed, "", to_dict(run), best=figures, last=figures)
+        for run in runner.plan(config)
+    ]
 
 
 def failures(found: "list[Record]") -> int:

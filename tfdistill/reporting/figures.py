@@ -18,6 +18,7 @@ from tfdistill.reporting.svg import COLORS, INK, MARKERS, svg
 
 FEW_ROWS, FEW_EPOCHS = len(COLORS), 12
 MOST_DIFFERENCES = 24
+NARROW = 4.6  # inches, so that a phone shows all of it
 LABEL = 28
 
 
@@ -192,7 +193,7 @@ def differences(families: Sequence[Family]) -> str:
         axes.grid(axis="y", visible=False)
 
     height = 0.9 + sum(0.25 + 0.17 * _name_lines(family, row, families) for family, row in lines)
-    return svg(draw, height, "Differences from the baseline")
+    return svg(draw, height, "Differences from the baseline", NARROW)
 
 
 def _line_name(family: Family, row: Any, families: Sequence[Family]) -> str:

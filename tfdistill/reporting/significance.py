@@ -283,9 +283,14 @@ def detectable(
     from scipy.stats import nct
 
     degrees = degrees or rows * (seeds - 1)
-    critical = _Null(rows, 0.5, degrees).critical()
+    critical = critical_value(rows, degrees)
     shift = brentq(lambda x: nct.sf(critical, degrees, x) - power, 0.0, 20 + 10 * critical)
     return shift * std * math.sqrt(2 / seeds)
+
+
+def critical_value(rows: int, degrees: int) -> float:
+    """Return the t that the largest of `rows` reaches with a probability of 5 % by luck alone."""
+    return _Null(rows, 0.5, degrees).critical()
 
 
 def _residual(
