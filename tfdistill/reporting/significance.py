@@ -51,11 +51,6 @@ class Comparison:
         """Whether the interval excludes 0: the difference is more than luck."""
         return self.p < LEVEL
 
-    @property
-    def claim(self) -> bool:
-        """Whether it differs and has seeds enough to be claimed."""
-        return self.differs and self.seeds >= CLAIM_SEEDS
-
 
 @dataclass(frozen=True)
 class Family:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tfdistill.config import RunConfig, StudyConfig
 from tfdistill.config.building import settings_of
 from tfdistill.records import Record, Table, by_row
-from tfdistill.reporting.significance import Family, paired_runs
+from tfdistill.reporting.significance import Family, compare_networks, paired_runs
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, INTERVAL
 from tfdistill.utils import checks
@@ -63,10 +63,14 @@ def runs(config: StudyConfig) -> list[RunConfig]:
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return the student against the same network alone."""
+    """Return the student against the same network alone; of one seed, on the same test images."""
     rows = by_row(records)
     alone, taught = rows.get(ALONE, []), rows.get(DISTILLED, [])
-    return common.compared(paired_runs(alone, DISTILLED, taught, "the same network alone"))
+    words = "the same network alone"
+    several = paired_runs(alone, DISTILLED, taught, words)
+    same = alone and taught and alone[0].seed == taught[0].seed
+    one = compare_networks(alone[0], {DISTILLED: taught[0]}, words) if same else None
+    return common.compared(several or one)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -86,8 +90,10 @@ def tables(records: Sequence[Record]) -> list[Table]:
         for row, members in rows.items()
     )
     columns = ("", "runs", "best epoch", "last epoch", INTERVAL, "ECE %", "agreement %")
+    one = family and family.seeds == 1
+    test = "McNemar's exact test on the test images" if one else "a paired t-test over the seeds"
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points, over the "
-        "same network alone, with the interval of a paired t-test over the seeds."
+        f"same network alone, with the interval of {test}."
     )
     return [Table("Test accuracy", columns, lines, note)]
