@@ -67,6 +67,7 @@ def test_records_come_back_from_the_archive_with_what_was_said_of_each_image(tmp
         read_archive(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/results.csv")))
 def test_the_pages_of_the_docs_are_made_again_to_the_letter(name, tmp_path, capsys):
     folder = tmp_path / name

@@ -145,6 +145,7 @@ def test_without_any_variance_only_equal_means_are_the_same():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_under_chance_alone_one_study_in_twenty_finds_something():
     generator = np.random.default_rng(0)
 
@@ -157,6 +158,7 @@ def test_under_chance_alone_one_study_in_twenty_finds_something():
     assert 1 <= count <= 12
 
 
+@pytest.mark.slow
 def test_a_difference_of_the_detectable_size_is_seen_four_times_in_five():
     generator = np.random.default_rng(6)
     size = detectable(1.0, seeds=5, rows=3)

@@ -7,6 +7,7 @@ import pytest
 from tfdistill import records
 from tfdistill.config import (
     CacheConfig,
+    DataConfig,
     DistillationConfig,
     ModelConfig,
     StudyConfig,
