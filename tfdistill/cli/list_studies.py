@@ -38,8 +38,12 @@ def _settings(study: ModuleType) -> str:
     if not hasattr(study, "Settings"):
         return "  It has no settings of its own."
     about = (study.Settings.__doc__ or "").partition("Args:")[2]
-    values = {"settings": dataclasses.asdict(study.Settings())}
-    defaults = yaml.safe_dump(values, sort_keys=False, width=WIDTH, default_flow_style=None)
+    values = dataclasses.asdict(study.Settings())
+    # Lists on one line each; YAML would put plain settings on one line, too.
+    style = None if any(isinstance(value, list | dict) for value in values.values()) else False
+    defaults = yaml.safe_dump(
+        {"settings": values}, sort_keys=False, width=WIDTH, default_flow_style=style
+    )
     return f"  Its settings:\n{textwrap.dedent(about).strip()}\n\n{defaults}"
 
 
