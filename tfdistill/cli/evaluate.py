@@ -8,7 +8,7 @@ from tfdistill.data import pipeline
 from tfdistill.export import versions
 from tfdistill.models.flops import flops
 from tfdistill.records import Table
-from tfdistill.training import metrics
+from tfdistill.training import tasks
 
 
 def table(
@@ -28,10 +28,10 @@ def table(
     dataset = data.load(images)
     network, logits = _predicted(model, dataset, batch_size)
     taught = _predicted(teacher, dataset, batch_size)[1] if teacher else None
-    summary = metrics.summary(logits, dataset.test.labels, taught)
-    percent = ("accuracy", "ece", "ece_equal_mass", "agreement")
+    summary = tasks.of(dataset).summary(logits, dataset.test.labels, taught)
+    names = _NAMES | (_NAMES_OF_LABELS if dataset.multi_label else {})
     rows = [
-        (_NAMES[name], f"{100 * value:.2f} %" if name in percent else f"{value:.4f}")
+        (names[name], f"{100 * value:.2f} %" if name in _PERCENT else f"{value:.4f}")
         for name, value in summary.items()
     ]
     rows.append(("parameters", f"{network.count_params():,}"))
@@ -51,6 +51,25 @@ _NAMES = {
 }
 
 
+_NAMES_OF_LABELS = {
+    "accuracy": "accuracy, over all labels of all images",
+    "mean_average_precision": "mean average precision of the labels",
+    "exact_match": "images of which all labels are right",
+    "nll": "negative log-likelihood of a label",
+    "brier": "Brier score of a label",
+    "agreement": "agreement with the teacher, over all labels",
+    "teacher_kl": "KL from the teacher, of a label",
+}
+_PERCENT = (
+    "accuracy",
+    "ece",
+    "ece_equal_mass",
+    "agreement",
+    "mean_average_precision",
+    "exact_match",
+)
+
+
 def _predicted(path: str, dataset: data.Dataset, batch_size: int):
     if Path(path).is_dir():
         versions.check(Path(path))
@@ -62,6 +81,7 @@ def _predicted(path: str, dataset: data.Dataset, batch_size: int):
         dataset.num_classes,
         dataset.mean,
         dataset.std,
+        dataset.multi_label,
     )
     batches = pipeline.evaluation_batches(dataset.test, batch_size, dataset.input_size).map(
         lambda x, y: x

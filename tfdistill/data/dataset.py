@@ -30,7 +30,7 @@ class Tensors:
 
     Args:
         images: `[n, height, width, channels]` uint8.
-        labels: `[n]` int32.
+        labels: `[n]` int32, or `[n, labels]` uint8.
         ids: `[n]` int64.
         count: n.
         num_ids: Largest id + 1.
@@ -49,7 +49,9 @@ class Examples:
 
     Args:
         images: `[n, height, width, channels]` uint8.
-        labels: `[n]` int32, in 0..num_classes - 1, or -1 where there is none.
+        labels: `[n]` int32, in 0..num_classes - 1, or -1 where there is none; or, of several labels
+            that do not exclude each other, `[n, labels]` uint8, 1 where an image has the label and
+            0 where not.
         ids: `[n]` int64, >= 0, unique: the place in the source's full training split, or after
             its end for a source's own validation examples.
 
@@ -69,9 +71,11 @@ class Examples:
 
         Args:
             images: `[n, height, width, channels]` uint8.
-            labels: `[n]`, in 0..num_classes - 1.
+            labels: `[n]`, in 0..num_classes - 1, or `[n, labels]` of 0 and 1.
         """
-        return cls(images, np.asarray(labels, np.int32), np.arange(len(labels), dtype=np.int64))
+        labels = np.asarray(labels)
+        labels = labels.astype(np.int32 if labels.ndim == 1 else np.uint8)
+        return cls(images, labels, np.arange(len(labels), dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,7 +99,7 @@ class Source:
     """What a reader returns, before any part of the training examples is held back.
 
     Args:
-        class_names: One name for each label.
+        class_names: One name for each class, or for each label that an image may have.
         train: All training examples.
         test: All test examples, numbered by themselves.
         validation: Those that the source sets aside to select with, numbered after the training
@@ -129,7 +133,7 @@ class Dataset:
 
     Args:
         name: The configured source, such as `tfds:cifar10`.
-        class_names: One name for each label.
+        class_names: One name for each class, or for each label that an image may have.
         train: Examples to train on.
         validation: Examples held back from the training split, or set aside by the source, to
             select with.
@@ -164,7 +168,19 @@ class Dataset:
         if self.unlabelled:
             counts = counts.replace(" training", f" training ({self.unlabelled} without labels)", 1)
         names = ", ".join(self.class_names[:5]) + ", ..." * (self.num_classes > 5)
-        return f"{self.name}: {self.num_classes} classes; {counts} images. Classes: {names}"
+        if not self.multi_label:
+            return f"{self.name}: {self.num_classes} classes; {counts} images. Classes: {names}"
+        several = "s" * (self.num_classes > 1)
+        mean = np.concatenate([part.labels for part in parts.values()]).sum(axis=1).mean()
+        return (
+            f"{self.name}: {self.num_classes} label{several}; {counts} images, each has {mean:.1f} "
+            f"on average. Label{several}: {names}"
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of the labels, and not just one class."""
+        return self.train.labels.ndim == 2
 
     @property
     def unlabelled(self) -> int:
@@ -173,7 +189,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, or of labels that an image may have."""
         return len(self.class_names)
 
     @property

@@ -63,14 +63,18 @@ def from_arrays(
     test: tuple[np.ndarray, np.ndarray],
     config: DataConfig | None = None,
     class_names: tuple[str, ...] | None = None,
+    multi_label: bool = False,
 ) -> Dataset:
     """Make a data set of NumPy arrays.
 
     Args:
-        train: Images `[n, h, w]` or `[n, h, w, c]` uint8, and labels `[n]` int from 0.
+        train: Images `[n, h, w]` or `[n, h, w, c]` uint8, and labels `[n]` int from 0; with
+            `multi_label`, `[n, labels]` of 0 and 1.
         test: The same, of the same image size unless `config.image_size` is given.
         config: How to split and normalise; its `source` is not used.
-        class_names: One for each class; default is the labels' numbers.
+        class_names: One for each class or label; default is their numbers.
+        multi_label: Whether an image has any number of the labels. Columns alone do not tell: they
+            may be one class of several, one-hot.
 
     Returns:
         The data set; a part of `train` becomes its validation examples.
@@ -82,22 +86,41 @@ def from_arrays(
         >>> data = from_arrays(train=(x, y), test=(x_test, y_test))
     """
     config = config or DataConfig(source=ARRAYS)
-    parts = [_checked(*part, name, config) for part, name in ((train, "train"), (test, "test"))]
-    largest = max(int(part.labels.max()) for part in parts)
-    if class_names is None and largest >= len(parts[0]):
-        raise checks.UsageError(
-            f"Labels must be 0, 1, 2, ... with a training image of each. Received: the label "
-            f"{largest} of {len(parts[0])} training images. Number the classes from 0."
-        )
-    names = tuple(class_names or map(str, range(largest + 1)))
-    for part in parts:
-        checks.label_range(int(part.labels.min()), int(part.labels.max()), len(names))
+    check = _label_columns if multi_label else _class_numbers
+    parts = [
+        _checked(*part, name, config, check) for part, name in ((train, "train"), (test, "test"))
+    ]
+    names = (_names_of_labels if multi_label else _names_of_classes)(parts, class_names)
     if parts[0].images.shape[1:] != parts[1].images.shape[1:]:
         raise checks.UsageError(
             f"Training and test images must have the same shape. Received: "
             f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}."
         )
     return _assembled(Source(names, train=parts[0], test=parts[1]), config, name=ARRAYS)
+
+
+def _names_of_classes(parts: list[Examples], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    largest = max(int(part.labels.max()) for part in parts)
+    if given is None and largest >= len(parts[0]):
+        raise checks.UsageError(
+            f"Labels must be 0, 1, 2, ... with a training image of each. Received: the label "
+            f"{largest} of {len(parts[0])} training images. Number the classes from 0."
+        )
+    names = tuple(given or map(str, range(largest + 1)))
+    for part in parts:
+        checks.label_range(int(part.labels.min()), int(part.labels.max()), len(names))
+    return names
+
+
+def _names_of_labels(parts: list[Examples], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    columns = [part.labels.shape[1] for part in parts]
+    names = tuple(map(str, range(columns[0])) if given is None else given)
+    if set(columns) != {len(names)}:
+        raise checks.UsageError(
+            "Training and test labels must have one column for each label. Received: "
+            f"{columns[0]} and {columns[1]} columns, {len(names)} names. Give as many of each."
+        )
+    return names
 
 
 def _reader(source: str) -> tuple[Reader, str]:
@@ -110,7 +133,9 @@ def _reader(source: str) -> tuple[Reader, str]:
     return reader, name
 
 
-def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConfig) -> Examples:
+def _checked(
+    pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConfig, check: Callable
+) -> Examples:
     pixels, labels = (
         _array(values, f"{name} {what}")
         for values, what in ((pixels, "images"), (labels, "labels"))
@@ -127,12 +152,19 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConf
         )
     if 0 in pixels.shape[1:]:
         raise checks.UsageError(f"{name} images must have pixels. Received: {list(pixels.shape)}.")
-    if labels.shape == (len(pixels), 1):
+    labels = check(labels, len(pixels), name)
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    return Examples.numbered(decode.fit(pixels, config.image_size), labels)
+
+
+def _class_numbers(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Return labels that are numbers of classes, `[count]`, or raise."""
+    if labels.shape == (count, 1):
         labels = labels[:, 0]
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or not len(labels):
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or not len(labels):
         raise checks.UsageError(
-            f"{name} labels must be integers [{len(pixels)}], one for each of at least one image. "
-            f"Received: {labels.dtype} {list(labels.shape)}{_label_advice(labels, len(pixels))}."
+            f"{name} labels must be integers [{count}], one for each of at least one image. "
+            f"Received: {labels.dtype} {list(labels.shape)}{_label_advice(labels, count)}."
         )
     if max(abs(int(labels.min())), abs(int(labels.max()))) > checks.LARGEST:
         # As int32 they would be others.
@@ -140,8 +172,26 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConf
             f"{name} labels must be the numbers of classes, from 0. Received: labels from "
             f"{labels.min()} to {labels.max()}."
         )
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-    return Examples.numbered(decode.fit(pixels, config.image_size), labels)
+    return labels
+
+
+def _label_columns(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Return labels that are a column of 0 and 1 for each label, `[count, labels]`, or raise."""
+    if labels.ndim != 2 or len(labels) != count or not labels.size:
+        advice = ". Of a single one, give labels[:, None]" if labels.shape == (count,) else ""
+        raise checks.UsageError(
+            f"{name} labels must be [{count}, labels], a column for each label of at least one "
+            f"image. Received: {labels.dtype} {list(labels.shape)}{advice}."
+        )
+    others = (
+        [labels.dtype] if labels.dtype.kind not in "biuf" else labels[(labels != 0) & (labels != 1)]
+    )
+    if len(others):
+        raise checks.UsageError(
+            f"{name} labels must be 1 where an image has a label, and 0 where not. Received: "
+            f"{others[0]}."
+        )
+    return labels
 
 
 def _array(values: object, name: str) -> np.ndarray:
@@ -170,7 +220,10 @@ def _conversion(pixels: np.ndarray) -> str:
 
 def _label_advice(labels: np.ndarray, count: int) -> str:
     if labels.ndim == 2 and labels.shape[0] == count and count:
-        return ". Of one column for each class, give labels.argmax(axis=1)"
+        return (
+            ". Of one column for each class, give labels.argmax(axis=1); of labels that do not "
+            "exclude each other, say multi_label=True"
+        )
     if labels.dtype.kind == "f" and labels.shape == (count,):
         whole = np.isfinite(labels).all() and (labels == np.round(labels)).all()
         return ". Give labels.astype('int32')" if whole else ", not all of them whole numbers"
@@ -178,7 +231,7 @@ def _label_advice(labels: np.ndarray, count: int) -> str:
 
 
 def _assembled(source: Source, config: DataConfig, name: str | None = None) -> Dataset:
-    if len(source.class_names) < 2:
+    if len(source.class_names) < 2 and source.train.labels.ndim == 1:
         raise checks.UsageError(
             "Classification needs images of at least two classes. Received: "
             f"{', '.join(source.class_names)} alone. Add images of another class."

@@ -28,7 +28,8 @@ class BatchSettings:
         augment: Random augmentation of the images.
         num_classes: Needed for mixup and `one_hot`, whose labels are `[b, num_classes]` float32.
         input_size: Side in pixels that augmented images are brought to; None keeps theirs.
-        one_hot: Give labels as distributions even without mixup.
+        one_hot: Give labels as distributions even without mixup. Several labels, which are 0 and 1
+            already, become float32.
     """
 
     batch_size: int
@@ -42,7 +43,7 @@ class BatchSettings:
         checks.count("batch_size", self.batch_size)
         checks.count("seed", self.seed, minimum=0)
         if self.soft_labels:
-            checks.count("num_classes", self.num_classes, minimum=2)
+            checks.count("num_classes", self.num_classes)
 
     @property
     def soft_labels(self) -> bool:
@@ -75,9 +76,9 @@ def training_batches(
             turn as the views come round again.
 
     Returns:
-        A `tf.data.Dataset` of (images, labels): `[b, h, w, c]` uint8 and `[b]` int32, or
-        `[b, num_classes]` float32 for soft labels. With `teacher_logits`, of
-        (images, {"label": labels, "teacher_logits": `[b, classes]` float32}).
+        A `tf.data.Dataset` of (images, labels): `[b, h, w, c]` uint8 and `[b]` int32 (of
+        several labels `[b, labels]` uint8), or `[b, num_classes]` float32 for soft labels. With
+        `teacher_logits`, of (images, {"label": labels, "teacher_logits": `[b, classes]` float32}).
 
     Raises:
         UsageError: `teacher_logits` lack a view or an example, or augmentation in pixels beside
@@ -143,12 +144,19 @@ def view_batches(
 def evaluation_batches(
     examples: Examples, batch_size: int, input_size: int | None = None
 ) -> tf.data.Dataset:
-    """Return unchanged (images `[b, h, w, c]` uint8, labels `[b]` int32), in their order."""
+    """Return unchanged (images `[b, h, w, c]` uint8, their labels), in their order."""
     store = examples.tensors
     render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
     with tf.device("CPU"):
         places = tf.range(store.count, dtype=tf.int64)
     return _served(_in_batches(places, batch_size, render))
+
+
+def distributions(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
+    """Return labels, `[b]` or `[b, labels]` of 0 and 1, as `[b, num_classes]` float32."""
+    if labels.shape.rank == 2:
+        return tf.cast(labels, tf.float32)
+    return tf.one_hot(labels, num_classes)
 
 
 def check_pixel_units(settings: BatchSettings, sides: tuple[int, int]) -> None:
@@ -202,7 +210,7 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
 
     def labelled(places: tf.Tensor) -> tf.Tensor:
         labels = tf.gather(store.labels, places)
-        return tf.one_hot(labels, settings.num_classes) if settings.soft_labels else labels
+        return distributions(labels, settings.num_classes) if settings.soft_labels else labels
 
     def plain(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augmented(places), labelled(places)

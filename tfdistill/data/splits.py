@@ -12,8 +12,11 @@ VALIDATION, SUBSET, TEST, TEST_SUBSET = range(4)
 def stratified(labels: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
     """Choose `count` examples so that every class keeps its share, to within one example.
 
+    Of several labels, every combination keeps its share that has one example or more in it; of the
+    rarer ones together, some are chosen at random.
+
     Args:
-        labels: `[n]` int.
+        labels: `[n]` int, or `[n, labels]` of 0 and 1.
         count: 0..n.
         seed: >= 0.
         stream: Tells choices with the same seed apart.
@@ -21,6 +24,8 @@ def stratified(labels: np.ndarray, count: int, seed: int, stream: int) -> np.nda
     Returns:
         `[count]` int64 places in `labels`, ascending.
     """
+    if labels.ndim == 2:
+        labels = _combinations(labels, count)
     classes, sizes = np.unique(labels, return_counts=True)
     shares = count * sizes / len(labels)
     taken = np.floor(shares).astype(int)
@@ -30,6 +35,13 @@ def stratified(labels: np.ndarray, count: int, seed: int, stream: int) -> np.nda
     pairs = zip(classes, taken, strict=True)
     chosen = [random.permutation(np.flatnonzero(labels == name))[:size] for name, size in pairs]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _combinations(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return numbers of the combinations of labels, `[n]`; -1 of those too rare to have a share."""
+    _, numbers, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    numbers = numbers.reshape(-1)
+    return np.where(count * sizes[numbers] >= len(labels), numbers, -1)
 
 
 def without(chosen: np.ndarray, total: int) -> np.ndarray:
@@ -53,9 +65,22 @@ def training_and_validation(source: Source, config: DataConfig) -> tuple[Example
         kept, validation = without(held, len(labels)), source.train.take(held)
     if config.train_examples is not None:
         kept = _subset(kept, labels, config.train_examples, config.split_seed)
-    counts = np.bincount(labels[kept], minlength=len(source.class_names))
-    checks.no_empty_class(counts, source.class_names, "training")
+    _check_taught(labels[kept], source.class_names)
     return source.train.take(kept), validation
+
+
+def _check_taught(labels: np.ndarray, names: tuple[str, ...]) -> None:
+    """Raise unless there are training examples of every class; of a label, with and without it."""
+    if labels.ndim == 1:
+        checks.no_empty_class(np.bincount(labels, minlength=len(names)), names, "training")
+        return
+    having = labels.sum(axis=0, dtype=np.int64)
+    for name, count in zip(names, having, strict=True):
+        if count in (0, len(labels)):
+            raise checks.UsageError(
+                "Every label needs training images with it and others without it. Received: "
+                f"{name}, which {count} of {len(labels)} have. Add images or remove the label."
+            )
 
 
 def tested(source: Source, config: DataConfig) -> Examples:

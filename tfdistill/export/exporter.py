@@ -121,6 +121,12 @@ def export(
     """
     progress = progress or Silent()
     config.check_packages()
+    if subject.images.multi_label:
+        raise checks.UsageError(
+            f"An export gives each image one of several classes. Received: {subject.name}, of "
+            f"{subject.images.name}, whose images have several labels. Save it with Keras's own "
+            "model.export."
+        )
     network = from_pixels(in_float32(subject.network()), config.pixel_range)
     model = Path(config.folder) / name
     _check_room(network, model)

@@ -164,6 +164,8 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
         config = build(DataConfig, record.config["data"]) if record else None
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
+    if record and record.multi_label:
+        raise _unfit(path, "It gives several labels, and one of several classes is asked for.")
     if config:
         from tfdistill import data
 

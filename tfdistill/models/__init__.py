@@ -38,6 +38,7 @@ def build(
     num_classes: int,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
+    independent: bool = False,
 ) -> "keras.Model":
     """Return the network that `config` describes.
 
@@ -48,6 +49,8 @@ def build(
         mean: Subtracted inside, in 0..255, one number or one for each channel; networks of
             keras.applications and saved ones do their own preprocessing instead.
         std: Divided by inside, as `mean`, > 0.
+        independent: Whether outputs do not exclude each other: a saved network may then end in
+            sigmoid, and else in softmax.
 
     Returns:
         A `keras.Model` from `[batch, height, width, channels]` to logits `[batch, num_classes]`
@@ -66,7 +69,8 @@ def build(
     _check_settings(config, family.settings)
     size = config.input_size
     seen = tuple(input_shape) if size is None else (size, size, input_shape[-1])
-    model = family.build(config, seen, num_classes, mean, std)
+    own = {"independent": independent} if "path" in family.settings else {}
+    model = family.build(config, seen, num_classes, mean, std, **own)
     if seen != tuple(input_shape):
         from tfdistill.models.shrinking import shrinking
 

@@ -35,9 +35,12 @@ def build(
     num_classes: int,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
+    independent: bool = False,
 ) -> keras.Model:
     """Return the user's own model at `config.path`, which does its own preprocessing."""
-    return load(str(config.path), input_shape, num_classes, config.outputs, config.classes)
+    return load(
+        str(config.path), input_shape, num_classes, config.outputs, config.classes, independent
+    )
 
 
 def load(
@@ -46,6 +49,7 @@ def load(
     num_classes: int,
     outputs: str = "auto",
     classes: Sequence[int | str] | None = None,
+    independent: bool = False,
 ) -> keras.Model:
     """Return a saved model over images of `input_shape`, with logits as its output.
 
@@ -57,6 +61,8 @@ def load(
         num_classes: Number of classes that it must tell apart.
         outputs: `logits`, `probabilities`, or `auto`, which looks whether they are probabilities.
         classes: As of `pick_classes`; the names are those of `labels.txt` beside a SavedModel.
+        independent: Whether its outputs do not exclude each other, so that probabilities are those
+            of a sigmoid each.
 
     Returns:
         A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`
@@ -79,7 +85,7 @@ def load(
         raise checks.UsageError(
             f"A saved model must have one output [batch, classes]. Received: {shape} from {path}."
         )
-    logits = _logits(str(path), model, tuple(input_shape), outputs)
+    logits = _logits(str(path), model, tuple(input_shape), outputs, independent)
     if classes is not None:
         logits = pick_classes(logits, classes, _names(Path(path)))
     elif shape[-1] != num_classes:
@@ -92,20 +98,27 @@ def load(
     return keras.Model(model.inputs[0], z, name="saved")
 
 
-def _logits(path: str, model: keras.Model, input_shape: tuple, outputs: str) -> keras.Model:
+def _logits(
+    path: str, model: keras.Model, input_shape: tuple, outputs: str, independent: bool
+) -> keras.Model:
     """Return a model to logits; what it does to find them is said."""
     ends = final_activation(model) if outputs == "auto" else None
-    if ends == SIGMOID:
+    expected = SIGMOID if independent else SOFTMAX
+    if ends in (SIGMOID, SOFTMAX) and ends != expected:
+        meaning = "exclude each other" if independent else "do not exclude each other"
         raise checks.UsageError(
-            f"The model in {path} ends in sigmoid, so its classes do not exclude each other. "
-            "Give one that ends in softmax or logits, or say model.outputs."
+            f"The model in {path} ends in {ends}, so its classes {meaning}. "
+            f"Give one that ends in {expected} or logits, or say model.outputs."
         )
-    if ends == SOFTMAX:
+    if ends == expected:
         LOGGER.warning(
-            "%s returns probabilities (softmax); what stands before it is taken as its logits.",
+            "%s returns probabilities (%s); what stands before it is taken as its logits.",
             path,
+            expected,
         )
         return logits_network(model)
+    if independent:
+        return _of_sigmoid(path, model, input_shape, outputs, ends)
     found = outputs == "auto" and ends is None and gives_probabilities(model, input_shape)
     if found:
         LOGGER.warning(
@@ -117,6 +130,23 @@ def _logits(path: str, model: keras.Model, input_shape: tuple, outputs: str) -> 
         return model
     z = ops.cast(model.outputs[0], "float32")
     return keras.Model(model.inputs[0], ops.log(ops.maximum(z, 1e-7)))
+
+
+def _of_sigmoid(
+    path: str, model: keras.Model, input_shape: tuple, outputs: str, ends: str | None
+) -> keras.Model:
+    """Return a model to logits whose probabilities are those of a sigmoid each."""
+    if outputs == "auto" and ends is None:
+        values = ops.convert_to_numpy(model(_some_images(input_shape), training=False))
+        if ((values >= 0) & (values <= 1)).all():
+            raise checks.UsageError(
+                f"The outputs of the model in {path} lie in 0..1, which logits and probabilities "
+                "may do. Say which they are with model.outputs: logits or probabilities."
+            )
+    if outputs != "probabilities":
+        return model
+    p = ops.clip(ops.cast(model.outputs[0], "float32"), 1e-7, 1 - 1e-7)
+    return keras.Model(model.inputs[0], ops.log(p) - ops.log1p(-p))
 
 
 def _names(path: Path) -> list[str] | None:
@@ -272,8 +302,11 @@ def gives_probabilities(model: keras.Model, input_shape: Sequence[int]) -> bool:
     """Return whether a model's outputs for random images `input_shape` are probabilities."""
     # By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an
     # operation that is no layer.
-    pixels = np.random.default_rng(0).integers(0, 256, (8, *input_shape)).astype("float32")
-    return look_like_probabilities(model(pixels, training=False))
+    return look_like_probabilities(model(_some_images(input_shape), training=False))
+
+
+def _some_images(input_shape: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, *input_shape)).astype("float32")
 
 
 def _unreadable(path: str, error: Exception) -> checks.UsageError:

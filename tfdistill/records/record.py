@@ -36,12 +36,14 @@ class Record:
         message: Why it stopped, when it diverged.
         best: Figures of the best validation epoch, accuracies in 0..1: epoch, validation_accuracy,
             test_accuracy, test_nll, test_brier, test_ece, test_ece_equal_mass; with teachers also
-            test_agreement and test_teacher_kl.
+            test_agreement and test_teacher_kl. Of several labels an image, accuracy, NLL, Brier
+            score and agreement are means over all labels of all images, and in the place of the
+            calibration errors stand test_exact_match and test_mean_average_precision.
         last: The same figures of the last epoch.
         history: One list per figure, one value per epoch (loss, accuracy, val_loss, val_accuracy,
             and hard_loss, soft_loss with teachers).
         calibration: Reliability diagram of the selected weights on the test set: lists `count`,
-            `confidence`, `accuracy`, one value per bin.
+            `confidence`, `accuracy`, one value per bin; empty of several labels.
         parameters: Number of weights of the network.
         flops: Floating point operations of one image's forward pass, 2 for each multiply-add.
         seconds: Time of training and evaluation, summed over interruptions.
@@ -87,6 +89,11 @@ class Record:
     def select(self) -> str:
         """`best` or `last`: the figures that stand in the tables."""
         return self.config["training"]["select"]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether it is of images with several labels, by what was measured."""
+        return "test_exact_match" in self.figures
 
     @property
     def figures(self) -> dict[str, float]:

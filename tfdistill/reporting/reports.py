@@ -268,12 +268,22 @@ def _run_row(record: Record) -> dict[str, str]:
         "test, best": percent(best.get("test_accuracy")),
         "test, last": percent(last.get("test_accuracy")),
         "NLL": number(figures.get("test_nll"), 4),
-        "ECE": number(figures.get("test_ece"), 4),
+        **_quality(record),
         "agreement": percent(figures.get("test_agreement")),
         "KL": number(figures.get("test_teacher_kl"), 4),
         "parameters": amount(record.parameters),
         "FLOPs": amount(record.flops),
         "time": measured_time(record.seconds),
+    }
+
+
+def _quality(record: Record) -> dict[str, str]:
+    figures = record.figures
+    if not record.multi_label:
+        return {"ECE": number(figures.get("test_ece"), 4)}
+    return {
+        "mAP": percent(figures.get("test_mean_average_precision")),
+        "exact match": percent(figures.get("test_exact_match")),
     }
 
 

@@ -40,6 +40,7 @@ QUESTION = (
     "differences are more than the luck of a seed?"
 )
 
+SEVERAL_LABELS = True
 SOURCE = (
     "a public experiment, ResNet-18 to a CNN of two convolutions on CIFAR-10; Hinton et al. 2015 "
     "(arXiv 1503.02531); Tung & Mori 2019 (arXiv 1907.09682)"

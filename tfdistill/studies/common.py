@@ -17,6 +17,10 @@ TEACHER, ALONE = "teacher", "student alone"
 INTERVAL = "gain, 95 % interval"
 # How figures are shown that are not shares, such as a loss.
 PLAIN: dict[str, Any] = {"scale": 1.0, "digits": 3}
+SEVERAL_LABELS_NOTE = (
+    "Accuracy and agreement: share of all labels of all images at 0.5. mAP: average precision, "
+    "mean over labels. Exact match: share of images of which all labels are right."
+)
 
 
 def check_teacher(config: StudyConfig) -> None:
@@ -116,6 +120,13 @@ def accuracy_cells(records: Sequence[Record]) -> tuple[str, str, str]:
     """Return the cells `runs`, `best epoch` and `last epoch`: test accuracy in percent."""
     best, last = (figure_cell(records, "test_accuracy", part) for part in ("best", "last"))
     return str(len(records)), best, last
+
+
+def quality(records: Iterable[Record]) -> dict[str, str]:
+    """Return the figures beside the accuracy, all in percent, by the columns that they stand in."""
+    if any(record.multi_label for record in records):
+        return {"mAP %": "test_mean_average_precision", "exact match %": "test_exact_match"}
+    return {"ECE %": "test_ece"}
 
 
 def gain_cell(records: Iterable[Record], baseline: Iterable[Record]) -> str:

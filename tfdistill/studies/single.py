@@ -20,6 +20,7 @@ from tfdistill.utils import checks
 TITLE = "One network"
 QUESTION = "How good is one network, trained on labels or taught by another?"
 
+SEVERAL_LABELS = True
 SOURCE = "the plain use of the library"
 COMMANDS = {"tfdistill train CONFIG": "two trainings a seed, and the teacher's"}
 PUBLISHED: dict[str, float] = {}
@@ -77,6 +78,7 @@ def tables(records: Sequence[Record]) -> list[Table]:
     """Return one table: accuracy and calibration of every kind of network."""
     rows = by_row(records)
     family = next(iter(comparisons(records)), None)
+    quality = common.quality(records)
     lines = tuple(
         (
             row,
@@ -84,16 +86,18 @@ def tables(records: Sequence[Record]) -> list[Table]:
             common.interval_cell(
                 family, row, members, rows.get(ALONE, []) if row == DISTILLED else []
             ),
-            common.figure_cell(members, "test_ece"),
+            *(common.figure_cell(members, figure) for figure in quality.values()),
             common.figure_cell(members, "test_agreement"),
         )
         for row, members in rows.items()
     )
-    columns = ("", "runs", "best epoch", "last epoch", INTERVAL, "ECE %", "agreement %")
+    columns = ("", "runs", "best epoch", "last epoch", INTERVAL, *quality, "agreement %")
     one = family and family.seeds == 1
     test = "McNemar's exact test on the test images" if one else "a paired t-test over the seeds"
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points, over the "
         f"same network alone, with the interval of {test}."
     )
+    if any(record.multi_label for record in records):
+        note += f" {common.SEVERAL_LABELS_NOTE}"
     return [Table("Test accuracy", columns, lines, note)]

@@ -233,7 +233,7 @@ class TeacherCache:
             >>> cache.logits()[3, np.array([17, 4])].shape
             (2, 10)
         """
-        checks.one_of("average", average, AVERAGES)
+        checks.one_of("average", average, (*AVERAGES, "sigmoid"))
         names = self.manifest["fingerprint"]["teachers"]
         places = [names.index(checks.one_of("members", name, names)) for name in members or names]
         lookup: logit_reading.MemberRows | logit_reading.TopRows
@@ -276,6 +276,7 @@ class TeacherCache:
         live = [np.concatenate(answers[view]) for view in shown]
         stored = [[array[view][:, places[view]] for array in self._arrays] for view in shown]
         average = self.manifest["fingerprint"]["average"] or "probabilities"
+        average = "sigmoid" if images.multi_label else average
         return logit_reading.compared(stored, live, average)
 
     def _stored(

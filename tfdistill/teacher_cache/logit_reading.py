@@ -59,7 +59,7 @@ class MemberRows:
     Args:
         stored: `[views, members, examples, classes]` logits.
         members: Places of the members to average.
-        average: `probabilities` or `logits`.
+        average: `probabilities`, `sigmoid` or `logits`.
     """
 
     stored: np.ndarray
@@ -107,7 +107,8 @@ class Verification:
         rows: Number of compared (view, example) pairs.
         largest_difference: Largest absolute difference of a member's logits; with `top_k` of a
             kept log-probability.
-        agreement: Share of the pairs, in 0..1, whose largest averaged logit has the same class.
+        agreement: Share of the pairs, in 0..1, whose largest averaged logit has the same class; of
+            several labels, share of the answers at 0.5 that are the same.
     """
 
     rows: int
@@ -120,7 +121,7 @@ def averaged(member_logits: np.ndarray, average: str) -> np.ndarray:
 
     Args:
         member_logits: `[members, batch, classes]` float.
-        average: `probabilities` or `logits`.
+        average: `probabilities`, `sigmoid` or `logits`.
 
     Returns:
         `[batch, classes]` of the same dtype.
@@ -129,6 +130,10 @@ def averaged(member_logits: np.ndarray, average: str) -> np.ndarray:
         return member_logits[0]
     if average == "logits":
         return member_logits.mean(axis=0)
+    if average == "sigmoid":
+        # log sum_m p_m - log sum_m (1 - p_m), with log p = -log(1 + exp(-z))
+        yes, no = (_logsumexp(-np.logaddexp(0, z), axis=0) for z in (-member_logits, member_logits))
+        return yes - no
     members, largest = len(member_logits), member_logits.max()
     if largest - member_logits.min() > NARROW:
         # Another order of these subtractions would change the last bit of stored studies.
@@ -179,21 +184,27 @@ def compared(stored: list[list[np.ndarray]], live: list[np.ndarray], average: st
     Args:
         stored: For each view the rows of each file, `[members, rows, n]`.
         live: For each view `[members, rows, classes]`, what the teachers give now.
-        average: How the members are averaged.
+        average: How the members are averaged; `sigmoid` of several labels.
     """
-    largest, agreeing = 0.0, 0
+    largest, agreeing = 0.0, 0.0
     for parts, now in zip(stored, live, strict=True):
         again = averaged(now, average)
         if len(parts) == 1:
             before = parts[0].astype("float32")
-            top = averaged(before, average).argmax(-1)
+            top = _answers(averaged(before, average), average)
         else:
             before, top = parts[0], parts[1][0, :, 0]
             now = np.take_along_axis(log_softmax(again)[None], parts[1].astype(np.int64), -1)
         largest = max(largest, float(np.abs(now - before).max()))
-        agreeing += int(np.sum(again.argmax(-1) == top))
+        same = _answers(again, average) == top  # [rows], or [rows, labels]
+        agreeing += float(same.reshape(len(same), -1).mean(axis=-1).sum())
     rows = sum(each.shape[1] for each in live)
     return Verification(rows, largest, agreeing / rows)
+
+
+def _answers(logits: np.ndarray, average: str) -> np.ndarray:
+    """Return the class of each row `[rows]`, or of several labels which are there."""
+    return logits > 0 if average == "sigmoid" else logits.argmax(-1)
 
 
 def _logsumexp(values: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -12,9 +12,8 @@ from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.models.weights.files import paddings
-from tfdistill.training import metrics
+from tfdistill.training import tasks
 from tfdistill.utils import checks, storage
-from tfdistill.utils.numerics import log_softmax
 
 
 def load_network(
@@ -74,7 +73,7 @@ def _check_weights(network: keras.Model, record: records.Record, part: str, path
 def build(config: ModelConfig, images: data.Dataset) -> keras.Model:
     """Return a new network that fits the images."""
     shape, classes = images.input_shape, images.num_classes
-    return models.build(config, shape, classes, images.mean, images.std)
+    return models.build(config, shape, classes, images.mean, images.std, images.multi_label)
 
 
 def start_from(network: keras.Model, study_folder: Path, name: str, images: data.Dataset) -> None:
@@ -108,7 +107,7 @@ def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) 
 
 def figures(
     network, images: data.Dataset, settings: pipeline.BatchSettings, taught: np.ndarray | None
-) -> tuple[dict[str, float], dict[str, list[float]], records.Predictions]:
+) -> tuple[dict[str, float], dict[str, list[float]], records.Predictions | None]:
     """Return a network's figures, its reliability diagram, and its answers to the test images.
 
     Args:
@@ -117,12 +116,10 @@ def figures(
         settings: Batch and input size.
         taught: Its teachers' logits on the test images, `[n, classes]`; None without teachers.
     """
-    labels = images.test.labels
+    task, labels = tasks.of(images), images.test.labels
     on_validation = predict(network, images.validation, settings)
     on_test = predict(network, images.test, settings)
-    found = {"validation_accuracy": metrics.accuracy(on_validation, images.validation.labels)}
-    summary = metrics.summary(on_test, labels, taught)
+    found = {"validation_accuracy": task.accuracy(on_validation, images.validation.labels)}
+    summary = task.summary(on_test, labels, taught)
     found |= {f"test_{name}": value for name, value in summary.items()}
-    top = np.exp(log_softmax(on_test).max(-1))
-    answers = records.Predictions(labels, on_test.argmax(-1), top)
-    return found, metrics.reliability(on_test, labels), answers
+    return found, task.reliability(on_test, labels), task.answers(on_test, labels)

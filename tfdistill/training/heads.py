@@ -64,6 +64,11 @@ def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
         >>> head.validation_accuracy
         0.89
     """
+    if images.multi_label:
+        raise checks.UsageError(
+            f"A new head tells classes apart. Received: {images.name}, whose images have several "
+            "labels. Give a teacher that has them."
+        )
     counts = np.bincount(images.train.labels, minlength=images.num_classes)
     if counts.min() < FEWEST:
         name = images.class_names[int(counts.argmin())]

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdistill import data, losses
+from tfdistill import data
 from tfdistill.config import DistillationConfig, FeatureConfig, RunConfig, TrainingConfig, to_dict
-from tfdistill.config.registry import FEATURE_LOSSES, LOGIT_LOSSES
+from tfdistill.config.registry import FEATURE_LOSSES
 from tfdistill.data import pipeline
 from tfdistill.distillation import schedules
 from tfdistill.distillation.distiller import Distiller
@@ -24,7 +24,7 @@ from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.distillation.feature_losses import FeatureLoss
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
-from tfdistill.training import evaluation
+from tfdistill.training import evaluation, tasks
 from tfdistill.utils import machine
 from tfdistill.utils.storage import digest
 
@@ -186,7 +186,8 @@ def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> kera
         base = evaluation.load_network(study_folder, config.split.base, images)
         return split_upper(base, config.split.layer, config.split.parts, config.split.part)
     built = [evaluation.build(config.model, images) for _ in range(config.width)]
-    whole = Ensemble(built, config.average) if config.width > 1 else built[0]
+    average = tasks.of(images).average(config.average)
+    whole = Ensemble(built, average) if config.width > 1 else built[0]
     if config.start:
         evaluation.start_from(whole, study_folder, config.start, images)
     return whole
@@ -205,19 +206,20 @@ def _shape(config: RunConfig) -> dict:
 def _compiled(configs, networks, images, settings, teacher) -> Learners:
     training = configs[0].training
     steps = pipeline.steps_per_epoch(len(images.train), settings.batch_size)
+    task = tasks.of(images)
     # Feature losses need the teacher within each Distiller; else one pass of it serves all.
     apart = len(configs) == 1 or any(_has_features(config) for config in configs)
     learners = []
     for config, built in zip(configs, networks, strict=True):
-        learner = _learner(config, built, teacher if apart else None, steps)
+        learner = _learner(config, built, teacher if apart else None, steps, task)
         learner.compile(
             optimizer=_optimizer(config.training, steps, learner.trainable_variables),
-            loss=_hard_loss(config.training, settings),
-            metrics=["accuracy"],
+            loss=task.hard_loss(settings.soft_labels, config.training.label_smoothing),
+            metrics=[task.accuracy_metric(settings.soft_labels)],
             jit_compile=machine.uses_xla(config.training.jit),
             steps_per_execution=config.training.steps_per_execution,
         )
-        _make_metrics(learner, images.num_classes, settings.soft_labels)
+        _make_metrics(learner, images, settings.soft_labels)
         learners.append(learner)
 
     def together() -> Population:
@@ -231,22 +233,29 @@ def _compiled(configs, networks, images, settings, teacher) -> Learners:
     return Learners(learners, together if len(learners) > 1 else None)
 
 
-def _make_metrics(learner: keras.Model, num_classes: int, soft_labels: bool) -> None:
+def _make_metrics(learner: keras.Model, images: data.Dataset, soft_labels: bool) -> None:
     """Make the variables of the metrics: TensorFlow traces a step twice that makes them itself."""
-    logits, labels = np.zeros((1, num_classes), "float32"), np.zeros(1, "int32")
+    logits = np.zeros((1, images.num_classes), "float32")
+    labels = np.zeros_like(images.train.labels[:1])
     learner.compute_metrics(None, logits if soft_labels else labels, logits)
     learner.reset_metrics()
 
 
-def _learner(config: RunConfig, built: keras.Model, teacher, steps_per_epoch: int) -> keras.Model:
+def _learner(
+    config: RunConfig, built: keras.Model, teacher, steps_per_epoch: int, task: tasks.Task
+) -> keras.Model:
     if config.distillation is None:
         return built
     warmup = round(config.distillation.warmup_epochs * steps_per_epoch)
-    return distiller(config.distillation, built, teacher, warmup)
+    return distiller(config.distillation, task, built, teacher, warmup)
 
 
 def distiller(
-    settings: DistillationConfig, student: keras.Model, teacher=None, warmup_steps: int = 0
+    settings: DistillationConfig,
+    task: tasks.Task,
+    student: keras.Model,
+    teacher=None,
+    warmup_steps: int = 0,
 ) -> Distiller:
     """Return the Distiller that `settings` describe.
 
@@ -260,16 +269,12 @@ def distiller(
             student,
             teacher,
             alpha=settings.alpha,
-            soft_loss=_soft_loss(settings),
+            soft_loss=task.soft_loss(settings),
             features=[_feature_loss(feature) for feature in settings.features],
             hard_weight=settings.hard_weight,
             soft_weight=settings.soft_weight,
             warmup_steps=warmup_steps,
         )
-
-
-def _soft_loss(settings: DistillationConfig) -> losses.TemperedLoss:
-    return LOGIT_LOSSES[settings.loss].from_settings(settings)
 
 
 def _feature_loss(feature: FeatureConfig) -> FeatureLoss:
@@ -280,14 +285,6 @@ def _feature_loss(feature: FeatureConfig) -> FeatureLoss:
 
 def _has_features(config: RunConfig) -> bool:
     return bool(config.distillation and config.distillation.features)
-
-
-def _hard_loss(training: TrainingConfig, settings: pipeline.BatchSettings):
-    if settings.soft_labels:
-        return keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=training.label_smoothing
-        )
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def _optimizer(training: TrainingConfig, steps_per_epoch: int, variables):
@@ -318,5 +315,5 @@ def validation_batches(images: data.Dataset, settings: pipeline.BatchSettings) -
         images.validation, settings.batch_size, settings.input_size
     )
     if settings.soft_labels:
-        batches = batches.map(lambda x, y: (x, tf.one_hot(y, settings.num_classes)))
+        batches = batches.map(lambda x, y: (x, pipeline.distributions(y, settings.num_classes)))
     return batches

@@ -38,6 +38,7 @@ def rehearse(config: StudyConfig, progress: Silent | None = None) -> tuple[Table
     session = runner.start(progress or Silent())
     planned = runner.plan(config)
     runs = [one_batch(run, session) for run in kinds_of(planned)]
+    runner.check_labels(config, planned, session)
     runner.preflight(config, runs, session)
     with tempfile.TemporaryDirectory() as folder:
         runner.do_runs(config, runs, Path(folder), session)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill import records
-from tfdistill.config import RunConfig, StudyConfig
+from tfdistill.config import NETWORK, RunConfig, StudyConfig
 from tfdistill.config.registry import RUN_KINDS, STUDIES
 from tfdistill.records import FINISHED, Record, Table
 from tfdistill.training.study_folder import (
@@ -63,6 +63,7 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
     check_folder(config, folder)
     if not all(finished(run, folder) for run in runs):
         session = start(progress, config.tensorboard)
+        check_labels(config, runs, session)
         preflight(config, runs, session)
         check_records(runs, folder, session)
         with alone(folder):
@@ -104,6 +105,7 @@ def build_caches(
         )
     wanted = {name for user in users for name in user.teachers}
     teachers = [run for run in runs if run.name in with_needs(runs, wanted)]
+    check_labels(config, runs, session)
     preflight(config, teachers, session)
     check_records(teachers, folder, session)
     with alone(folder):
@@ -210,12 +212,34 @@ def _after_their_needs(groups: list[list[RunConfig]]) -> list[list[RunConfig]]:
     return ordered
 
 
+def check_labels(config: StudyConfig, runs: list[RunConfig], session: "Session") -> None:
+    """Raise if a study is of one class an image, and its images have several labels."""
+    for run in runs:
+        if run.kind != NETWORK or not session.images(run.data).multi_label:
+            continue
+        if config.export:
+            raise checks.UsageError(
+                "Networks of images with several labels cannot be exported. Received: export "
+                f"beside {run.data.source}. Set export: null."
+            )
+        if not getattr(STUDIES[config.study], "SEVERAL_LABELS", False):
+            known = [
+                name for name, study in STUDIES.items() if getattr(study, "SEVERAL_LABELS", False)
+            ]
+            raise checks.UsageError(
+                f"The study {config.study} needs images of one class each. Received: "
+                f"{run.data.source}, whose images have several labels. Take one of the studies "
+                f"{', '.join(known)}, or other images."
+            )
+
+
 def preflight(config: StudyConfig, runs: list[RunConfig], session: "Session") -> None:
     """Raise whatever the runs would raise about their input, before anything is written."""
     from tfdistill.training import train
 
     if config.tensorboard:
         train.check_tensorboard()
+    train.check_tasks(runs, session)
     by_name = {run.name: run for run in runs}
     seen = []
     for run in runs:

@@ -157,7 +157,7 @@ def verification(
     columns = ("cache", "rows", "largest difference", "agreement %", "")
     note = (
         "Stored logits against those of the teachers run again. Agreement: share of rows with the "
-        "same largest class."
+        "same largest class; of several labels, of labels with the same answer."
     )
     return Table("Teacher logits, verified", columns, tuple(lines), note), good
 

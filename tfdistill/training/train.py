@@ -23,7 +23,7 @@ from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.records import Record
-from tfdistill.training import evaluation, learners, teacher_check, teacher_logits
+from tfdistill.training import evaluation, learners, tasks, teacher_check, teacher_logits
 from tfdistill.training.learners import Learners
 from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
 from tfdistill.training.session import Session
@@ -146,8 +146,27 @@ def _check_teacher(
     settings = teacher_logits.batch_settings(config, images)
     logits = evaluation.predict(network, some, settings)
     name = f"{config.name} ({config.model.path})" if config.model else config.name
-    if remark := teacher_check.check_teacher(name, logits, some.labels):
+    if remark := tasks.of(images).check_teacher(name, logits, some.labels):
         session.progress.say(remark)
+
+
+def check_tasks(runs: Sequence[RunConfig], session: Session) -> None:
+    """Raise if runs have settings that their labels give no meaning, or labels of two kinds.
+
+    Raises:
+        UsageError: Such as a soft loss between classes, and images with several labels.
+    """
+    kinds: dict[type[tasks.Task], str] = {}
+    for run in runs:
+        if run.kind == NETWORK:
+            task = tasks.of(session.images(run.data))
+            kinds.setdefault(type(task), run.data.source)
+            task.check(run)
+    if len(kinds) > 1:
+        raise checks.UsageError(
+            "Teachers and students must learn the same: one class of several, or several labels. "
+            f"Received: {' and '.join(kinds.values())}, one of each kind. Take images of one kind."
+        )
 
 
 def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> None:
@@ -159,7 +178,7 @@ def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> N
     images = session.images(config.data)
     if teacher.model:
         networks = [evaluation.build(run.model, images) for run in (config, teacher)]
-        learners.distiller(config.distillation, *networks)
+        learners.distiller(config.distillation, tasks.of(images), *networks)
 
 
 def one_batch(config: RunConfig) -> RunConfig:
@@ -183,6 +202,15 @@ class _Job:
     config: RunConfig
     images: data.Dataset
     study_folder: Path
+
+    @property
+    def task(self) -> tasks.Task:
+        return tasks.of(self.images)
+
+    @property
+    def average(self) -> str:
+        """How the logits of several teachers are averaged."""
+        return self.task.average(self.config.distillation.average)
 
     @property
     def folder(self) -> Path:
@@ -300,13 +328,13 @@ def _known_logits(job: _Job, session: Session):
         return None
     cache = teacher_logits.of_run(config, job.images, job.study_folder, session.progress)
     temperature = config.distillation.temperature if config.cache.top_k else None
-    return cache.logits(config.distillation.average, temperature=temperature)
+    return cache.logits(job.average, temperature=temperature)
 
 
 def _teacher(job: _Job):
     networks = [job.load(name) for name in job.config.teachers]
     one = len(networks) == 1
-    return networks[0] if one else Ensemble(networks, job.config.distillation.average)
+    return networks[0] if one else Ensemble(networks, job.average)
 
 
 def _evaluate(job: _Job) -> Record:
@@ -338,10 +366,12 @@ def _evaluate(job: _Job) -> Record:
     )
 
 
-def _stored(job: _Job, answers: dict[str, records.Predictions]) -> dict[str, str]:
+def _stored(job: _Job, answers: dict[str, records.Predictions | None]) -> dict[str, str]:
     """Store the selected weights' answers to the test images; return the file and its SHA-256."""
     name = records.PREDICTIONS_FILE
     selected = answers[job.config.training.select]
+    if selected is None:
+        return {}
     return {name: records.write_predictions(job.folder / name, selected)}
 
 
@@ -352,7 +382,8 @@ def _named(config: RunConfig) -> str:
 def _untrained(job: _Job, part: str):
     if job.config.model:
         return learners.network(job.config, job.images, job.study_folder)
-    return Ensemble([job.load(name, part) for name in job.config.members], job.config.average)
+    members = [job.load(name, part) for name in job.config.members]
+    return Ensemble(members, job.task.average(job.config.average))
 
 
 def _measured(
@@ -365,9 +396,8 @@ def _measured(
     epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
     taught = None
     if config.teachers:
-        average = config.distillation.average
         members = np.stack([_on_test(job, name, session) for name in config.teachers])
-        taught = keras.ops.convert_to_numpy(average_logits(members, average))
+        taught = keras.ops.convert_to_numpy(average_logits(members, job.average))
     for part in ("last", "best"):  # the last epoch's weights are those in memory
         if part == "last" or epochs["best"] != epochs["last"]:
             if part == "best":

@@ -1,7 +1,8 @@
 """A list of image files in a CSV file: `path,label` and, if wanted, the part that each is of.
 
 Paths are absolute or from the list's folder. Classes are numbered in the order of their names, or
-of their numbers where all are numbers; examples in the order of the rows.
+of their numbers where all are numbers; examples in the order of the rows. Images have any number of
+labels where a row's are `a|b`, or where there is a column of 0 and 1 for each label.
 """
 
 import os
@@ -18,7 +19,8 @@ from tfdistill.utils import checks
 
 PATH, LABEL, SPLIT = "path", "label", "split"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-SEVERAL = re.compile(r"[|;]")
+BAR = "|"
+YES_OR_NO = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 def read(config: DataConfig, name: str) -> Source:
@@ -26,34 +28,33 @@ def read(config: DataConfig, name: str) -> Source:
 
     Raises:
         UsageError: The file is missing or has other columns; a row lacks something, names a missing
-            file, one of another row or several labels; a part lacks a class; a file cannot be read;
-            or sizes differ and `config.image_size` is None.
+            file or one of another row; a part lacks a class; a file cannot be read; or sizes differ
+            and `config.image_size` is None.
     """
     file = Path(name).expanduser()
     rows = _rows(file)
     paths = _paths(rows, file)
-    _check_labels(rows)
-    classes = sorted(rows[LABEL].unique(), key=_place(rows[LABEL]))
-    numbers = {label: number for number, label in enumerate(classes)}
-    labels = np.array([numbers[label] for label in rows[LABEL]], np.int32)
+    names, labels = _labels(rows)
     of = _parts(rows)
-    names = {part: set(rows[LABEL][of == part]) for part in parts.WORDS if (of == part).any()}
-    parts.same_classes(names, str(file))
+    each = {part: labels[of == part] for part in parts.WORDS if (of == part).any()}
+    if labels.ndim == 1:  # of several labels, a part may have none
+        shown = {part: {names[number] for number in its} for part, its in each.items()}
+        parts.same_classes(shown, str(file))
     found = {
         part: parts.examples(
             [path for path, its in zip(paths, of, strict=True) if its == part],
-            labels[of == part],
+            its_labels,
             config,
             f"{file.resolve()} {part}",
         )
-        for part in names
+        for part, its_labels in each.items()
     }
     notes = parts.kinds(paths)
-    return parts.source(classes, found, config.split_seed, lambda part: f"the split {part}", notes)
+    return parts.source(names, found, config.split_seed, lambda part: f"the split {part}", notes)
 
 
 def _rows(file: Path) -> pd.DataFrame:
-    """Return path, label and split, if given, by the number that a row has in a table."""
+    """Return path, split, if given, and labels by the number that a row has in a table."""
     if not file.is_file():
         raise checks.UsageError(
             f"data.source 'csv:FILE' needs a CSV file. Received: {str(file)!r}, which is no file."
@@ -74,18 +75,65 @@ def _rows(file: Path) -> pd.DataFrame:
             "the columns path,label."
         ) from None
     table = table.map(lambda cell: str(cell).strip())
-    columns = [cell.lower() for cell in table.iloc[0]]
-    if sorted(columns) not in ([LABEL, PATH], [LABEL, PATH, SPLIT]):
+    given = [
+        name.lower() if name.lower() in (PATH, LABEL, SPLIT) else name for name in table.iloc[0]
+    ]
+    others = [name for name in given if name not in (PATH, SPLIT)]
+    well = given.count(PATH) == 1 and given.count(SPLIT) <= 1 and len(set(others)) == len(others)
+    if not well or not others or LABEL in others[1:] or LABEL in others and others[1:]:
         raise checks.UsageError(
-            f"The first line of {file} must name the columns path,label or path,label,split; each "
-            f"image has one label. Received: {checks.shown(','.join(table.iloc[0]))}."
+            f"The first line of {file} must name the columns path,label or, of images with several "
+            "labels, path and each label once (path,cat,dog); and split, if wanted. Received: "
+            f"{checks.shown(','.join(table.iloc[0]))}."
+        )
+    if not all(name and name.isprintable() for name in others):
+        raise checks.UsageError(
+            f"Every column of {file} must have a name of a single line. Received: "
+            f"{checks.shown(','.join(table.iloc[0]))}."
         )
     table.index = pd.RangeIndex(1, len(table) + 1)
-    rows = table.iloc[1:].set_axis(columns, axis=1)
+    rows = table.iloc[1:].set_axis(given, axis=1)
     rows = rows[(rows != "").any(axis=1)]
     if rows.empty:
         raise checks.UsageError(f"{file} lists no image. Add a row path,label for each.")
     return rows
+
+
+def _labels(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """Return the names of classes or labels, and each row's: `[n]`, or `[n, labels]` of 0 and 1."""
+    if LABEL not in rows:
+        return _of_columns(rows)
+    if rows[LABEL].str.contains(BAR, regex=False).any():
+        return _of_bars(rows)
+    _check_labels(rows)
+    classes = _sorted(set(rows[LABEL]))
+    numbers = {label: number for number, label in enumerate(classes)}
+    return classes, np.array([numbers[label] for label in rows[LABEL]], np.int32)
+
+
+def _of_columns(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    names = [name for name in rows.columns if name not in (PATH, SPLIT)]
+    for name in names:
+        for row, cell in rows[name].items():
+            if cell not in YES_OR_NO:
+                raise _wrong(
+                    row,
+                    f"has {checks.shown(cell)} in the column {name}",
+                    "Give 1 where the image has that label, 0 where not, or one column label",
+                )
+    return names, rows[names].map(YES_OR_NO.__getitem__).to_numpy(np.uint8)
+
+
+def _of_bars(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    each = [[name.strip() for name in cell.split(BAR)] if cell else [] for cell in rows[LABEL]]
+    for row, names in zip(rows.index, each, strict=True):
+        if "" in names or len(set(names)) < len(names):
+            cell = checks.shown(rows[LABEL][row])
+            raise _wrong(row, f"has the labels {cell}", "Give each once, with a | between two")
+        for name in names:
+            _check_name(row, name)
+    known = _sorted({name for names in each for name in names})
+    return known, np.array([[name in names for name in known] for names in each], np.uint8)
 
 
 def _paths(rows: pd.DataFrame, file: Path) -> list[Path]:
@@ -106,17 +154,21 @@ def _check_labels(rows: pd.DataFrame) -> None:
     for row, label in rows[LABEL].items():
         if not label:
             raise _wrong(row, "has no label", "Give one, or remove the row")
-        if SEVERAL.search(label):
-            raise _wrong(row, f"has several labels ({label!r})", "Give one for each image")
-        if not label.isprintable():
-            raise _wrong(row, f"has the label {label!r}", "Give one of a single line")
+        _check_name(row, label)
 
 
-def _place(labels: pd.Series):
-    """Return what labels are sorted by: their numbers if all are, else their names."""
+def _check_name(row, label: str) -> None:
+    if ";" in label:
+        raise _wrong(row, f"has several labels ({label!r})", "Give one, or several as a|b")
+    if not label.isprintable():
+        raise _wrong(row, f"has the label {label!r}", "Give one of a single line")
+
+
+def _sorted(labels: set[str]) -> list[str]:
+    """Return labels in the order of their numbers if all are, else of their names."""
     if all(map(NUMBER.fullmatch, labels)):
-        return lambda label: (float(label), label)
-    return None
+        return sorted(labels, key=lambda label: (float(label), label))
+    return sorted(labels)
 
 
 def _parts(rows: pd.DataFrame) -> np.ndarray:

@@ -29,9 +29,14 @@ def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
         config: Its `unlabelled` is a folder or a text file of paths, one a line.
 
     Raises:
-        UsageError: There is no such folder or file, no image in it, one that cannot be read, or
-            images of another size than the labelled ones.
+        UsageError: Images with several labels; there is no such folder or file, no image in it, one
+            that cannot be read, or images of another size than the labelled ones.
     """
+    if images.multi_label:
+        raise checks.UsageError(
+            "data.unlabelled stands beside images of one class each. Received: "
+            f"{config.source}, whose images have several labels. Set it to null."
+        )
     place = Path(str(config.unlabelled)).expanduser()
     skipped = walk.Skipped()
     paths = _listed(place) if place.suffix.lower() == LIST_ENDING else _below(place, skipped)
