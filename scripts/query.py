@@ -46,7 +46,8 @@ def over_rest(given: argparse.Namespace, image) -> tuple[str, float]:
             [outputs] = json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
         raise ValueError(f"{url}: {error.code}: {error.read().decode()}") from None
-    return outputs["class_name"], max(outputs["probabilities"])
+    name = outputs["class_name"] if "class_name" in outputs else outputs["labels"]
+    return name, max(outputs["probabilities"])
 
 
 def over_grpc(given: argparse.Namespace, image) -> tuple[str, float]:
@@ -64,12 +65,16 @@ def over_grpc(given: argparse.Namespace, image) -> tuple[str, float]:
             outputs = stub.Predict(request, timeout=30).outputs
         except grpc.RpcError as error:
             raise ValueError(f"{given.grpc}: {error.code().name}: {error.details()}") from None
-    label, probabilities = (tf.make_ndarray(outputs[n])[0] for n in ("class_name", "probabilities"))
+    name = "class_name" if "class_name" in outputs else "labels"
+    label, probabilities = (tf.make_ndarray(outputs[n])[0] for n in (name, "probabilities"))
     return label.decode(), probabilities.max()
 
 
 def main() -> int:
-    """Ask, print file, class and probability of every image, and return the exit status."""
+    """Ask, print file, class and probability of every image, and return the exit status.
+
+    Of a network of several labels: those that are there (cat|dog), and the largest probability.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("images", nargs="+")

@@ -1,6 +1,10 @@
 """Studies of images with any number of labels, from a list of files to figures."""
 
+import csv
 import dataclasses
+import io
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,13 +18,13 @@ from tfdistill.config import (
     CacheConfig,
     DataConfig,
     DistillationConfig,
-    ExportConfig,
     ModelConfig,
     StudyConfig,
     TrainingConfig,
 )
 from tfdistill.config.registry import STUDIES
 from tfdistill.distillation.ensembles import Ensemble, average_logits
+from tfdistill.inference import output, predictions
 from tfdistill.models import saved
 from tfdistill.teacher_cache.logit_reading import averaged
 from tfdistill.training import evaluation, runner, tasks, train
@@ -125,6 +129,38 @@ def test_evaluate_shows_the_figures_of_labels(finished, images):
     assert not any("calibration" in name for name in shown)
 
 
+def test_predictions_name_the_labels_above_a_half(finished, images):
+    folder = Path(images.source.removeprefix("csv:")).parent
+    files = [folder / f"{number}.png" for number in range(8)]
+    network = records.run_folder(finished, "distilled-0") / "best.keras"
+    answers = predictions.classify(network, files, top=1)
+    file = io.StringIO()
+    output.write(answers, "csv", file)
+    rows = list(csv.DictReader(io.StringIO(file.getvalue())))
+    assert list(rows[0]) == ["image", "labels", "probability_left", "probability_red", "error"]
+    pixels = np.stack([tf.io.decode_png(file.read_bytes()) for file in files]).astype("float32")
+    p = keras.ops.sigmoid(
+        evaluation.load_network(finished, "distilled-0", data.load(images))(pixels)
+    )
+    for row, (left, red) in zip(rows, np.asarray(p), strict=True):
+        assert float(row["probability_left"]) == pytest.approx(left, abs=1e-5)
+        there = [name for name, p in (("left", left), ("red", red)) if p > 0.5]
+        assert row["labels"] == "|".join(there)
+    [first, *_] = predictions.classify(network, files)
+    assert [guess.name for guess in first.labels] == [
+        guess.name for guess in first.top if guess.probability > 0.5
+    ]
+    file = io.StringIO()
+    output.write(predictions.classify(network, files), "json", file)
+    found = json.loads(file.getvalue())
+    assert [{one["label"] for one in row["labels"]} for row in found] == [
+        set(row["labels"].split("|")) - {""} for row in rows
+    ]
+    assert all(len(row["labels"]) + len(row["others"]) == 2 for row in found)
+    shown = output.table(list(predictions.classify(network, files)))
+    assert shown.columns == ("image", "labels") and any("left" in row[1] for row in shown.rows)
+
+
 class StopAfter(Silent):
     """Interrupts a training from within, as Ctrl-C does."""
 
@@ -168,6 +204,26 @@ def test_mixed_and_smoothed_labels_train_with_live_teachers(finished, study):
     )
     found = train.run(student, finished)
     assert found.figures["test_accuracy"] > 0.7 and found.history["accuracy"][-1] > 0.6
+
+
+def test_a_weak_teachers_logits_between_0_and_1_teach(images, tmp_path):
+    """Of a label that most images have they look like probabilities in every batch."""
+    inputs = keras.Input((8, 8, 3))
+    hidden = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    logits = keras.layers.Dense(2, kernel_initializer=keras.initializers.Constant(0.2))(hidden)
+    keras.Model(inputs, logits).save(tmp_path / "weak.keras")
+    teacher = ModelConfig("saved", path=str(tmp_path / "weak.keras"))
+    config = StudyConfig(
+        "single",
+        seeds=[0],
+        data=images,
+        teacher=teacher,
+        student=NETWORK,
+        training=dataclasses.replace(SHORT, epochs=1),
+    )
+    planned = [run for run in runner.plan(config) if run.name != "alone-0"]
+    found = [train.run(run, tmp_path / "study") for run in planned]
+    assert found[-1].status == records.FINISHED and found[-1].history["soft_loss"][0] > 0
 
 
 def test_an_ensemble_averages_sigmoids(finished, study):
@@ -231,7 +287,6 @@ def test_nothing_is_written_by_what_is_refused(study, tmp_path):
         },
         "cache.top_k keeps the largest": {"cache": CacheConfig(top_k=1, temperatures=[2.0])},
         "must learn the same: .*digits": {"teacher_data": DataConfig("digits")},
-        "cannot be exported": {"export": ExportConfig()},
     }
     for message, changes in refused.items():
         with pytest.raises(UsageError, match=message) as caught:

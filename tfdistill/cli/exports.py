@@ -203,7 +203,7 @@ def predict(
     Args:
         model: saved_models/NAME[/VERSION], a .tflite, .onnx or .keras file.
         format: How the answers are written.
-        top: Classes in each answer.
+        top: Classes in each answer; a network of several labels gives all.
         batch_size: Images at once.
         output: The file to write; without it they are printed.
     """

@@ -153,6 +153,7 @@ class Distiller(keras.Model):
         self._teacher_model: Callable[[], keras.Model | None] = lambda: None
         self._teacher_shapes: list[Shape] | None = None
         self._probability_counts = ProbabilityCounts()
+        self._teacher_told = False  # that its outputs are logits, where no layer says so
         self._trackers = {"hard_loss": keras.metrics.Mean("hard_loss")}
         self._trackers["soft_loss"] = keras.metrics.Mean("soft_loss")
         if self.features:
@@ -522,7 +523,8 @@ class Distiller(keras.Model):
         """Note whether outputs are probabilities, where no layer tells that they are logits."""
         if self._family is NUMBERS:
             return
-        teacher_told = network_logits.final_activation(self.teacher) if self.teacher else None
+        of_layers = network_logits.final_activation(self.teacher) if self.teacher else None
+        teacher_told = self._teacher_told or of_layers
         student_told = self._activation
         self._probability_counts.update(
             None if teacher_told else taught, None if student_told else logits, self._family

@@ -28,8 +28,8 @@ from tfdistill.export.saved_model import SAVED_MODEL
 from tfdistill.export.targets import Subject
 from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
-from tfdistill.models.logits import look_like_probabilities
-from tfdistill.training import metrics
+from tfdistill.models.logits import LINEAR, final_activation
+from tfdistill.training import tasks
 from tfdistill.utils import checks, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 
@@ -89,7 +89,8 @@ class Source:
     @cached_property
     def numeric(self) -> Path:
         """A SavedModel without strings and image files, as converters take it."""
-        saved_model.write_numeric(self.network, self._scratch, self.images.input_shape)
+        shape, several = self.images.input_shape, self.images.multi_label
+        saved_model.write_numeric(self.network, self._scratch, shape, several)
         return self._scratch
 
     def training_images(self, count: int) -> np.ndarray:
@@ -121,18 +122,13 @@ def export(
     """
     progress = progress or Silent()
     config.check_packages()
-    if subject.images.multi_label:
-        raise checks.UsageError(
-            f"An export gives each image one of several classes. Received: {subject.name}, of "
-            f"{subject.images.name}, whose images have several labels. Save it with Keras's own "
-            "model.export."
-        )
     network = from_pixels(in_float32(subject.network()), config.pixel_range)
     model = Path(config.folder) / name
     _check_room(network, model)
     test = test_images(subject.images, config.check_images)
     logits = _logits(network, test.images)
-    _check_logits(subject, logits)
+    if final_activation(network) != LINEAR:
+        _check_logits(subject, logits)
     _check_accuracy(subject, logits, test, len(subject.images.test))
     with versions.new_version(model) as new:
         progress.say(f"Exporting {subject.name} as {model}")
@@ -156,8 +152,9 @@ def export_network(
 
     Args:
         network: A Keras model from raw pixels, `[batch, height, width, channels]` 0..255, to logits
-            `[batch, num_classes]` or their softmax; an `Ensemble`; or a `Distiller`, of which only
-            the student is written. One that expects pixels of another range needs `pixel_range`.
+            `[batch, num_classes]` or their softmax (of several labels, their sigmoid); an
+            `Ensemble`; or a `Distiller`, of which only the student is written. One that expects
+            pixels of another range needs `pixel_range`.
         name: Name of the model.
         images: The data set that it was trained on, as `data.load` or `data.from_arrays` returns
             it: test images to compare with, training images for int8, class names.
@@ -232,7 +229,7 @@ def from_pixels(network: keras.Model, pixel_range: Sequence[float]) -> keras.Mod
 
 
 def _check_logits(subject: Subject, logits: np.ndarray) -> None:
-    if look_like_probabilities(logits):
+    if tasks.of(subject.images).look_like_probabilities(logits):
         raise checks.UsageError(
             f"An export takes a network that gives logits. Received: {subject.name}, whose outputs "
             "are probabilities. Leave out what makes them so at its end."
@@ -251,7 +248,7 @@ def _check_accuracy(subject: Subject, logits: np.ndarray, test: TestImages, tota
     count = len(test.labels)
     if known is None or count < ENOUGH:
         return
-    found = metrics.accuracy(logits, test.labels)
+    found = tasks.of_labels(test.labels).accuracy(logits, test.labels)
     chance = 3 * np.sqrt(known * (1 - known) * (1 / count - 1 / total)) if count < total else 0.0
     if abs(found - known) > ACCURACY_LOSS + chance:
         raise checks.Refused(
@@ -385,4 +382,4 @@ def _figures(subject: Subject, test: TestImages, logits: np.ndarray) -> Figures:
     """Return the figures of the run on all its test images, or else those measured here."""
     if subject.record:
         return Figures.of(subject.record, len(subject.images.test), subject.part)
-    return Figures(metrics.summary(logits, test.labels, None), len(logits))
+    return Figures(tasks.of_labels(test.labels).summary(logits, test.labels), len(logits))

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 OUTPUTS = ("class_id", "logits", "probabilities")
+# Of several labels, what is there at 0.5 stands in the place of the class.
+LABEL_OUTPUTS = ("logits", "present", "probabilities")
 IMAGE = "image"
 # What a model is asked by: `DEFAULT` of every format, `BYTES` where image files are taken, too.
 DEFAULT, BYTES = "serving_default", "bytes"
@@ -65,7 +67,8 @@ class Runtime:
 
         Returns:
             `logits` and `probabilities`, `[n, classes]` float32, and `class_id`, `[n]` int32; of a
-            SavedModel also `class_name`, `[n]` str.
+            SavedModel also `class_name`, `[n]` str. Of several labels, `present`, `[n, labels]`
+            int32 of 0 and 1, and `labels`, `[n]` str (`cat|dog`).
 
         Raises:
             ValueError: Images of another kind or shape.
@@ -154,22 +157,32 @@ class ExportFormat:
             return (path / self.file).is_file()
         return path.suffix == self.suffix and path.is_file()
 
-    def signatures(self, shape: tuple[int, int, int], classes: int, any_size: bool) -> dict:
+    def signatures(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        any_size: bool,
+        multi_label: bool = False,
+    ) -> dict:
         """Return by signature what goes in and comes out, as a model card has it.
 
         Args:
             shape: `(height, width, channels)` of the network's images.
             classes: Number of its classes.
             any_size: Whether images of any size are taken, in a format that can take them.
+            multi_label: Whether an image has any number of labels.
         """
         height, width, channels = shape
         sizes = (None, None) if any_size and self.runtime.takes_bytes else (height, width)
         inputs = {DEFAULT: {IMAGE: _tensor("uint8", *sizes, channels)}}
         scores = _tensor("float32", classes)
-        outputs = {"logits": scores, "probabilities": scores, "class_id": _tensor("int32")}
+        chosen = {"class_id": _tensor("int32")}
+        if multi_label:
+            chosen = {"present": _tensor("int32", classes)}
+        outputs = {"logits": scores, "probabilities": scores, **chosen}
         if self.runtime.takes_bytes:
             inputs[BYTES] = {"image_bytes": _tensor("string")}
-            outputs["class_name"] = _tensor("string")
+            outputs["labels" if multi_label else "class_name"] = _tensor("string")
         return {name: {"inputs": given, "outputs": outputs} for name, given in inputs.items()}
 
     def shipped(self, path: Path) -> list[Path]:
@@ -275,8 +288,9 @@ def imported(module: str, package: str, path: Path, extra: str | None = None):
 
 
 def check_names(inputs, outputs) -> None:
-    """Raise `ValueError` unless a model takes `image` alone and returns all of `OUTPUTS`."""
-    if list(inputs) != [IMAGE] or not set(OUTPUTS) <= set(outputs):
+    """Raise `ValueError` unless a model takes `image` alone and returns all of its outputs."""
+    known = any(set(names) <= set(outputs) for names in (OUTPUTS, LABEL_OUTPUTS))
+    if list(inputs) != [IMAGE] or not known:
         raise ValueError(
             f"it must take `{IMAGE}` and return {', '.join(OUTPUTS)}. "
             f"Received: a model from {', '.join(inputs)} to {', '.join(sorted(outputs))}."

@@ -187,8 +187,13 @@ from ai_edge_litert.interpreter import Interpreter
 
 images = np.zeros((1, {{ sizes }}), np.uint8)  # yours
 classify = Interpreter("{{ format.files[0].path }}").get_signature_runner("serving_default")
-class_id = classify(image=images)["class_id"][0]
-print(open("labels.txt", encoding="utf-8").read().splitlines()[class_id])
+names = open("labels.txt", encoding="utf-8").read().splitlines()
+{% if card.data.get("multi_label") %}
+present = classify(image=images)["present"][0]
+print([name for name, there in zip(names, present) if there])
+{% else %}
+print(names[classify(image=images)["class_id"][0]])
+{% endif %}
 ```
 """
 FLOAT32 = _format("float32", tolerance=1e-4)

@@ -119,7 +119,7 @@ def card(facts: Facts) -> dict:
             "distilled_from": _distilled_from(facts),
             "ensemble_of": _ensemble_of(facts),
             "configuration": _without_folders(facts.record.config) if facts.record else None,
-            "intended_use": INTENDED_USE,
+            "intended_use": INTENDED_USE_OF_LABELS if facts.images.multi_label else INTENDED_USE,
             "limits": _limits(facts),
         }
     )
@@ -176,6 +176,10 @@ INTENDED_USE = (
     "To sort images like those it was trained on into its classes, and to study distillation."
 )
 
+INTENDED_USE_OF_LABELS = (
+    "To say which labels images like those it was trained on have, and to study distillation."
+)
+
 
 def _percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.2f} %"
@@ -221,11 +225,18 @@ def _description(facts: Facts) -> str:
     article = "An" if what[0] in "aeiou" else "A"
     text = (
         f"{article} {what} of {facts.parameters:,} parameters for {height}x{width} {colours} "
-        f"images of {facts.images.num_classes} classes"
+        f"images of {_outputs(facts.images)}"
     )
     if facts.teachers:
         return f"{text}, distilled from {_count(facts.teachers, 'teacher')}."
     return f"{text}, which taught others." if facts.kind == "teacher" else f"{text}."
+
+
+def _outputs(images: Dataset) -> str:
+    if not images.multi_label:
+        return f"{images.num_classes} classes"
+    several = "labels, any number each" if images.num_classes > 1 else "label, yes or no"
+    return f"{images.num_classes} {several}"
 
 
 def _own_name(facts: Facts) -> str:
@@ -257,6 +268,7 @@ def _data(facts: Facts) -> dict:
         "test_images": len(images.test),
         "trained_on_it": facts.record is not None or bool(facts.members),
         "classes": list(images.class_names),
+        "multi_label": images.multi_label,
     }
 
 
@@ -299,8 +311,9 @@ def _scales_itself(model: dict | None) -> bool:
 
 
 def _signatures(name: str, facts: Facts) -> dict:
-    shape, classes = facts.images.input_shape, facts.images.num_classes
-    return export_format(name).signatures(shape, classes, facts.resize)
+    images = facts.images
+    shape, classes = images.input_shape, images.num_classes
+    return export_format(name).signatures(shape, classes, facts.resize, images.multi_label)
 
 
 def _format(name: str, facts: Facts) -> dict:
@@ -374,14 +387,27 @@ def _last_part(text: str) -> str:
     return f"{kind}:{Path(path).name}" if colon and Path(path).is_absolute() else text
 
 
+def _limits_of_answers(images: Dataset) -> tuple[str, str]:
+    if images.multi_label:
+        return (
+            f"Nothing else is said of an image than yes or no to {_outputs(images)}, also of one "
+            "that shows something else, and often with a high probability.",
+            "A label is said to be there above a probability of 0.5; where one mistake costs more "
+            "than the other, choose another limit on images of your own.",
+        )
+    return (
+        f"Every image is given one of the {images.num_classes} classes, also one that shows "
+        "something else, and often with a high probability.",
+        "A probability is only as reliable as the calibration error on such images says.",
+    )
+
+
 def _limits(facts: Facts) -> list[str]:
     source = _last_part(facts.images.name)
     limits = [
         f"The figures are of {len(facts.images.test)} test images of {source}. Nothing is claimed "
         "about images from elsewhere, on which they can be much worse.",
-        f"Every image is given one of the {facts.images.num_classes} classes, also one that shows "
-        "something else, and often with a high probability.",
-        "A probability is only as reliable as the calibration error on such images says.",
+        *_limits_of_answers(facts.images),
         "It was not examined how errors fall on groups of people or things, nor how images made "
         "to deceive it do. Do not let it decide alone where an error does harm.",
     ]

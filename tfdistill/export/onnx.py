@@ -14,7 +14,8 @@ def convert(numeric_folder: Path, path: Path, class_names: Sequence[str]) -> Non
     """Write an ONNX file.
 
     It takes `image`, uint8 `[batch, height, width, channels]`, and returns `logits` and
-    `probabilities`, float32 `[batch, classes]`, and `class_id`, int32 `[batch]`. Its metadata has
+    `probabilities`, float32 `[batch, classes]`, and `class_id`, int32 `[batch]`, or of several
+    labels `present`, int32 `[batch, labels]`, as its SavedModel does. Its metadata has
     the class names, a JSON list under `class_names`.
 
     Args:
@@ -121,8 +122,14 @@ import onnxruntime
 
 images = np.zeros((1, {{ sizes }}), np.uint8)  # yours
 session = onnxruntime.InferenceSession("{{ format.files[0].path }}")
+names = open("labels.txt", encoding="utf-8").read().splitlines()
+{% if card.data.get("multi_label") %}
+(present,) = session.run(["present"], {"image": images})
+print([name for name, there in zip(names, present[0]) if there])
+{% else %}
 (class_ids,) = session.run(["class_id"], {"image": images})
-print(open("labels.txt", encoding="utf-8").read().splitlines()[class_ids[0]])
+print(names[class_ids[0]])
+{% endif %}
 ```
 """
 ONNX = ExportFormat(

@@ -31,6 +31,7 @@ def write(
     *,
     image_size: int | None = None,
     resize: bool = False,
+    multi_label: bool = False,
 ) -> None:
     """Write a network as a SavedModel with two signatures.
 
@@ -38,8 +39,9 @@ def write(
     takes `image_bytes`, string `[n]`, whole JPEG or PNG files, which it turns as their Exif note
     says: of at most 25 megapixels, a JPEG that is made smaller of 250, 64 if progressive. Both
     return `logits` and `probabilities`, float32 `[n, classes]`, `class_id`, int32 `[n]`, and
-    `class_name`, string `[n]`. An image that cannot be taken is an `InvalidArgumentError` that
-    names it, and costs no memory.
+    `class_name`, string `[n]`; of several labels, `present`, int32 `[n, labels]`, 1 where a
+    probability is above 0.5, and `labels`, string `[n]`, as `cat|dog`. An image that cannot be
+    taken is an `InvalidArgumentError` that names it, and costs no memory.
 
     Args:
         network: A Keras model or `Ensemble` from pixels to logits `[n, classes]`; of a `Distiller`,
@@ -50,6 +52,7 @@ def write(
         image_size: Side of the data set's stored images, where files were brought to that size
             first; None means the network's own.
         resize: Let `serving_default` take images of any one size, and bring them to the network's.
+        multi_label: Whether an image has any number of the classes, with a sigmoid each.
 
     Raises:
         UsageError: Names and logits differ in number.
@@ -76,9 +79,14 @@ def write(
         return answer(image_graph.decoded(files, frame))
 
     def answer(pixels):
-        found = _answer(network, pixels)
+        found = _answer(network, pixels, multi_label)
         _check_number(class_names, found["logits"].shape[-1])
         names = tf.constant(list(class_names), tf.string)
+        if multi_label:
+            there = tf.ragged.boolean_mask(
+                tf.broadcast_to(names, tf.shape(found["present"])), found["present"] > 0
+            )
+            return {**found, "labels": tf.strings.reduce_join(there, axis=-1, separator="|")}
         return {**found, "class_name": tf.gather(names, found["class_id"])}
 
     height, width, channels = input_shape
@@ -90,13 +98,16 @@ def write(
     archive.write_out(str(folder), verbose=False)
 
 
-def write_numeric(network, folder: Path, input_shape: tuple[int, int, int]) -> None:
+def write_numeric(
+    network, folder: Path, input_shape: tuple[int, int, int], multi_label: bool = False
+) -> None:
     """Write a SavedModel with `serving_default` alone and no strings, to be converted further.
 
     Args:
         network: As for `write`.
         folder: Where to write.
         input_shape: `(height, width, channels)`.
+        multi_label: As for `write`.
 
     Example:
         >>> write_numeric(student, Path("numeric"), (8, 8, 1))
@@ -106,7 +117,7 @@ def write_numeric(network, folder: Path, input_shape: tuple[int, int, int]) -> N
     network = _alone(network)
     archive = _archive(network)
     pixels = tf.TensorSpec((None, *input_shape), tf.uint8, "image")
-    archive.add_endpoint(DEFAULT, lambda image: _answer(network, image), [pixels])
+    archive.add_endpoint(DEFAULT, lambda image: _answer(network, image, multi_label), [pixels])
     archive.write_out(str(folder), verbose=False)
 
 
@@ -168,10 +179,16 @@ def _archive(network):
     return archive
 
 
-def _answer(network, pixels) -> dict:
+def _answer(network, pixels, multi_label: bool) -> dict:
     import tensorflow as tf
 
     logits = tf.cast(network(tf.cast(pixels, tf.float32), training=False), tf.float32)
+    if multi_label:
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.sigmoid(logits),
+            "present": tf.cast(logits > 0, tf.int32),
+        }
     return {
         "logits": logits,
         "probabilities": tf.nn.softmax(logits),
@@ -217,8 +234,8 @@ class SavedModel(Runtime):
             found = {name: value.numpy() for name, value in signature(**tensors).items()}
         except self._tf.errors.InvalidArgumentError as error:
             raise ValueError(_refusal(error)) from None
-        if "class_name" in found:
-            found["class_name"] = np.array([name.decode() for name in found["class_name"]])
+        for name in {"class_name", "labels"} & set(found):
+            found[name] = np.array([text.decode() for text in found[name]])
         return found
 
 
@@ -238,6 +255,7 @@ def _write(source, folder: Path) -> None:
         images.class_names,
         image_size=images.train.images.shape[1],
         resize=source.resize,
+        multi_label=images.multi_label,
     )
     write_warmup(folder, source.name, source.test_images(max(WARMUP_BATCHES)))
 
@@ -264,7 +282,8 @@ image = open("image.png", "rb").read()
 request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image]))
 channel = grpc.insecure_channel("localhost:8500")
 answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=10)
-print(tf.make_ndarray(answer.outputs["class_name"]))
+{% set name = "labels" if card.data.get("multi_label") else "class_name" %}
+print(tf.make_ndarray(answer.outputs["{{ name }}"]))
 ```
 
 Pixels go to the signature `serving_default` as `image`, uint8 {% if shape.any_size -%}

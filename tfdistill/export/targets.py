@@ -19,9 +19,9 @@ from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.distillation.pairs import check_network, on_logits
 from tfdistill.export import versions
 from tfdistill.export.verify import ENSEMBLE, NETWORK, STUDENT, TEACHER
-from tfdistill.models.logits import SIGMOID, final_activation
+from tfdistill.models.logits import SIGMOID, SOFTMAX, final_activation
 from tfdistill.records import FINISHED, Record
-from tfdistill.training import evaluation
+from tfdistill.training import evaluation, tasks
 from tfdistill.utils import checks
 from tfdistill.utils.storage import digest
 
@@ -106,7 +106,7 @@ class Subject:
             return evaluation.build(own, self.images)
         if self.members:
             members = [evaluation.load_network(self.study, n, self.images) for n in self.members]
-            return Ensemble(members, average=self.average)
+            return Ensemble(members, average=tasks.of(self.images).average(self.average))
         return evaluation.load_network(self.study, self.name, self.images, self.part)
 
 
@@ -128,10 +128,14 @@ def of_network(
     if isinstance(network, Distiller):
         network, kind = network.student, STUDENT
     check_network("network", network)
-    if final_activation(network) == SIGMOID or getattr(network, "average", "") == SIGMOID:
+    ends = final_activation(network)
+    if isinstance(network, Ensemble):
+        ends = {"sigmoid": SIGMOID, "probabilities": SOFTMAX}.get(network.average)
+    if ends == (SOFTMAX if images.multi_label else SIGMOID):
+        needed = "any number of labels" if images.multi_label else "one of several classes"
         raise checks.UsageError(
-            f"An export gives each image one of several classes. Received: {network.name}, which "
-            "ends in sigmoid. Save it with Keras's own model.export."
+            f"An export for these images gives each {needed}. Received: {network.name}, which ends "
+            f"in {ends}. Give a network or images that fit the other."
         )
     if accuracy is not None:
         checks.fraction("accuracy", accuracy)

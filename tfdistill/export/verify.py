@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 
 from tfdistill.export.format import BYTES, DEFAULT, ExportFormat, export_format
 from tfdistill.export.isolated import Probe
 from tfdistill.records import Record, Table
-from tfdistill.training import metrics
 from tfdistill.utils import checks
 
 # What an exported network is.
@@ -68,7 +66,7 @@ class TestImages:
     Args:
         images: `[n, height, width, channels]` uint8, as the network sees them.
         stored: The same images as they are stored, before they are brought to its size.
-        labels: `[n]` int.
+        labels: `[n]` int, or `[n, labels]` of 0 and 1.
     """
 
     images: np.ndarray
@@ -90,6 +88,8 @@ class Check:
         agreement: Share of the images that both give the same class, 0..1.
         accuracy: Of the format on these images, 0..1.
         network_accuracy: Of the network on these images, 0..1.
+        multi_label: Whether images have any number of labels; agreement and accuracy are then
+            shares of all labels of all images.
     """
 
     format: str
@@ -101,6 +101,7 @@ class Check:
     agreement: float
     accuracy: float
     network_accuracy: float
+    multi_label: bool = False
 
     @property
     def tolerance(self) -> float | None:
@@ -118,9 +119,10 @@ class Check:
 
     def text(self) -> str:
         """Return the outcome as one line."""
+        what, labels = ("answer", "the labels of ") if self.multi_label else ("class", "")
         return (
-            f"{self.label}: same class as the network for {100 * self.agreement:.2f} % of "
-            f"{self.images} test images, logits differ by {self.difference:.1e} at most"
+            f"{self.label}: same {what} as the network for {100 * self.agreement:.2f} % of "
+            f"{labels}{self.images} test images, logits differ by {self.difference:.1e} at most"
         )
 
     @property
@@ -167,29 +169,38 @@ def table(found: list[Check], title: str) -> Table:
                 "–" if one.tolerance is None else f"{one.tolerance:g}",
             )
         )
+    several = found[0].multi_label
+    same = "labels with the same answer" if several else "images with the same class"
     note = (
         f"On {found[0].images} test images, against the Keras network "
         f"({100 * found[0].network_accuracy:.2f} % right, logits up to "
         f"{found[0].largest_logit:.3g}): largest difference of a logit, share "
-        "of images with the same class, accuracy. Allowed is a difference in units of the largest "
+        f"of {same}, accuracy. Allowed is a difference in units of the largest "
         f"logit; int8 may lose {100 * INT8_LOSS:g} point of accuracy."
     )
-    columns = ("", "largest difference", "same class %", "accuracy %", "allowed")
+    what = "answer" if several else "class"
+    columns = ("", "largest difference", f"same {what} %", "accuracy %", "allowed")
     return Table(title, columns, tuple(rows), note)
 
 
 def _compared(format: str, signature: str, answers: dict, labels, logits) -> Check:
-    probabilities = scipy.special.softmax(logits, axis=-1)
+    from tfdistill.training import tasks  # with Keras, which a card or a table needs not
+
+    task = tasks.of_labels(labels)
+    chosen = task.chosen(answers)
     return Check(
         format=format,
         signature=signature,
         images=len(logits),
         difference=_largest_difference(answers["logits"], logits),
-        probability_difference=_largest_difference(answers["probabilities"], probabilities),
+        probability_difference=_largest_difference(
+            answers["probabilities"], task.probabilities(logits)
+        ),
         largest_logit=float(np.abs(logits).max()),
-        agreement=float((answers["class_id"] == logits.argmax(axis=-1)).mean()),
-        accuracy=float((answers["class_id"] == labels).mean()),
-        network_accuracy=metrics.accuracy(logits, labels),
+        agreement=float((chosen == task.choice(logits)).mean()),
+        accuracy=float((chosen == labels).mean()),
+        network_accuracy=task.accuracy(logits, labels),
+        multi_label=labels.ndim == 2,
     )
 
 
@@ -209,7 +220,7 @@ def _refusal(found: Check) -> str:
         f"{found.format} ({found.signature}) differs from the network by {found.difference:.2g} "
         f"in a logit, of up to {found.largest_logit:.3g}, and by "
         f"{found.probability_difference:.2g} in a probability; allowed is {found.tolerance:g}, of "
-        f"the largest logit where that is above 1. The same class for "
+        f"the largest logit where that is above 1. The same answer for "
         f"{100 * found.agreement:.2f} % of {found.images} test images. "
         "Nothing was exported; leave this format out."
     )

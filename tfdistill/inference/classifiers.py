@@ -40,6 +40,7 @@ class Model:
         shape: `(height, width, channels)` of its images; height and width None take any.
         image_size: Side of the square that images are brought to first; None means the model's.
         class_names: One for each class: names, or numbers where no names are known.
+        multi_label: Whether an image may have any number of the classes, which are then labels.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Model:
     shape: tuple[int | None, int | None, int]
     image_size: int | None
     class_names: tuple[str, ...]
+    multi_label: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class Model:
 
         Args:
             images: `[n, height, width, channels]` uint8.
-            top: How many classes; no more than there are.
+            top: How many classes; no more than there are. Of several labels all are returned.
 
         Returns:
             For each image its classes, none of them where the model gives no number.
@@ -77,6 +79,7 @@ class Model:
             UsageError: The model cannot answer.
         """
         answer = _ask(self.runtime, images, self.path)
+        top = len(self.class_names) if self.multi_label else top
         # A SavedModel names the first class itself, also where no names lie beside it.
         own = answer.get("class_name", [None] * len(images))
         return [
@@ -156,7 +159,6 @@ def _runtime(path: Path, allow_unsafe: bool):
 def _of_run(path: Path, allow_unsafe: bool) -> Model:
     """Return the network in a .keras file, with what its run's record knows about images."""
     records.check_beside(path)
-    runtime = _KerasRuntime(path, allow_unsafe)
     image_size: int | None = None
     names: Sequence[str] = ()
     try:
@@ -164,8 +166,7 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
         config = build(DataConfig, record.config["data"]) if record else None
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
-    if record and record.multi_label:
-        raise _unfit(path, "It gives several labels, and one of several classes is asked for.")
+    runtime = _KerasRuntime(path, allow_unsafe, bool(record and record.multi_label))
     if config:
         from tfdistill import data
 
@@ -185,10 +186,10 @@ class _KerasRuntime:
 
     title = "Keras"
 
-    def __init__(self, path: Path, allow_unsafe: bool):
+    def __init__(self, path: Path, allow_unsafe: bool, multi_label: bool):
         import tensorflow as tf
 
-        from tfdistill.models import saved
+        from tfdistill.models import logits, saved
 
         network = _load(path, allow_unsafe)
         shape = getattr(network, "input_shape", None)
@@ -196,17 +197,26 @@ class _KerasRuntime:
             raise _unfit(path, f"It takes inputs of {shape}.")
         self.input_shape = tuple(shape[1:])
         tried = tuple(size or TRIED_SIZE for size in self.input_shape)
-        has_softmax = saved.gives_probabilities(network, tried)
+        ends = logits.final_activation(network)
+        self._multi_label = multi_label or ends == logits.SIGMOID
+        if self._multi_label:
+            done, activation = ends == logits.SIGMOID, tf.nn.sigmoid
+        elif network.output_shape[-1] == 1:
+            raise _unfit(path, "It has one output, which is no class of several.")
+        else:
+            done, activation = saved.gives_probabilities(network, tried), tf.nn.softmax
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
         def answer(images):
             found = tf.cast(network(tf.cast(images, tf.float32), training=False), tf.float32)
-            return found if has_softmax else tf.nn.softmax(found)
+            return found if done else activation(found)
 
         self._answer = answer
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return {"probabilities": self._answer(images).numpy()}
+        found = self._answer(images).numpy()
+        present = {"present": (found > 0.5).astype(np.int32)} if self._multi_label else {}
+        return {"probabilities": found, **present}
 
 
 def _load(path: Path, allow_unsafe: bool):
@@ -247,7 +257,8 @@ def _tried(model: Model) -> Model:
     names = model.class_names or tuple(map(str, range(classes)))
     if len(names) != classes:
         raise _unfit(model.path, f"It tells {classes} classes apart and has {len(names)} names.")
-    return Model(model.path, model.runtime, model.shape, model.image_size, names)
+    several = "present" in answer
+    return Model(model.path, model.runtime, model.shape, model.image_size, names, several)
 
 
 def _ask(runtime, images: np.ndarray, path: Path) -> dict[str, np.ndarray]:

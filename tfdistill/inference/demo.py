@@ -97,6 +97,11 @@ def opened(
         UsageError: A model cannot be opened.
     """
     own = classifiers.open_export(model, allow_unsafe)
+    if own.multi_label:
+        raise checks.UsageError(
+            f"The demo shows one class of several. Received: {model}, which gives any number of "
+            "labels. Ask it with tfdistill predict."
+        )
     card = _card(own.path)
     beside = teacher or find_teacher(own.path)
     if not beside:

@@ -14,7 +14,7 @@ from tfdistill.inference.predictions import Answer, Predictions
 from tfdistill.records import Table
 from tfdistill.reporting import reports
 from tfdistill.utils import checks, storage
-from tfdistill.utils.text import printable
+from tfdistill.utils.text import MISSING, printable
 
 WIDTH, LEAST_IMAGE = 80, 18
 # Letters of a class name in the table, of the first class and of those after it.
@@ -92,12 +92,14 @@ def table(answers: Sequence[Answer], width: int = WIDTH) -> Table:
         answers: The answers; where there is none, the class is `failed`.
         width: Columns of the terminal.
     """
-    cells = [_cells(answer) for answer in answers]
-    widths = [max(map(_longest_line, column)) for column in zip(*cells, _HEADING, strict=True)]
+    several = any(answer.multi_label for answer in answers)
+    heading = _LABELS_HEADING if several else _HEADING
+    cells = [(_label_cells if several else _cells)(answer) for answer in answers]
+    widths = [max(map(_longest_line, column)) for column in zip(*cells, heading, strict=True)]
     room = max(LEAST_IMAGE, width - sum(widths) - 2 * (len(widths) + 1))
     names = [_end_of(printable(answer.image), room) for answer in answers]
     rows = tuple((name, *row) for name, row in zip(names, cells, strict=True))
-    return Table("", ("image", *_HEADING), rows)
+    return Table("", ("image", *heading), rows)
 
 
 def summary(answers: Predictions) -> list[str]:
@@ -110,6 +112,7 @@ def summary(answers: Predictions) -> list[str]:
 
 
 _HEADING = ("class", "prob.", "next")
+_LABELS_HEADING = ("labels",)
 
 
 def write_table(answers: Predictions, file: TextIO) -> None:
@@ -137,6 +140,8 @@ def write_json(answers: Predictions, file: TextIO) -> None:
 
 def write_csv(answers: Predictions, file: TextIO) -> None:
     """Write a row for each image under a row of names."""
+    if answers.model.multi_label:
+        return _write_csv_of_labels(answers, file)
     top = min(answers.top, len(answers.model.class_names))
     ranks = [f"_{rank}" if rank > 1 else "" for rank in range(1, top + 1)]
     columns = [f"{key}{rank}" for rank in ranks for key in ("class", "class_id", "probability")]
@@ -147,9 +152,32 @@ def write_csv(answers: Predictions, file: TextIO) -> None:
         writer.writerow([answer.image, *(values or [""] * len(columns)), answer.error or ""])
 
 
+def _write_csv_of_labels(answers: Predictions, file: TextIO) -> None:
+    names = answers.model.class_names
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["image", "labels", *(f"probability_{name}" for name in names), "error"])
+    for answer in answers:
+        values = {guess.number: round(guess.probability, DIGITS) for guess in answer.top}
+        there = sorted(answer.labels, key=lambda guess: guess.number)
+        shown = "|".join(guess.name for guess in there)
+        columns = [values.get(number, "") for number in range(len(names))]
+        writer.writerow([answer.image, shown, *columns, answer.error or ""])
+
+
 def _fields(answer: Answer) -> dict:
     if answer.error is not None:
         return {"image": answer.image, "error": answer.error}
+    if answer.multi_label:
+        each = [
+            {
+                "label": one.name,
+                "label_id": one.number,
+                "probability": round(one.probability, DIGITS),
+            }
+            for one in answer.top
+        ]
+        there = len(answer.labels)
+        return {"image": answer.image, "labels": each[:there], "others": each[there:]}
     top = [_guess(guess) for guess in answer.top]
     return {"image": answer.image, **top[0], "top": top}
 
@@ -166,6 +194,13 @@ def _cells(answer: Answer) -> tuple[str, str, str]:
     shown = [f"{_start_of(printable(one.name), NEXT)} {_percent(one)}" for one in others]
     pairs = [", ".join(shown[at : at + 2]) for at in range(0, len(shown), 2)]
     return _start_of(printable(first.name), FIRST), _percent(first), "\n".join(pairs)
+
+
+def _label_cells(answer: Answer) -> tuple[str]:
+    if answer.error is not None:
+        return ("failed",)
+    shown = [f"{_start_of(printable(one.name), FIRST)} {_percent(one)}" for one in answer.labels]
+    return (",\n".join(", ".join(shown[at : at + 2]) for at in range(0, len(shown), 2)) or MISSING,)
 
 
 def _percent(guess: Guess) -> str:

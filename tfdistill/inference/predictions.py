@@ -21,11 +21,24 @@ NO_NUMBER = "The model's answer is no number."
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found out about one image: its most probable classes, or why there are none."""
+    """What was found out about one image: its most probable classes, or why there are none.
+
+    Args:
+        image: Its name.
+        top: The most probable classes; of several labels all, the most probable first.
+        error: Why there are none.
+        multi_label: Whether `top` are labels, of which those above 0.5 are there.
+    """
 
     image: str
     top: tuple[Guess, ...] = ()
     error: str | None = None
+    multi_label: bool = False
+
+    @property
+    def labels(self) -> tuple[Guess, ...]:
+        """The labels that are there, above 0.5."""
+        return tuple(guess for guess in self.top if guess.probability > 0.5)
 
 
 @dataclass
@@ -35,7 +48,7 @@ class Predictions:
     Args:
         model: The model.
         paths: Files and folders.
-        top: How many classes each answer holds.
+        top: How many classes each answer holds; of several labels it holds all.
         batch_size: Images at once.
 
     The other attributes are right at the end: how many `images` there were and how many of them
@@ -80,7 +93,8 @@ class Predictions:
             except checks.UsageError as error:
                 guesses, problem = [()] * len(places), str(error)
             for place, top in zip(places, guesses, strict=True):
-                answers[place] = Answer(answers[place].image, top, None if top else problem)
+                why, several = None if top else problem, self.model.multi_label
+                answers[place] = Answer(answers[place].image, top, why, several)
         return answers
 
 
@@ -98,7 +112,7 @@ def classify(
         model: `saved_models/NAME/VERSION`, `saved_models/NAME` (its highest version), or a
             .tflite, .onnx or .keras file.
         paths: Image files, and folders that are gone through with all below them.
-        top: How many classes each answer holds, >= 1.
+        top: How many classes each answer holds, >= 1; of several labels it holds all.
         batch_size: Images at once, >= 1.
         allow_unsafe: Also load a model that could run code or reach files.
 

@@ -265,7 +265,7 @@ def distiller(
     with warnings.catch_warnings():
         # A configuration names teacher and student, so that a larger student is meant.
         warnings.simplefilter("ignore", UserWarning)
-        return Distiller(
+        made = Distiller(
             student,
             teacher,
             alpha=settings.alpha,
@@ -275,6 +275,8 @@ def distiller(
             soft_weight=settings.soft_weight,
             warmup_steps=warmup_steps,
         )
+    made._teacher_told = task.like_probabilities
+    return made
 
 
 def _feature_loss(feature: FeatureConfig) -> FeatureLoss:

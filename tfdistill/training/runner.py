@@ -217,11 +217,6 @@ def check_labels(config: StudyConfig, runs: list[RunConfig], session: "Session")
     for run in runs:
         if run.kind != NETWORK or not session.images(run.data).multi_label:
             continue
-        if config.export:
-            raise checks.UsageError(
-                "Networks of images with several labels cannot be exported. Received: export "
-                f"beside {run.data.source}. Set export: null."
-            )
         if not getattr(STUDIES[config.study], "SEVERAL_LABELS", False):
             known = [
                 name for name, study in STUDIES.items() if getattr(study, "SEVERAL_LABELS", False)

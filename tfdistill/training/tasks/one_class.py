@@ -1,11 +1,15 @@
 """Each image is of one class of several: softmax, cross-entropy, calibration of the first class."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
+import scipy.special
 
 from tfdistill.config import DistillationConfig
 from tfdistill.config.registry import LOGIT_LOSSES
 from tfdistill.losses import TemperedLoss
+from tfdistill.models.logits import look_like_probabilities
 from tfdistill.records import Predictions
 from tfdistill.training import metrics, teacher_check
 from tfdistill.training.tasks.task import Task
@@ -47,3 +51,15 @@ class OneClass(Task):
 
     def check_teacher(self, name: str, logits: np.ndarray, labels: np.ndarray) -> str:
         return teacher_check.check_teacher(name, logits, labels)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return scipy.special.softmax(logits, axis=-1)
+
+    def choice(self, logits: np.ndarray) -> np.ndarray:
+        return logits.argmax(axis=-1)
+
+    def chosen(self, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+        return answers["class_id"]
+
+    def look_like_probabilities(self, outputs: np.ndarray) -> bool:
+        return look_like_probabilities(outputs)

@@ -4,11 +4,13 @@ Both losses are means over the labels: binary cross-entropy, and the divergence 
 Bernoulli distributions (`losses.binary`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import scipy.optimize
+import scipy.special
 from keras import ops
 
 from tfdistill.config import DistillationConfig, RunConfig
@@ -22,6 +24,8 @@ from tfdistill.utils.types import Tensor
 
 class SeveralLabels(Task):
     """Labels are `[n, labels]` of 0 and 1."""
+
+    like_probabilities = True  # a weak teacher's may all lie in 0..1
 
     def check(self, config: RunConfig) -> None:
         taught = config.distillation
@@ -61,6 +65,18 @@ class SeveralLabels(Task):
 
     def check_teacher(self, name: str, logits: np.ndarray, labels: np.ndarray) -> str:
         return _check_teacher(name, logits, labels.astype(bool))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return scipy.special.expit(logits)
+
+    def choice(self, logits: np.ndarray) -> np.ndarray:
+        return logits > 0
+
+    def chosen(self, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+        return answers["present"]
+
+    def look_like_probabilities(self, outputs: np.ndarray) -> bool:
+        return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 @keras.saving.register_keras_serializable("tfdistill")

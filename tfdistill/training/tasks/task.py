@@ -1,5 +1,7 @@
 """What every task answers."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
@@ -12,7 +14,13 @@ class Task:
     """What is learned of images: the losses, the figures and the averages of networks.
 
     Logits are `[n, outputs]` float of a whole split, labels those of `data.Examples`.
+
+    Attributes:
+        like_probabilities: Whether logits may well look like probabilities, so that those of a
+            study's own teachers must not be judged by their looks.
     """
+
+    like_probabilities = False
 
     def check(self, config: RunConfig) -> None:
         """Raise `UsageError` at settings of a run that have no meaning here."""
@@ -66,4 +74,20 @@ class Task:
         Raises:
             UsageError: Its outputs stand in another order.
         """
+        raise NotImplementedError
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of logits, `[n, outputs]`."""
+        raise NotImplementedError
+
+    def choice(self, logits: np.ndarray) -> np.ndarray:
+        """Return what logits say, in the form of labels."""
+        raise NotImplementedError
+
+    def chosen(self, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return what the outputs of an exported network say, in the form of labels."""
+        raise NotImplementedError
+
+    def look_like_probabilities(self, outputs: np.ndarray) -> bool:
+        """Return whether outputs that should be logits are probabilities."""
         raise NotImplementedError
