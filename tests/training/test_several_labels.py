@@ -27,7 +27,7 @@ from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.inference import output, predictions
 from tfdistill.models import saved
 from tfdistill.teacher_cache.logit_reading import averaged
-from tfdistill.training import evaluation, runner, tasks, train
+from tfdistill.training import evaluation, heads, runner, tasks, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
@@ -287,6 +287,9 @@ def test_nothing_is_written_by_what_is_refused(study, tmp_path):
         },
         "cache.top_k keeps the largest": {"cache": CacheConfig(top_k=1, temperatures=[2.0])},
         "must learn the same: .*digits": {"teacher_data": DataConfig("digits")},
+        "data.unlabelled stands beside images of one class": {
+            "data": dataclasses.replace(study.data, unlabelled=str(tmp_path))
+        },
     }
     for message, changes in refused.items():
         with pytest.raises(UsageError, match=message) as caught:
@@ -331,6 +334,12 @@ def test_a_saved_teacher_may_end_in_sigmoid_and_not_in_softmax(tmp_path):
         saved.load(own("softmax", tmp_path / "s.keras"), (8, 8, 3), 2, independent=True)
     with pytest.raises(UsageError, match="ends in sigmoid, so its classes do not exclude"):
         saved.load(path, (8, 8, 3), 2)
+
+
+def test_a_new_head_is_of_classes(images, tmp_path):
+    network = keras.models.load_model(own(None, tmp_path / "own.keras"))
+    with pytest.raises(UsageError, match="new head tells classes apart.*Give a teacher that has"):
+        heads.new_head(network, data.load(images))
 
 
 def test_what_its_layers_do_not_tell_of_a_saved_teacher_is_asked(tmp_path):
