@@ -164,9 +164,10 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
     try:
         record = records.read(path.parent)
         config = build(DataConfig, record.config["data"]) if record else None
+        several = record is not None and record.multi_label
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
-    runtime = _KerasRuntime(path, allow_unsafe, bool(record and record.multi_label))
+    runtime = _KerasRuntime(path, allow_unsafe, several)
     if config:
         from tfdistill import data
 
