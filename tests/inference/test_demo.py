@@ -3,22 +3,25 @@
 import importlib.util
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from starlette import responses, testclient
 
 from tfdistill.data import image_files
 from tfdistill.export import litert, model_card, saved_model
-from tfdistill.inference import demo
+from tfdistill.inference import demo, demo_server
 from tfdistill.utils import checks
 
 if not importlib.util.find_spec("gradio"):  # the demo's process imports it
@@ -98,9 +101,11 @@ def exports(networks, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved_models")
     teacher, student = folder / "tiny-teacher" / "2", folder / "tiny-student" / "1"
     student.mkdir(parents=True)
+    tries = np.random.default_rng(3).integers(0, 256, (2, *SHAPE), dtype=np.uint8)
     numeric = tmp_path_factory.mktemp("numeric")
     saved_model.write(networks["Teacher"], teacher, SHAPE, CLASSES)
     saved_model.write_numeric(networks["Student"], numeric, SHAPE)
+    saved_model.write_warmup(student, "tiny-student", tries)
     litert.convert(numeric, student / "model.float32.tflite", "float32", None)
     check = {"checks": [{"accuracy": 0.875, "images": 40}]}
     write_card(teacher, "tiny-teacher", **TEACHER)
@@ -128,7 +133,7 @@ def server(browser, exports, tmp_path_factory):
         text=True,
     )
     line = process.stdout.readline()
-    address = re.search(r"http://127\.0\.0\.1:\d+", line)
+    address = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{22}", line)
     if not address:
         process.kill()
         pytest.fail(line + process.communicate()[1])
@@ -145,11 +150,42 @@ def page(server, browser):
     asked = []
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(server[0])
+    page.goto(f"{server[0]}/")
     expect(page.get_by_role("heading", name="Teacher and student")).to_be_visible()
     yield page
-    own = (f"{server[0]}/", f"blob:{server[0]}/", "data:")
+    own = (f"{server[0]}/", f"blob:{origin(server)}/", "data:")
     assert asked and [url for url in asked if not url.startswith(own)] == []
+
+
+def origin(server):
+    return server[0].rpartition("/")[0]
+
+
+def ask(server, path, data=None, **headers):
+    """Return status and body of a request as a program makes it that knows the address."""
+    # A name as `Sec-Fetch-Site` is no word of Python.
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(f"{server[0]}{path}", data, named)
+    try:
+        with urllib.request.urlopen(request) as answered:
+            return answered.status, answered.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def classify(server, path, **headers):
+    """Return the status of a request that names an image's file."""
+    image = {"path": str(path), "meta": {"_type": "gradio.FileData"}, "url": "http://127.0.0.1:9/"}
+    body = {"data": [image], "fn_index": 0, "session_hash": "any"}
+    own = {"Content-Type": "application/json", "Origin": origin(server), **headers}
+    return ask(server, "/gradio_api/queue/join", json.dumps(body).encode(), **own)[0]
+
+
+def upload(server, data, **headers):
+    """Return status and body of an upload of one file."""
+    before = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x", "Origin": origin(server)}
+    return ask(server, "/gradio_api/upload", before + data + b"\r\n--x--\r\n", **kind | headers)
 
 
 def give(page, name, data):
@@ -200,6 +236,25 @@ class TestPage:
             expect(page.get_by_role("columnheader", name=role)).to_be_visible()
         row = page.get_by_role("row", name="Time per image").get_by_role("cell")
         expect(row).to_have_text([re.compile(r"^\d+\.\d{3} ms$")] * 2)
+
+    def test_the_picture_as_each_network_sees_it(self, page, pixels):
+        # Of 16 x 8 pixels networks see the middle 8 x 8.
+        edge = np.zeros((4, 8, 3), np.uint8)
+        give(page, "tall.png", as_png(np.concatenate([edge, pixels, edge])))
+        for role in ("teacher", "student"):
+            label = page.get_by_test_id("block-label").filter(has_text=f"As the {role} sees it")
+            shown = page.locator(".block").filter(has=label).locator("img")
+            expect(shown).to_be_visible()
+            response = page.request.get(shown.get_attribute("src"))
+            assert np.array_equal(np.array(Image.open(io.BytesIO(response.body()))), pixels)
+        header = page.get_by_role("rowheader", name="Sees images of")
+        cells = page.get_by_role("row").filter(has=header).get_by_role("cell")
+        expect(cells).to_have_text(["8 × 8 pixels, colour"] * 2)
+
+    def test_a_test_image_is_classified_by_a_click(self, page, networks):
+        page.get_by_role("button").filter(has=page.locator("img")).nth(1).click()
+        second = np.random.default_rng(3).integers(0, 256, (2, *SHAPE), dtype=np.uint8)[1]
+        expect_answers(page, second, networks)
 
     def test_facts_of_both_models(self, page, exports):
         def cells(name):
@@ -253,18 +308,107 @@ class TestPage:
 
 
 @pytest.mark.slow
+class TestStrangers:
+    """Requests of programs and pages that are not the demo's own."""
+
+    def test_only_uploaded_files_are_opened(self, server, tmp_path, pixels):
+        secret = tmp_path / "secret.png"
+        secret.write_bytes(as_png(pixels))
+        status, body = upload(server, as_png(pixels))
+        [uploaded] = json.loads(body)
+        assert (status, classify(server, uploaded)) == (200, 200)
+        beside = Path(uploaded).parents[1] / ".." / secret.relative_to("/")
+        for path in (secret, "/dev/zero", "http://127.0.0.1:9/a.png", beside, tmp_path, "a.svg"):
+            assert classify(server, path) == 403, path
+
+    def test_only_uploaded_files_are_shown(self, server, tmp_path):
+        (tmp_path / "secret.txt").write_text("secret")
+        for path in (f"{tmp_path}/secret.txt", "/dev/zero", "http://127.0.0.1:9/a.png"):
+            assert ask(server, f"/gradio_api/file={path}")[0] == 404, path
+
+    def test_without_the_address_nothing_is_answered(self, server, pixels):
+        for start in ("", "/", "/gradio_api", "/AAAAAAAAAAAAAAAAAAAAAA"):
+            there = (f"{origin(server)}{start}",)
+            assert upload(there, as_png(pixels), Origin=origin(server))[0] == 404
+            assert ask(there, "/config")[0] == 404
+
+    def test_other_pages_are_refused(self, server, pixels):
+        for elsewhere in ("http://elsewhere.example", "null", "http://127.0.0.1:9"):
+            assert upload(server, as_png(pixels), Origin=elsewhere)[0] == 403
+            assert classify(server, "/etc/hostname", Origin=elsewhere) == 403
+            assert ask(server, "/config", Origin=elsewhere)[0] == 403
+        assert ask(server, "/config", Sec_Fetch_Site="cross-site")[0] == 403
+
+    def test_what_else_gradio_answers_to_is_closed(self, server):
+        body = json.dumps({"data": [None], "fn_index": 0}).encode()
+        own = {"Content-Type": "application/json", "Origin": origin(server)}
+        for path in ("run/predict", "call/predict", "component_server", "process_recording"):
+            assert ask(server, f"/gradio_api/{path}", body, **own)[0] == 404
+        for path in ("gradio_api/info", "monitoring", "gradio_api/proxy=http://127.0.0.1:9/"):
+            assert ask(server, f"/{path}")[0] == 404
+
+    def test_too_long_a_request_is_refused_before_it_is_read(self, server):
+        for path, size in (("upload", image_files.MAX_BYTES + 2**20), ("queue/join", 2**20)):
+            address = urllib.parse.urlsplit(f"{server[0]}/gradio_api/{path}")
+            with socket.create_connection((address.hostname, address.port)) as other:
+                head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+                head += f"Origin: {origin(server)}\r\nContent-Length: {size}\r\n\r\n"
+                other.sendall(head.encode())
+                assert other.recv(100).startswith(b"HTTP/1.1 413 ")
+
+    @pytest.mark.parametrize("body", ["[" * 30_000, "no JSON", '{"data": [1'])
+    def test_a_damaged_request(self, server, body):
+        own = {"Content-Type": "application/json", "Origin": origin(server)}
+        assert ask(server, "/gradio_api/queue/join", body.encode(), **own)[0] == 400
+
+    def test_the_oldest_uploads_make_room(self, tmp_path):
+        async def store(scope, receive, send):
+            body = (await receive())["body"]
+            (tmp_path / body[:1].decode()).write_bytes(body)
+            await responses.PlainTextResponse("kept")(scope, receive, send)
+
+        guard = demo_server.Guard(store, "/secret", ["http://127.0.0.1:1"], tmp_path, total=100)
+        client = testclient.TestClient(guard, base_url="http://127.0.0.1:1")
+        for name in "abcd":
+            own = {"Origin": "http://127.0.0.1:1"}
+            answered = client.post("/secret/gradio_api/upload", content=name * 40, headers=own)
+            assert answered.status_code == 200
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "d"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_the_folder_of_uploads_goes_at_any_end(number, tmp_path):
+    """A process that holds the folder is killed while it waits."""
+    program = "from tfdistill.inference import demo_server as d\nwith d.own_uploads() as place:"
+    program += "\n print(place, flush=True)\n input()"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        folder = Path(process.stdout.readline().strip())
+        (folder / "image.png").write_bytes(b"any")
+        process.send_signal(number)
+        # The one that removes it has the pipe, too: it ends when that is done.
+        process.stdout.read()
+    assert process.returncode == -number
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 class TestServer:
     def test_it_connects_to_nothing_else(self, server):
         hosts = set(server[1].read_text().split())
         assert "localhost" in hosts and hosts <= {"localhost", "127.0.0.1"}
 
     def test_it_answers_to_no_other_name(self, server):
-        request = urllib.request.Request(server[0], headers={"Host": "elsewhere.example"})
-        with pytest.raises(urllib.error.HTTPError, match="400"):
-            urllib.request.urlopen(request)
+        assert ask(server, "/", Host="elsewhere.example")[0] == 400
 
     def test_other_machines_cannot_reach_it(self, server):
-        port = int(server[0].rpartition(":")[2])
+        port = int(origin(server).rpartition(":")[2])
         with socket.socket() as other, pytest.raises(ConnectionRefusedError):
             other.connect(("127.0.0.2", port))
 

@@ -1,47 +1,35 @@
 """A web page on this machine: drop an image, see what teacher and student say, side by side.
 
-The page needs no internet. Only this machine can open it, and it loads nothing from elsewhere:
-fonts, scripts and styles come from the installed Gradio.
+The page needs no internet. Only who started it can open it (`demo_server.py`), and it loads nothing
+from elsewhere: fonts, scripts and styles come from the installed Gradio.
 """
 
 import contextlib
 import html
 import os
-import socket
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tfdistill.data import image_files
 from tfdistill.export import model_card, versions
 from tfdistill.export.format import format_of, formats_of
-from tfdistill.inference import classifiers
+from tfdistill.inference import classifiers, demo_samples, demo_server
 from tfdistill.utils import checks
-from tfdistill.utils.text import MISSING, file_size
+from tfdistill.utils.text import MISSING, file_size, printable
 
 if TYPE_CHECKING:
     import gradio as gr
 
-HOST = "127.0.0.1"
 TOP = 5
 # The first call prepares the runtime and is not counted.
 CALLS = 5
 INTERRUPTED = 130
-CSS = """
-.gradio-container { width: 100% !important; max-width: 60rem !important; margin: auto; }
-#image img { width: 100%; height: 100%; object-fit: contain; }
-#problem p { color: #b42318; font-weight: 600; }
-.dark #problem p { color: #fda29b; }
-#facts table { width: 100%; }
-#facts :is(td, th) {
-  border: 1px solid var(--border-color-primary); padding: 0.4rem; text-align: left;
-  overflow-wrap: anywhere;
-}
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +64,18 @@ def launch(
 
     Example:
         >>> launch("saved_models/quickstart-student")
-        The demo is at http://127.0.0.1:7860 . Ctrl-C ends it.
+        The demo is at http://127.0.0.1:7860/Jm0c0v3pSGM5aXbFEyJ7Zw/ . Ctrl-C ends it.
         130
     """
     _require_gradio()
-    with contextlib.suppress(KeyboardInterrupt), _listening(port) as listener, _own_uploads():
-        _serve(page(opened(model, teacher, allow_unsafe)), listener)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        demo_server.listening(port) as listener,
+        demo_server.own_uploads() as uploads,
+    ):
+        shown = opened(model, teacher, allow_unsafe)
+        samples = demo_samples.write(shown[-1].model.path, uploads)
+        demo_server.serve(page(shown, samples), listener, uploads)
     return INTERRUPTED
 
 
@@ -129,11 +123,12 @@ def find_teacher(path: Path) -> Path | None:
     return next(iter([*ensembles, *single]), None)
 
 
-def page(shown: Sequence[Shown]) -> "gr.Blocks":
+def page(shown: Sequence[Shown], samples: Sequence[Path] = ()) -> "gr.Blocks":
     """Return the page of one model, or of a teacher and its student.
 
     Args:
         shown: The models, in the order of their columns.
+        samples: Image files that can be tried by a click; in the folder of uploads.
 
     Raises:
         UsageError: Gradio is missing.
@@ -142,36 +137,54 @@ def page(shown: Sequence[Shown]) -> "gr.Blocks":
 
     def classify(upload):
         answers, problem = _answers(upload, shown)
-        labels = [answer.classes if answer else None for answer in answers]
-        picture = gr.update(value=None) if problem else gr.skip()
-        return picture, said(problem), *labels, _facts(shown, answers)
+        image = gr.update(value=None) if problem else gr.skip()
+        return image, *results(answers, problem)
+
+    def try_sample(number):
+        answers, problem = _answers({"path": samples[number]}, shown)
+        return None if problem else str(samples[number]), *results(answers, problem)
 
     def clear():
-        return said(""), *(None for _ in shown), _facts(shown, nothing)
+        return results([None] * len(shown), "")
 
-    def said(problem):
+    def results(answers, problem):
         text = f'<p role="alert">{html.escape(problem)}</p>'
-        return gr.update(value=text, visible=bool(problem))
-
-    nothing = [None] * len(shown)
+        said = gr.update(value=text, visible=bool(problem))
+        labels = [answer.classes if answer else None for answer in answers]
+        seen = [gr.update(value=_seen(answer), visible=answer is not None) for answer in answers]
+        return said, *seen, *labels, _facts(shown, answers)
 
     title = " and ".join(one.role for one in shown).capitalize()
     with gr.Blocks(title=f"{title} – tfdistill", analytics_enabled=False) as blocks:
         gr.Markdown(f"# {title}\nDrop an image to see which classes it is taken for.")
-        image = gr.Image(sources=["upload"], label="Image", height=240, buttons=[], elem_id="image")
+        picture: dict[str, Any] = {"buttons": [], "elem_classes": "picture"}
+        image = gr.Image(sources=["upload"], label="Image", height=240, **picture)
         problem = gr.HTML(elem_id="problem", padding=False, visible=False)
+        if samples:
+            rows = [[str(path)] for path in samples]
+            shape = {"samples": rows, "type": "index", "label": "Test images to try"}
+            tried = gr.Dataset(components=[image], **shape)
+        seen, labels = [], []
         with gr.Row():
-            labels = [gr.Label(label=one.role, num_top_classes=TOP) for one in shown]
-        facts = gr.HTML(_facts(shown, nothing), elem_id="facts", padding=False)
-        results = [problem, *labels, facts]
+            for one in shown:
+                with gr.Column(min_width=140):
+                    what = {"label": f"As the {one.role.lower()} sees it", "height": 160}
+                    there = {"interactive": False, "visible": False, "format": "png"}
+                    seen.append(gr.Image(**what, **there, **picture))
+                    labels.append(gr.Label(label=one.role, num_top_classes=TOP))
+        facts = gr.HTML(_facts(shown, [None] * len(shown)), elem_id="facts", padding=False)
+        found = [problem, *seen, *labels, facts]
         # Unprocessed: Gradio would decode the file first, and fail without a clear sentence.
-        image.upload(classify, image, [image, *results], preprocess=False, api_visibility="private")
-        image.clear(clear, None, results, api_visibility="private")
+        image.upload(classify, image, [image, *found], preprocess=False, api_visibility="private")
+        image.clear(clear, None, found, api_visibility="private")
+        if samples:
+            tried.click(try_sample, tried, [image, *found], api_visibility="private")
     return blocks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Answer:
+    pixels: np.ndarray
     classes: dict[str, float]
     seconds: float
 
@@ -186,23 +199,34 @@ def _answers(upload: dict, shown: Sequence[Shown]) -> tuple[list[_Answer | None]
 
 
 def _answer(model: classifiers.Model, path: Path) -> _Answer:
-    images = model.read(path)[None]
-    [guesses] = model.classify(images, TOP)
+    pixels = model.read(path)
+    [guesses] = model.classify(pixels[None], TOP)
     seconds = []
     for _ in range(CALLS):
         start = time.perf_counter()
-        model.runtime(images)
+        model.runtime(pixels[None])
         seconds.append(time.perf_counter() - start)
-    return _Answer(
-        {one.name: float(one.probability) for one in guesses}, statistics.median(seconds)
-    )
+    classes = {printable(one.name): float(one.probability) for one in guesses}
+    return _Answer(pixels, classes, statistics.median(seconds))
+
+
+def _seen(answer: _Answer | None) -> np.ndarray | None:
+    """Return the pixels that a network was given, grey ones `[height, width]`."""
+    if answer is None:
+        return None
+    return answer.pixels[..., 0] if answer.pixels.shape[-1] == 1 else answer.pixels
 
 
 def _facts(shown: Sequence[Shown], answers: Sequence[_Answer | None]) -> str:
     """Return the table below the answers, as HTML."""
+    sizes = [
+        answer.pixels.shape if answer else one.model.shape
+        for one, answer in zip(shown, answers, strict=True)
+    ]
     rows = {
         "Model": [_name(one) for one in shown],
         "Format": [_format_name(one.model) for one in shown],
+        "Sees images of": [_size_and_channels(size) for size in sizes],
         "Size on disk": [_size(one.model.path) for one in shown],
         "Test accuracy": [_accuracy(one) for one in shown],
         "Time per image": [f"{1000 * one.seconds:.3f} ms" if one else MISSING for one in answers],
@@ -212,6 +236,13 @@ def _facts(shown: Sequence[Shown], answers: Sequence[_Answer | None]) -> str:
     table = "".join(f"<tr>{line}</tr>" for line in [columns, *lines])
     note = f"Time: median of {CALLS} calls with this image on this machine, after reading it."
     return f"<table>{table}</table><p>{note}</p>"
+
+
+def _size_and_channels(shape: Sequence[int | None]) -> str:
+    """Return e.g. `8 × 8 pixels, grey`."""
+    height, width, channels = shape
+    size = "any size" if height is None or width is None else f"{height} × {width} pixels"
+    return f"{size}, {'grey' if channels == 1 else 'colour'}"
 
 
 def _cells(tag: str, texts: Sequence[str]) -> str:
@@ -271,67 +302,3 @@ def _require_gradio():
     import gradio
 
     return gradio
-
-
-@contextlib.contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
-    """Take the port before models are opened: whether it is free is known at once."""
-    with socket.socket() as listener:
-        # A port that a demo has just left is free again at once.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-            listener.listen()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise checks.UsageError(
-                f"port must be one that is free, 0 for any. Received: port={port!r} ({reason}). "
-                "Give another one with --port."
-            ) from None
-        yield listener
-
-
-@contextlib.contextmanager
-def _own_uploads() -> Iterator[None]:
-    """Let uploaded images lie in a folder that goes away with the demo."""
-    with tempfile.TemporaryDirectory(prefix="tfdistill-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["GRADIO_TEMP_DIR"]
-
-
-def _serve(blocks: "gr.Blocks", listener: socket.socket) -> None:
-    """Answer requests until a signal comes."""
-    import fastapi
-    import gradio as gr
-    import uvicorn
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    # Otherwise a page from elsewhere could reach this one through a name that leads here.
-    app = fastapi.FastAPI()
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    port = listener.getsockname()[1]
-    fonts: dict[str, Any] = {
-        "font": ["system-ui", "sans-serif"],
-        "font_mono": ["ui-monospace", "monospace"],
-    }
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        server_name=HOST,
-        server_port=port,
-        footer_links=[],
-        max_file_size=image_files.MAX_BYTES,
-        enable_monitoring=False,
-        ssr_mode=False,
-        mcp_server=False,
-        theme=gr.themes.Default(**fonts),
-        css=CSS,
-    )
-    print(f"The demo is at http://{HOST}:{port} . Ctrl-C ends it.", flush=True)
-    # Open pages keep a connection, which must not hold up the end.
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run([listener])
