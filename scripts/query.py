@@ -34,6 +34,11 @@ def read(path: str, signature: str):
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
+def printable(text: str) -> str:
+    """Return text in one line that a terminal shows and does not obey."""
+    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+
+
 def over_rest(given: argparse.Namespace, image) -> tuple[str, float]:
     """Return an image's class and probability."""
     encoded = isinstance(image, bytes)
@@ -90,10 +95,10 @@ def main() -> int:
             image = read(path, given.signature)
             label, probability = (over_grpc if given.grpc else over_rest)(given, image)
         except Exception as error:  # whatever it is, one line an image
-            print(" ".join(f"{path}: {error}".split())[:400], file=sys.stderr)
+            print(printable(" ".join(f"{path}: {error}".split()))[:400], file=sys.stderr)
             status = 1
         else:
-            print(f"{path}  {label}  {probability:.4f}", flush=True)
+            print(f"{printable(path)}  {printable(label)}  {probability:.4f}", flush=True)
     return status
 
 

@@ -263,9 +263,9 @@ def test_many_classes_are_counted():
 
 
 def test_names_are_escaped():
-    names = ("<b>a|b</b>", "*x* `y`\n# z", "[l](http://h)")
+    names = ("\x1b[31mred", "<b>a|b</b>", "*x* `y`\n# z", "[l](http://h)")
     page = page_of(facts(images=images(names), licence="a\n| b"))
-    shown = r"Classes: \<b\>a\|b\</b\>, \*x\* \`y\` \# z, \[l\](http://h)."
+    shown = r"Classes: \\x1b\[31mred, \<b\>a\|b\</b\>, \*x\* \`y\` \# z, \[l\](http://h)."
     assert shown in page
     assert r"| licence | a \| b |" in page
 

@@ -333,10 +333,21 @@ class TestOutput:
         assert list(rows[0])[:4] == ["image", "class", "class_id", "probability"]
         assert "class_3" in rows[0] and "class_4" not in rows[0]
         by_name = {Path(row["image"]).name: row for row in rows}
-        assert {"two\nlines.png", 'quo"te,.png', "caf\\xe9.png"} < set(by_name)
+        assert {"two\\nlines.png", 'quo"te,.png', "caf\\xe9.png"} < set(by_name)
+        assert "\x1b" not in text and r"\x1b[31mred.png" in by_name
         assert by_name["broken.png"]["class"] == "" and "no JPEG" in by_name["broken.png"]["error"]
         shares = [float(by_name["0.png"][f"probability{rank}"]) for rank in ("", "_2", "_3")]
         assert sum(shares) == pytest.approx(1, abs=1e-4) and shares == sorted(shares)[::-1]
+
+    def test_no_name_of_a_csv_file_is_a_formula(self, export, photos, tmp_path, monkeypatch):
+        model = shutil.copy(export / "2" / FILES["ONNX"], tmp_path)
+        (tmp_path / "labels.txt").write_text("=1+1\n-3\n@SUM(1)\n")
+        monkeypatch.chdir(photos)
+        shutil.copy("0.png", "+cmd.png")
+        [row] = csv.DictReader(io.StringIO(self.written(model, ["+cmd.png"], "csv"), newline=""))
+        assert row["image"] == "'+cmd.png" and float(row["probability"]) > 0
+        names = {row[f"class{rank}"] for rank in ("", "_2", "_3")}
+        assert names == {"'=1+1", "'-3", "'@SUM(1)"}
 
     @pytest.mark.parametrize("top", [1, 3])
     def test_a_table_is_80_columns_wide_and_obeys_no_name(self, export, odd, top):

@@ -169,6 +169,16 @@ def test_the_setting_is_one_line():
     assert reports.setting([]) == ""
 
 
+def test_no_name_in_the_results_is_a_formula_or_a_control_character(tmp_path):
+    odd = record("=1+1", row="-2\x07")
+    reports.write_report(tmp_path, "t", "q", [], [odd, record("a")])
+    text = (tmp_path / "results.csv").read_text(encoding="utf-8")
+    first, second = csv.DictReader(io.StringIO(text))
+    assert (first["run"], first["row"]) == ("'=1+1", r"'-2\x07")
+    # A number below zero stays a number, and the others what they were.
+    assert (second["run"], second["best_test_accuracy"]) == ("a", "0.8654")
+
+
 def test_writing_leaves_only_whole_files(folder):
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.yaml",
@@ -223,6 +233,15 @@ def test_long_labels_wrap_between_words():
 
 def test_names_in_the_terminal_are_not_markup():
     assert "[bold]x[/bold]" in printed(Table("t", ("run",), (("[bold]x[/bold]",),)), 80)
+
+
+def test_names_in_the_terminal_are_not_obeyed():
+    rows = (("\x1b[2Jx", "one\ntwo\x9b1m"),)
+    table = Table("a\x1b]0;title\x07", ("run", "state"), rows, "\x1b[8m")
+    text = printed(table, 80)
+    assert not {"\x1b", "\x07", "\x9b"} & set(text)
+    assert all(shown in text for shown in (r"\x1b[2Jx", r"a\x1b]0;title\x07", r"two\x9b1m"))
+    assert "one\\n" not in text
 
 
 def grid_records(alphas, temperatures):

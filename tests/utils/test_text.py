@@ -58,3 +58,18 @@ def test_counts_and_parts_in_words():
         "20 seeds",
     ]
     assert [text.fraction(share) for share in (0.5, 0.21, 0.075)] == ["half", "a fifth", "1/13"]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\uff1d"])
+def test_no_text_in_a_cell_starts_a_formula(start):
+    assert text.cell(f"{start}1") == f"'{start}1"
+    assert text.cell(f"a{start}1") == f"a{start}1"
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [("\t=1", r"\t=1"), ("\r=1", r"\r=1"), ("a\x1b[0m", r"a\x1b[0m"), ("Käfer, 3", "Käfer, 3")]
+    + [(-1.5, -1.5), (None, None), ("", "")],
+)
+def test_a_cell_has_no_control_characters_and_keeps_numbers(value, expected):
+    assert text.cell(value) == expected

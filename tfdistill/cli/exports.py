@@ -13,6 +13,7 @@ from tfdistill.config import DataConfig, ExportConfig
 from tfdistill.config.registry import ANSWER_FORMATS, EXPORT_FORMATS
 from tfdistill.models import saved_model_safety
 from tfdistill.utils import checks, tensorflow
+from tfdistill.utils.text import printable
 
 AllowUnsafe = Annotated[
     bool,
@@ -158,7 +159,7 @@ def export_study(folder: Path, config: ExportConfig) -> bool:
     try:
         study_exports.export_study(folder, config, display())
     except checks.Refused as error:
-        print(f"tfdistill: error: {error}", file=sys.stderr)
+        print(f"tfdistill: error: {printable(str(error))}", file=sys.stderr)
         return False
     return True
 

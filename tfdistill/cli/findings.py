@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tfdistill.config import StudyConfig
 from tfdistill.config.registry import STUDIES
 from tfdistill.utils import checks
+from tfdistill.utils.text import printable
 
 if TYPE_CHECKING:
     from tfdistill.records import Record, Table
@@ -210,5 +211,5 @@ def failures(found: "list[Record]") -> int:
 
     failed = [record for record in found if record.status != FINISHED]
     for record in failed:
-        print(f"{record.name} failed: {record.message}", file=sys.stderr)
+        print(printable(f"{record.name} failed: {record.message}"), file=sys.stderr)
     return 1 if failed else 0

@@ -10,6 +10,7 @@ from tfdistill.cli import options
 from tfdistill.cli.commands import COMMANDS, GOES_ON, GROUPS
 from tfdistill.models import saved_model_safety
 from tfdistill.utils import checks, signals, storage, tensorflow
+from tfdistill.utils.text import printable
 
 DESCRIPTION = (
     "Knowledge distillation for image classification: train teachers, distil students, compare."
@@ -88,5 +89,5 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _refused(text: str, status: int) -> int:
-    print(f"tfdistill: error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"tfdistill: error: {printable(' '.join(text.split()))}", file=sys.stderr)
     return status

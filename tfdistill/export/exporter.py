@@ -32,6 +32,7 @@ from tfdistill.models.logits import LINEAR, final_activation
 from tfdistill.training import tasks
 from tfdistill.utils import checks, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
+from tfdistill.utils.text import printable
 
 LABELS = "labels.txt"
 BATCH_SIZE = 64
@@ -297,7 +298,7 @@ def _write(
         for format in _formats(config):
             format.write(source, format.place(folder))
     # A name with a line break is one line, too.
-    lines = [" ".join(label.split()) for label in images.class_names]
+    lines = [printable(" ".join(label.split())) for label in images.class_names]
     (folder / LABELS).write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 

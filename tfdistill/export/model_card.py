@@ -19,7 +19,7 @@ from tfdistill.export.format import export_format
 from tfdistill.export.verify import KINDS, Check, Figures
 from tfdistill.records import Record
 from tfdistill.utils import checks
-from tfdistill.utils.text import MISSING, file_size
+from tfdistill.utils.text import MISSING, file_size, printable
 
 FORMAT = 1
 JSON_FILE, PAGE_FILE = "model_card.json", "model_card.md"
@@ -168,7 +168,7 @@ def markdown(card: dict) -> str:
 
 def escaped(value) -> str:
     """Return text as one line in which GitHub Markdown and HTML see nothing but text."""
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in text)
 
 

@@ -14,7 +14,7 @@ from tfdistill.inference.predictions import Answer, Predictions
 from tfdistill.records import Table
 from tfdistill.reporting import reports
 from tfdistill.utils import checks, storage
-from tfdistill.utils.text import MISSING, printable
+from tfdistill.utils.text import MISSING, cell, printable
 
 WIDTH, LEAST_IMAGE = 80, 18
 # Letters of a class name in the table, of the first class and of those after it.
@@ -107,7 +107,7 @@ def summary(answers: Predictions) -> list[str]:
     each = 1000 * answers.seconds / max(1, answers.images)
     number = f"{answers.images} image{'s' * (answers.images != 1)}, {answers.failed} failed"
     lines = [f"{number}. {each:.1f} ms for each, with reading it."]
-    lines.append(f"Model: {answers.model.path} ({answers.model.runtime.title})")
+    lines.append(printable(f"Model: {answers.model.path} ({answers.model.runtime.title})"))
     return lines + answers.skipped.lines()
 
 
@@ -123,7 +123,7 @@ def write_table(answers: Predictions, file: TextIO) -> None:
     console = Console(file=file, highlight=False)
     console.print(reports.terminal_table(table(found, console.width), console.width))
     lines = [
-        f"{printable(answer.image)}: {answer.error}" for answer in found if answer.error is not None
+        printable(f"{answer.image}: {answer.error}") for answer in found if answer.error is not None
     ]
     lines = ["Failed:", *lines, ""] if lines else []
     file.write("".join(f"{line}\n" for line in ["", *lines, *summary(answers)]))
@@ -149,19 +149,21 @@ def write_csv(answers: Predictions, file: TextIO) -> None:
     writer.writerow(["image", *columns, "error"])
     for answer in answers:
         values = [value for guess in answer.top for value in _guess(guess).values()]
-        writer.writerow([answer.image, *(values or [""] * len(columns)), answer.error or ""])
+        row = [answer.image, *(values or [""] * len(columns)), answer.error or ""]
+        writer.writerow(map(cell, row))
 
 
 def _write_csv_of_labels(answers: Predictions, file: TextIO) -> None:
     names = answers.model.class_names
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["image", "labels", *(f"probability_{name}" for name in names), "error"])
+    columns = [cell(f"probability_{name}") for name in names]
+    writer.writerow(["image", "labels", *columns, "error"])
     for answer in answers:
         values = {guess.number: round(guess.probability, DIGITS) for guess in answer.top}
         there = sorted(answer.labels, key=lambda guess: guess.number)
         shown = "|".join(guess.name for guess in there)
-        columns = [values.get(number, "") for number in range(len(names))]
-        writer.writerow([answer.image, shown, *columns, answer.error or ""])
+        shares = [values.get(number, "") for number in range(len(names))]
+        writer.writerow(map(cell, [answer.image, shown, *shares, answer.error or ""]))
 
 
 def _fields(answer: Answer) -> dict:

@@ -13,7 +13,16 @@ from tfdistill.records import DIVERGED, FINISHED, Record, Table, frame
 from tfdistill.reporting.significance import Family
 from tfdistill.utils import storage
 from tfdistill.utils.storage import appearing
-from tfdistill.utils.text import MISSING, amount, counted, measured_time, number, percent
+from tfdistill.utils.text import (
+    MISSING,
+    amount,
+    cell,
+    counted,
+    measured_time,
+    number,
+    percent,
+    printable_lines,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +104,7 @@ def write_report(
         missing=MISSING,
     )
     with appearing(folder / RESULTS_FILE) as temporary:
-        frame(records).to_csv(temporary, index=False)
+        frame(records).map(cell).to_csv(temporary, index=False)
     write_comparisons(folder, comparisons)
     with appearing(folder / REPORT_FILE) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -106,7 +115,7 @@ def write_comparisons(folder: Path, comparisons: Sequence[Family]) -> None:
     """Write `comparisons.csv`, where rows were compared."""
     if comparisons:
         with appearing(Path(folder) / COMPARISONS_FILE) as temporary:
-            comparison_frame(comparisons).to_csv(temporary, index=False)
+            comparison_frame(comparisons).map(cell).to_csv(temporary, index=False)
 
 
 def comparison_frame(comparisons: Iterable[Family]) -> "pd.DataFrame":
@@ -190,16 +199,17 @@ def terminal_table(table: Table, width: int = 80) -> "rich.table.Table":
     import rich.table
     from rich.text import Text
 
-    rows = [[row[0], *(cell or MISSING for cell in row[1:])] for row in table.rows]
+    rows = [[row[0], *(text or MISSING for text in row[1:])] for row in table.rows]
+    rows = [list(map(printable_lines, row)) for row in rows]
     widths = _widths([table.columns, *rows], width)
     for whole, broken in ((", ", ",\n"), (" ± ", "\n±")):
         if sum(widths) <= width:
             break
-        rows = [[row[0], *(cell.replace(whole, broken) for cell in row[1:])] for row in rows]
+        rows = [[row[0], *(text.replace(whole, broken) for text in row[1:])] for row in rows]
         widths = _widths([table.columns, *rows], width)
     result = rich.table.Table(
-        title=Text(table.title),
-        caption=Text(table.note) if table.note else None,
+        title=Text(printable_lines(table.title)),
+        caption=Text(printable_lines(table.note)) if table.note else None,
         box=rich.box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -226,7 +236,7 @@ def print_tables(
     if verdict:
         from rich.text import Text
 
-        console.print(Text(verdict), "")
+        console.print(Text(printable_lines(verdict)), "")
     for table in tables:
         console.print(terminal_table(table, console.width), "")
 
@@ -244,7 +254,7 @@ def _widths(lines: Sequence[Sequence[str]], width: int) -> list[int]:
     labels, *columns = zip(*lines, strict=True)
     # A heading wraps between words, a number only where it holds a line break.
     numbers = [
-        max([_longest(column[0].split()), *(_longest(cell.split("\n")) for cell in column[1:])])
+        max([_longest(column[0].split()), *(_longest(text.split("\n")) for text in column[1:])])
         for column in columns
     ]
     rest = width - sum(numbers) - _GAP * len(lines[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tfdistill.utils.text import duration
+from tfdistill.utils.text import duration, printable_lines
 
 
 class _Console(Console):
@@ -138,7 +138,7 @@ class Lines(Silent):
 
     def say(self, text: str) -> None:
         self.spoken = time.monotonic()
-        self.console.print(text, markup=False)
+        self.console.print(printable_lines(text), markup=False)
 
     def warn(self, text: str) -> None:
         self.say(text)

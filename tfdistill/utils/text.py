@@ -6,6 +6,8 @@ Shares are in 0..1 and shown in percent or points; what there is not is a dash.
 from typing import Protocol
 
 MISSING = "–"
+# Some spreadsheets take the full-width forms for the same.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class MeanAndDeviation(Protocol):
@@ -96,6 +98,23 @@ def printable(text: str) -> str:
     """Return text in one line that a terminal shows and does not obey."""
     letters = (x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)
     return "".join(letters)
+
+
+def printable_lines(text: str) -> str:
+    """Return text as `printable` does, with its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def cell(value: object) -> object:
+    """Return what stands in a cell of a CSV file, where no name starts a formula.
+
+    Spreadsheets take text that begins with one of `=+-@` for a formula: it gets an apostrophe
+    before it, as OWASP advises ("CSV Injection"). What is no text stays what it is.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def setting(value: object) -> str:
