@@ -15,8 +15,17 @@ def record(name="a", **values):
     return Record(name, "row", 0, "key", {"training": {"select": "best"}}, **values)
 
 
+MEASURED = {"epoch": 2, "validation_accuracy": 0.25, "test_accuracy": 0.5}
+
+
+def measured(**values):
+    """Return a record as a run of a network writes it."""
+    run = to_dict(RunConfig("a", "row", 0, DataConfig(), ModelConfig(), TrainingConfig()))
+    return Record("a", "row", 0, "key", run, best=MEASURED, last=MEASURED, **values)
+
+
 def test_a_record_comes_back_equal(tmp_path):
-    written = record(best={"test_accuracy": 0.5}, history={"loss": [2.0, 1.0]}, parameters=7)
+    written = measured(history={"loss": [2.0, 1.0]}, parameters=7)
     records.write(tmp_path / "run", written)
     assert records.read(tmp_path / "run") == written
     assert records.read(tmp_path / "elsewhere") is None
@@ -25,8 +34,7 @@ def test_a_record_comes_back_equal(tmp_path):
 def test_a_record_without_a_number_is_of_the_first_format_and_gets_the_defaults_of_new_keys(
     tmp_path,
 ):
-    run = to_dict(RunConfig("a", "row", 0, DataConfig(), ModelConfig(), TrainingConfig()))
-    written = Record("a", "row", 0, "key", run)
+    written = measured()
     records.write(tmp_path / "a", written)
     path = tmp_path / "a" / "record.json"
     values = storage.read_checked(path)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfdistill import records
-from tfdistill.config import DataConfig, to_dict
+from tfdistill.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, to_dict
 from tfdistill.export import litert, onnx, saved_model
 from tfdistill.inference import classifiers, output, predictions
 from tfdistill.utils.checks import UsageError
@@ -231,13 +231,16 @@ class TestKeras:
         outputs = keras.layers.Dense(10)(keras.layers.Flatten()(inputs / 255.0))
         network = keras.Model(inputs, outputs)
         network.save(run / "best.keras")
-        config = {"data": to_dict(DataConfig("digits", input_size=16)), "teachers": []}
-        records.write(run, records.Record("one", "row", 0, "key", config))
+        data = DataConfig("digits", input_size=16)
+        config = to_dict(RunConfig("one", "row", 0, data, ModelConfig(), TrainingConfig()))
+        figures = {"validation_accuracy": 0.1, "test_accuracy": 0.1}
+        record = records.Record("one", "row", 0, "key", config, best=figures, last=figures)
+        records.write(run, record)
         model = classifiers.open_export(run / "best.keras")
         assert model.class_names == tuple("0123456789")
         assert (model.shape, model.image_size) == ((16, 16, 1), 8)
         config["data"]["source"] = "folder:/gone"
-        records.write(run, records.Record("one", "row", 0, "key", config))
+        records.write(run, record)
         assert classifiers.open_export(run / "best.keras").class_names == tuple("0123456789")
         (run / "record.json").write_text("{")
         with pytest.raises(UsageError, match="record.json is damaged"):

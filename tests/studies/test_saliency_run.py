@@ -10,7 +10,14 @@ import tensorflow as tf
 from keras import layers
 
 from tfdistill import Ensemble, data, records
-from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
+from tfdistill.config import (
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    to_dict,
+)
 from tfdistill.records import Record
 from tfdistill.studies.saliency import run as saliency_run
 from tfdistill.studies.saliency.grad_cam import grad_cam
@@ -61,8 +68,10 @@ def by_hand(tmp_path_factory):
     }
     for name, place in places.items():
         folder = records.run_folder(study, name)
-        config = {"trained": True, "training": {"select": "best"}}
-        records.write(folder, Record(name, f"row of {name}", 0, "key", config))
+        row, figures = f"row of {name}", {"validation_accuracy": 0.1, "test_accuracy": 0.1}
+        config = to_dict(RunConfig(name, row, 0, DIGITS, NETWORK, SHORT))
+        record = Record(name, row, 0, "key", config, best=figures, last=figures)
+        records.write(folder, record)
         looks_at(*place, favourite=5 if name == "last" else 3).save(folder / "best.keras")
     return study
 

@@ -126,6 +126,6 @@ def test_what_cannot_be_reproduced_is_one_line(copied, tmp_path, capsys):
         reproduction.reproduce(copied, tmp_path / "again")
     later = {**record.config, "sharpness": 3}
     records.write(copied, dataclasses.replace(record, config=later))
-    with pytest.raises(UsageError, match="cannot be understood by tfdistill .*'sharpness'"):
+    with pytest.raises(UsageError, match="written by a later version .*'sharpness'"):
         reproduction.reproduce(copied, tmp_path / "again")
     assert not (tmp_path / "again").exists()

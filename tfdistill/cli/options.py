@@ -183,7 +183,13 @@ def study_of(folder: Path) -> StudyConfig:
             f"{folder} holds no study: there is no {path}. Give the folder of one."
         )
     storage.unmarked(path)  # a damaged file is refused before it is read
-    return build(StudyConfig, _checked(path))
+    values = _checked(path)
+    try:
+        config = build(StudyConfig, values)
+        checks.one_of("study", config.study, STUDIES)
+        return config
+    except checks.UsageError as error:
+        raise checks.UsageError(f"{path} is no configuration of a study: {error}") from None
 
 
 def study_file(model: Path) -> Path | None:

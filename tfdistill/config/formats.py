@@ -57,20 +57,17 @@ def number(path: Path, values: dict[str, Any]) -> int:
     return found
 
 
-def current(config: dict[str, Any], written: int) -> dict[str, Any]:
+def current(config: Any, written: int) -> Any:
     """Return a configuration that was written in the format `written` as this version has it."""
     for step in range(written, FORMAT):
         config = _STEPS[step](config)
     return config
 
 
-def current_run(config: dict[str, Any], written: int) -> dict[str, Any]:
+def current_run(config: Any, written: int) -> dict[str, Any]:
     """Return a run's configuration as this version writes it, with the defaults of newer keys.
 
-    One that cannot be understood is returned as far as it could be brought.
+    Raises:
+        UsageError: It is none.
     """
-    config = current(config, written)
-    try:
-        return to_dict(build(RunConfig, config))
-    except checks.UsageError:
-        return config
+    return to_dict(build(RunConfig, current(config, written), "config"))

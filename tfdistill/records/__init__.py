@@ -7,6 +7,7 @@ from tfdistill.records.archive import (
     read_results,
     write_archive,
 )
+from tfdistill.records.checking import DIVERGED, FINISHED
 from tfdistill.records.predictions import (
     PREDICTIONS_FILE,
     Predictions,
@@ -14,8 +15,6 @@ from tfdistill.records.predictions import (
     write_predictions,
 )
 from tfdistill.records.record import (
-    DIVERGED,
-    FINISHED,
     RECORD_FILE,
     Record,
     check_beside,

@@ -50,6 +50,8 @@ def read_archive(path: Path) -> list[Record]:
     except (lzma.LZMAError, EOFError, ValueError) as error:
         raise storage.DamagedError(path, f"is damaged ({checks.first_line(error)})") from None
     for values in lines:
+        if not isinstance(values, dict):
+            raise storage.DamagedError(path, "is damaged (a line of it is no record)")
         listed = values.pop(_PREDICTIONS, None)
         record = of_values(path, values)
         found.append(_with(record, listed) if listed else record)

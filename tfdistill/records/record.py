@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdistill.config import formats
+from tfdistill.records import checking
+from tfdistill.records.checking import FINISHED
 from tfdistill.utils import checks, storage
 from tfdistill.utils.storage import digest
 from tfdistill.utils.text import duration
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from tfdistill.records.predictions import Predictions
 
 RECORD_FILE = "record.json"
-FINISHED, DIVERGED = "finished", "diverged"
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,17 @@ def of_values(path: Path, values: dict[str, Any]) -> Record:
     if unknown:
         raise storage.LaterError(path, f"it holds {', '.join(unknown)}")
     try:
-        values["config"] = formats.current_run(values["config"], written)
+        checking.check_needed(values.get("needed", []))
+        values["config"] = formats.current_run(values.get("config"), written)
         for each in values.get("needed", ()):
             each["config"] = formats.current_run(each["config"], written)
-        return Record(**values)
-    except (TypeError, KeyError, AttributeError) as error:
+        checking.check(Record, values)
+    except checks.UnknownKey as error:
+        raise storage.LaterError(path, checks.first_line(error).rstrip(".")) from None
+    except (checks.UsageError, RecursionError, ValueError) as error:
         line = checks.first_line(error).rstrip(".")
         raise storage.DamagedError(path, f"is damaged ({line})") from None
+    return Record(**values)
 
 
 def read_runs(study_folder: Path, names: Iterable[str]) -> list[Record]:

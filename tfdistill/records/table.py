@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tfdistill.records.record import FINISHED, Record
+from tfdistill.records.checking import FINISHED
+from tfdistill.records.record import Record
 from tfdistill.utils.text import mean_std
 
 if TYPE_CHECKING:

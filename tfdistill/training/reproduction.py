@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfdistill import __version__, records
+from tfdistill import records
 from tfdistill.config import RunConfig, StudyConfig, build
 from tfdistill.records import RECORD_FILE, Record, Table
 from tfdistill.training import runner
@@ -77,7 +77,7 @@ def reproduce(
             f"{folder} is not empty. Give a new folder with --output, or remove it."
         )
     needed = _needed(before, here)
-    runs = [_run(each["config"], before) for each in (*needed, {"config": before.config})]
+    runs = [_run(each["config"]) for each in (*needed, {"config": before.config})]
     tensorflow.check_keras()
     from tfdistill.utils import machine
 
@@ -112,15 +112,8 @@ def _needed(record: Record, here: Path) -> list[dict]:
     return list(found.values())
 
 
-def _run(config: dict, record: Record) -> RunConfig:
-    try:
-        run = build(RunConfig, config)
-    except checks.UsageError as error:
-        written = record.versions.get("tfdistill", "another version")
-        raise checks.UsageError(
-            f"The record cannot be understood by tfdistill {__version__}: {error} It was written "
-            f"by {written}."
-        ) from None
+def _run(config: dict) -> RunConfig:
+    run = build(RunConfig, config)
     if run.cache and run.cache.folder:  # the user's stored logits are neither read nor changed
         return dataclasses.replace(run, cache=dataclasses.replace(run.cache, folder=None))
     return run

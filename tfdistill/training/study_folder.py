@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import filelock
-import yaml
 
 from tfdistill import records
 from tfdistill.config import RunConfig, StudyConfig, formats, to_dict
-from tfdistill.config.yaml_files import yaml_text
+from tfdistill.config.yaml_files import parse_yaml, yaml_text
 from tfdistill.records import Record
 from tfdistill.utils import checks, storage
 from tfdistill.utils.storage import digest
@@ -86,10 +85,7 @@ def write_config(config: StudyConfig, folder: Path) -> None:
 
 
 def _written_config(path: Path) -> dict:
-    try:
-        values = yaml.safe_load(storage.unmarked(path))
-    except (yaml.YAMLError, ValueError) as error:
-        raise storage.DamagedError(path, f"is damaged ({' '.join(str(error).split())})") from None
+    values = parse_yaml(storage.unmarked(path), str(path))
     if not isinstance(values, dict):
         raise storage.DamagedError(path, "is damaged (it holds no keys and values)")
     return formats.current(values, formats.number(path, values))

@@ -20,6 +20,10 @@ class UsageError(ValueError):
     """Input that the user can correct; its text is one line and complete."""
 
 
+class UnknownKey(UsageError):
+    """A key that this version of the package does not know."""
+
+
 class Refused(RuntimeError):
     """A result that must not be used, though the input was right; its text is one line."""
 
@@ -121,7 +125,7 @@ def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for key in keys:
         if key not in known:
-            raise UsageError(
+            raise UnknownKey(
                 f"{where}: unknown key {shown(key)}.{_nearest(str(key), known)} "
                 f"Known keys: {', '.join(known)}."
             )

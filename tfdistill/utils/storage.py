@@ -27,6 +27,8 @@ _UNWRITABLE = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE)
 _FULL_TEXTS = ("No space left", "Disk quota exceeded", "File too large", " requested and ")
 _DENIED_TEXTS = ("Read-only file system", "Permission denied")
 CHECKSUM = "checksum"
+# Characters of a text that this package has written.
+MAX_TEXT = 2**20
 MARK = "# sha256 of what follows: "
 TEMPORARY = ".tfdistill."
 _OWN_TEMPORARY = re.compile(r"\.tfdistill\.(?P<host>[\w-]+)\.(?P<process>[0-9]{1,18})\..+")
@@ -277,10 +279,13 @@ def unmarked(path: Path) -> str:
     """
     remedy = "Remove it and give the study's command again: it is written again."
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_TEXT + 1)
     except (OSError, ValueError) as error:
         line = checks.first_line(error).rstrip(".")
         raise DamagedError(path, f"cannot be read ({line})", remedy) from None
+    if len(text) > MAX_TEXT:
+        raise DamagedError(path, "is too large for what was written", remedy)
     if not text.startswith(MARK):
         return text
     mark, _, content = text.partition("\n")
