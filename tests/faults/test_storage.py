@@ -301,11 +301,19 @@ def test_a_plan_names_a_damaged_run_as_to_do(study, copied, capsys):
 def test_that_a_study_goes_on_with_other_versions_is_told(copied, study, capsys):
     record = records.read(copied / "runs/alone-0")
     before = {**record.versions, "keras": "3.0.0"}
-    records.write(copied / "runs/alone-0", dataclasses.replace(record, versions=before))
+    code = record.environment["code"][:12]
+    other = {**record.environment, "code": "0123456789abcdef"}
+    changed = dataclasses.replace(record, versions=before, environment=other)
+    records.write(copied / "runs/alone-0", changed)
     shutil.rmtree(copied / "runs/distilled-0")
     assert run(study / "study.yaml", copied) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"done with keras 3.0.0 (now {keras.__version__}): bits may differ" in said
+    changes = f"keras 3.0.0 (now {keras.__version__}), code 0123456789ab (now {code})"
+    assert f"done with {changes}: bits may differ" in said
+    # A table of runs of two revisions says so, and none of them is done again for that.
+    mixed = f"Of these runs, 2 by {code}, 1 by 0123456789ab: they were done by different revisions"
+    assert mixed in said and mixed in (copied / "report.html").read_text()
+    assert records.read(copied / "runs/alone-0") == changed
     assert run(study / "study.yaml", copied) == 0
     assert "All 3 runs were finished before" in capsys.readouterr().out
 

@@ -356,13 +356,15 @@ def report(folder: Path, /, *, archive: Path | None = None) -> int:
 
 def _finish(config: StudyConfig, folder: Path, found: list, search=None) -> int:
     from tfdistill.export import study_exports
-    from tfdistill.records import with_predictions
+    from tfdistill.records import revisions, with_predictions
 
     found = [with_predictions(folder, record) for record in found]
     says, more = findings.findings(config, found, search), study_exports.tables(folder)
+    mixed = revisions(found)
+    says.notes.extend([mixed] if mixed else [])
     path = findings.write(folder, says, found, more)
     print_tables([*says.tables, *more], says.verdict)
-    print(f"Report: {path}")
+    print("\n".join([*([mixed] if mixed else []), f"Report: {path}"]))
     return findings.failures(found)
 
 

@@ -35,6 +35,7 @@ from tfdistill.records.table import (
     accuracy_by_seed,
     by_row,
     frame,
+    revisions,
     spread,
 )
 
@@ -61,6 +62,7 @@ __all__ = [
     "read_archive",
     "read_results",
     "read_runs",
+    "revisions",
     "run_folder",
     "run_key",
     "spread",

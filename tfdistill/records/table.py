@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,6 +69,21 @@ def accuracy_by_seed(records: Iterable[Record]) -> dict[int, float]:
     """Return the test accuracy of every seed of a row that has one, in 0..1."""
     found = {record.seed: record.figures.get("test_accuracy") for record in records}
     return {seed: value for seed, value in found.items() if value is not None}
+
+
+def revisions(records: Iterable[Record]) -> str:
+    """Return a line where records were made by several revisions of this package; else nothing.
+
+    Those of versions that kept no hash of the code count as one.
+    """
+    codes = Counter(str(record.environment.get("code", "not recorded"))[:12] for record in records)
+    if len(codes) < 2:
+        return ""
+    told = ", ".join(f"{count} by {code}" for code, count in codes.most_common())
+    return (
+        f"Of these runs, {told}: they were done by different revisions of tfdistill, named by the "
+        "start of their code's SHA-256, and may differ by more than their settings."
+    )
 
 
 def frame(records: Iterable[Record]) -> "pd.DataFrame":

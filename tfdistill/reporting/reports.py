@@ -429,7 +429,8 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
     """Return every version and device that occurs; more than one if the records differ."""
     seen: dict[str, set[str]] = {}
     for record in records:
-        for name, value in {**record.versions, "device": record.device}.items():
+        code = str(record.environment.get("code", ""))[:12]
+        for name, value in {**record.versions, "device": record.device, "code": code}.items():
             if value:
                 seen.setdefault(name, set()).add(str(value))
     return {name: ", ".join(sorted(values)) for name, values in seen.items()}

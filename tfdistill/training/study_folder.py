@@ -153,7 +153,7 @@ def check_records(runs: list[RunConfig], folder: Path, session: "Session") -> No
     found = list(_readable(folder))
     _check_images(runs, found, folder, session)
     changed = []
-    now = _circumstances(machine.versions(), machine.device(), machine.threads())
+    now = _circumstances(machine.versions(), machine.device(), machine.environment())
     for name, value in now.items():
         others = sorted({_of(record).get(name, value) for record in found} - {value})
         changed += [f"{name} {' and '.join(others)} (now {value})"] if others else []
@@ -192,10 +192,11 @@ def _readable(folder: Path) -> Iterator[Record]:
 
 
 def _of(record: Record) -> dict[str, str]:
-    return _circumstances(record.versions, record.device, record.environment.get("threads"))
+    return _circumstances(record.versions, record.device, record.environment)
 
 
-def _circumstances(versions: dict, device: str, threads: int | None) -> dict[str, str]:
+def _circumstances(versions: dict, device: str, environment: dict) -> dict[str, str]:
     """Return what bits follow from, by name; nothing of what is not known."""
-    found = {**versions, "device": device, "threads": threads}
+    found = {**versions, "device": device, "threads": environment.get("threads")}
+    found["code"] = str(environment.get("code", ""))[:12]
     return {name: str(value) for name, value in found.items() if value}
