@@ -1,13 +1,13 @@
 # Sourced by the other scripts: makes .venv in the repository and installs tfdistill into it.
-# PYTHON names another interpreter than python3 (3.10 to 3.13).
+# PYTHON names another interpreter than python3 (3.11 to 3.13).
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 install_tfdistill() {
   local extra="$1" python="${PYTHON:-python3}" lock="scripts/locks/$1.txt"
   if [ ! -x .venv/bin/python ]; then
-    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
-      echo "tfdistill needs Python 3.10 to 3.13; $python is $("$python" --version 2>&1). Set PYTHON." >&2
+    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+      echo "tfdistill needs Python 3.11 to 3.13; $python is $("$python" --version 2>&1). Set PYTHON." >&2
       exit 2
     }
     echo "Creating .venv with $("$python" --version)"

@@ -59,6 +59,15 @@ class TestStudy:
             card = versions.intact(saved(study, name) / "1")
             assert card["name"] == name and f"tiny-{card['kind']}" == name
 
+    def test_the_report_is_there_before_an_export_that_fails(self, study, tmp_path, capsys):
+        shutil.copytree(study / "out", tmp_path / "out")
+        (tmp_path / "out" / "report.html").unlink()
+        (tmp_path / "file").touch()
+        elsewhere = ["--output", tmp_path / "out", "--export.folder", tmp_path / "file"]
+        assert main(["run", *map(str, [study / "tiny.yaml", *elsewhere])]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert (tmp_path / "out" / "report.html").exists()
+
     def test_only_the_student_has_the_other_formats(self, study):
         there = {path.parents[1].name: path.name for path in study.rglob("*.float32.tflite")}
         assert there == {"tiny-student": "model.float32.tflite"}

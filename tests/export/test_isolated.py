@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from tfdistill import models
 from tfdistill.config import ModelConfig
-from tfdistill.export import isolated, litert, onnx, saved_model
+from tfdistill.export import isolated, litert, onnx, saved_model, verify
 from tfdistill.export.format import open_model
 from tfdistill.export.isolated import Probe, ProbeError
+from tfdistill.utils import checks
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +116,10 @@ def test_a_killed_process_is_an_error_and_no_hang(folder):
             probe.answer(PIXELS)
         with pytest.raises(ProbeError, match="killed by signal 9"):
             probe.peak_bytes()
+        # As every command says it that exports.
+        says = "killed by signal 9, as the system does when memory runs out"
+        with pytest.raises(checks.Refused, match=says), verify.refused():
+            probe.answer(PIXELS)
 
 
 def test_its_end_leaves_no_process_and_no_files(folder):

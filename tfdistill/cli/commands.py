@@ -175,7 +175,10 @@ def _study(
     if config.export:
         config.export.check_packages()
     found = runner.run_study(config, folder, display())
-    good = exports.export_study(folder, config.export) if config.export else True
+    if not config.export:
+        return _finish(config, folder, found)
+    _write_report(config, folder, found)  # an export that fails must not cost it
+    good = exports.export_study(folder, config.export)
     return max(_finish(config, folder, found), 0 if good else 1)
 
 
@@ -355,17 +358,26 @@ def report(folder: Path, /, *, archive: Path | None = None) -> int:
 
 
 def _finish(config: StudyConfig, folder: Path, found: list, search=None) -> int:
+    from tfdistill.records import revisions
+
+    tables, verdict, path = _write_report(config, folder, found, search)
+    print_tables(tables, verdict)
+    print("\n".join([*filter(None, [revisions(found)]), f"Report: {path}"]))
+    return findings.failures(found)
+
+
+def _write_report(
+    config: StudyConfig, folder: Path, found: list, search=None
+) -> tuple[list, str, Path]:
+    """Write a study's report and return its tables, its verdict and its path."""
     from tfdistill.export import study_exports
     from tfdistill.records import revisions, with_predictions
 
     found = [with_predictions(folder, record) for record in found]
     says, more = findings.findings(config, found, search), study_exports.tables(folder)
-    mixed = revisions(found)
-    says.notes.extend([mixed] if mixed else [])
+    says.notes.extend(filter(None, [revisions(found)]))
     path = findings.write(folder, says, found, more)
-    print_tables([*says.tables, *more], says.verdict)
-    print("\n".join([*([mixed] if mixed else []), f"Report: {path}"]))
-    return findings.failures(found)
+    return [*says.tables, *more], says.verdict, path
 
 
 def doctor(*, data_dir: Path | None = None) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -168,9 +169,14 @@ class Probe:
 
     def _last_words(self) -> str:
         status = self._process.wait()
+        ended = f"The process that ran {self.path} has ended:"
+        if status == -signal.SIGKILL:
+            why = "as the system does when memory runs out. Free some, and give the command again."
+            return f"{ended} killed by signal 9, {why}"
+        if status < 0:
+            return f"{ended} killed by signal {-status}."
         lines = self._errors.read_text(errors="replace").strip().splitlines()
-        ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        return lines[-1] if lines else f"The process that ran {self.path} has ended: {ended}."
+        return lines[-1] if lines else f"{ended} exit status {status}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

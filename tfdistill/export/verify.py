@@ -5,15 +5,16 @@ for the others. It answers real test images through every signature, and its log
 with those of the Keras network.
 """
 
+import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tfdistill.export.format import BYTES, DEFAULT, ExportFormat, export_format
-from tfdistill.export.isolated import Probe
+from tfdistill.export.isolated import Probe, ProbeError
 from tfdistill.records import Record, Table
 from tfdistill.utils import checks
 
@@ -130,6 +131,19 @@ class Check:
         """Its format and, where there are several, its signature."""
         several = export_format(self.format).runtime.takes_bytes
         return f"{self.format}, {self.signature}" if several else self.format
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Turn the end of a process that checks an export into one line for the user.
+
+    Raises:
+        Refused: Instead of a `ProbeError`.
+    """
+    try:
+        yield
+    except ProbeError as error:
+        raise checks.Refused(str(error)) from error
 
 
 def compare(format: ExportFormat, path: Path, test: TestImages, logits: np.ndarray) -> list[Check]:
