@@ -8,6 +8,7 @@ import pytest
 
 import tfdistill
 from tfdistill.cli.main import main
+from tfdistill.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, to_dict
 from tfdistill.records import Predictions, Record, Table, read_archive, write_archive
 from tfdistill.reporting.pages import BEGIN, END, Page, markdown, write_page
 from tfdistill.utils.storage import DamagedError
@@ -48,10 +49,14 @@ def test_a_page_opens_with_the_verdict_and_one_picture_and_keeps_what_was_writte
 
 def test_records_come_back_from_the_archive_with_what_was_said_of_each_image(tmp_path):
     said = Predictions(np.array([1, 2]), np.array([1, 0]), np.array([0.75, 0.5]))
-    config = {"training": {"select": "best"}}
+    both = {part: {"validation_accuracy": 0.25, "test_accuracy": 0.5} for part in ("best", "last")}
+    configs = [
+        to_dict(RunConfig(name, "row", seed, DataConfig(), ModelConfig(), TrainingConfig()))
+        for seed, name in enumerate("ab")
+    ]
     kept = [
-        Record("a", "row", 0, "k", config, best={"test_accuracy": 0.5}, predictions=said),
-        Record("b", "row", 1, "k", config, history={"loss": [2.0, 1.0]}),
+        Record("a", "row", 0, "k", configs[0], **both, predictions=said),
+        Record("b", "row", 1, "k", configs[1], **both, history={"loss": [2.0, 1.0]}),
     ]
     path = tmp_path / "records.jsonl.xz"
     write_archive(path, kept)
