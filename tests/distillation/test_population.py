@@ -146,8 +146,9 @@ def test_the_teacher_runs_once_for_all_members(small_network, images, family):
 
     logits = keras.layers.Dense(3)(keras.layers.Flatten()(inputs := keras.Input((8, 8, 1))))
     teacher = keras.Model(inputs, Teacher()(logits))
-    runs.clear()
-    together(family(), teacher, run_eagerly=True).train_on_batch(*images)
+    population = together(family(), teacher, run_eagerly=True)
+    runs.clear()  # of building it, and of the question whether it gives probabilities
+    population.train_on_batch(*images)
     assert runs == [(24, 3)]
 
 

@@ -45,7 +45,9 @@ OPTIONAL = {"studies": ["single"], "keys": ["data"]}
 
 def words(name: str) -> list[str]:
     """Return what may stand in the places of a command; of files, none is there."""
-    return [{"SHELL": "bash"}.get(place, f"no-{place}") for place in PLACES[name]]
+    places = [{"SHELL": "bash"}.get(place, f"no-{place}") for place in PLACES[name]]
+    needed = [at.name for at in OPTIONS[name] if at.required]
+    return [*places, *(word for option in needed for word in (option, "no-file"))]
 
 
 def _some(draw, among: dict[str, list]):
@@ -101,9 +103,10 @@ def wrong_places(draw) -> Case:
     """A place with nothing in it, or a word too many."""
     name = draw(st.sampled_from(sorted(COMMANDS)))
     full = words(name)
-    if full and draw(st.booleans()):
-        kept = draw(st.integers(0, len(full) - 1))
-        return Case((*name.split(), *full[:kept]), (PLACES[name][kept],))
+    count = len(PLACES[name])
+    if count and draw(st.booleans()):
+        kept = draw(st.integers(0, count - 1))
+        return Case((*name.split(), *full[:kept], *full[count:]), (PLACES[name][kept],))
     if "IMAGES" in PLACES[name]:  # takes all that there is
         return Case((*name.split(), full[0]), ("IMAGES",))
     return Case((*name.split(), *full, *OPTIONAL.get(name, ()), "again"), ("again",))

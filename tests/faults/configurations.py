@@ -67,6 +67,8 @@ TOGETHER = (
     "teacher_view",
     "settings",
     "space",
+    "classes",
+    "antialias",
 )
 FRACTIONS = ("alpha", "dropout", "resized_crop", "momentum", "label_smoothing")
 TEXTS = st.text(max_size=30)
@@ -157,6 +159,10 @@ def right_value(field: Field) -> st.SearchStrategy:
         str: st.sampled_from(field.choices) if field.choices else TEXTS,
         list: st.lists(st.integers(1, 1000), min_size=1, max_size=4, unique=True),
     }
+    if name == "crop_ratio":
+        return st.floats(1.0, 3.0)
+    if name == "pixel_range":
+        return st.sampled_from([[0, 1], [-1.0, 1.0]])
     if name == "formats":
         return st.lists(st.sampled_from(["onnx", "litert-int8"]), max_size=2)
     if name == "normalize":

@@ -56,7 +56,9 @@ Rehearse = Annotated[
 
 
 def distill(
-    photos: str,
+    photos: Annotated[
+        str, Parameter(help="A folder with a sub-folder for each class, a CSV file, or a source.")
+    ],
     /,
     *,
     teacher: Path,

@@ -73,13 +73,13 @@ def standardized(logits: Tensor) -> Tensor:
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return KL(p || q) = sum_k p[k] (log p[k] - log q[k]) along the last axis; 0 log 0 is 0."""
     p = ops.exp(log_p)
-    return ops.sum(p * ops.where(p > 0, log_p - log_q, 0.0), axis=-1)
+    return ops.sum(p * ops.where(p == 0, 0.0, log_p - log_q), axis=-1)
 
 
 def cross_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return sum_k -p[k] log q[k] along the last axis; 0 log 0 is 0."""
     p = ops.exp(log_p)
-    return -ops.sum(p * ops.where(p > 0, log_q, 0.0), axis=-1)
+    return -ops.sum(p * ops.where(p == 0, 0.0, log_q), axis=-1)
 
 
 _FORMULAE = {"kl": kl, "cross_entropy": cross_entropy}
