@@ -190,7 +190,7 @@ class _KerasRuntime:
     def __init__(self, path: Path, allow_unsafe: bool, multi_label: bool):
         import tensorflow as tf
 
-        from tfdistill.models import logits, saved
+        from tfdistill.models import logits
 
         network = _load(path, allow_unsafe)
         shape = getattr(network, "input_shape", None)
@@ -205,7 +205,7 @@ class _KerasRuntime:
         elif network.output_shape[-1] == 1:
             raise _unfit(path, "It has one output, which is no class of several.")
         else:
-            done, activation = saved.gives_probabilities(network, tried), tf.nn.softmax
+            done, activation = logits.gives_probabilities(network, tried), tf.nn.softmax
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
         def answer(images):

@@ -120,9 +120,18 @@ def features_network(network: keras.Model) -> keras.Model:
     return keras.Model(inputs, features, name=network.name)
 
 
-def gives_probabilities(network: keras.layers.Layer) -> bool:
-    """Return whether a network's outputs for random inputs are probabilities; False if unknown."""
+def gives_probabilities(network: keras.layers.Layer, input_shape: Any = None) -> bool:
+    """Return whether a network's outputs for random inputs are probabilities; False if unknown.
+
+    By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an operation
+    that is no layer.
+
+    Args:
+        network: A model or layer.
+        input_shape: Of one input, such as `(height, width, channels)`; None takes the network's.
+    """
     shape = getattr(network, "input_shape", None) if getattr(network, "built", False) else None
+    shape = shape if input_shape is None else (None, *input_shape)
     if not isinstance(shape, tuple) or len(getattr(network, "inputs", None) or [0]) != 1:
         return False
     sides = [size or TRIED_SIZE for size in shape[1:]]

@@ -20,8 +20,8 @@ from tfdistill.models.logits import (
     SIGMOID,
     SOFTMAX,
     final_activation,
+    gives_probabilities,
     logits_network,
-    look_like_probabilities,
 )
 from tfdistill.utils import checks
 
@@ -87,7 +87,7 @@ def load(
         )
     logits = _logits(str(path), model, tuple(input_shape), outputs, independent)
     if classes is not None:
-        logits = pick_classes(logits, classes, _names(Path(path)))
+        logits = pick_classes(logits, classes, class_names(Path(path)))
     elif shape[-1] != num_classes:
         raise checks.UsageError(
             f"Teacher and student must have the same classes. Received: {shape[-1]} of the model "
@@ -149,15 +149,10 @@ def _of_sigmoid(
     return keras.Model(model.inputs[0], ops.log(p) - ops.log1p(-p))
 
 
-def _names(path: Path) -> list[str] | None:
+def class_names(path: Path) -> list[str] | None:
     """Return the class names beside an export, or None."""
     file = path / "labels.txt"
     return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
-
-
-def class_names(path: Path) -> list[str] | None:
-    """Return the class names beside an export, or None."""
-    return _names(path)
 
 
 def whole(path: Path) -> keras.Model:
@@ -296,13 +291,6 @@ def _fits(expected: tuple, input_shape: tuple) -> bool:
     return len(expected) == len(input_shape) and all(
         size in (None, given) for size, given in zip(expected, input_shape, strict=True)
     )
-
-
-def gives_probabilities(model: keras.Model, input_shape: Sequence[int]) -> bool:
-    """Return whether a model's outputs for random images `input_shape` are probabilities."""
-    # By its outputs, not its last layer: a softmax may be followed by a logarithm, or be an
-    # operation that is no layer.
-    return look_like_probabilities(model(_some_images(input_shape), training=False))
 
 
 def _some_images(input_shape: Sequence[int]) -> np.ndarray:
