@@ -107,6 +107,8 @@ class DataConfig:
             used where the source has validation images of its own.
         split_seed: Seed of the split and of `train_examples`.
         train_examples: Train on a stratified subset of this many images; null means all.
+        labelled_examples: Keep the labels of a stratified subset of this many training images, the
+            same that `train_examples` would take, and hide the others'; null keeps all.
         test_examples: Test on a stratified subset of this many images; null means all.
         normalize: `measured` (mean and deviation of the training images), `none` (0..255 kept), or
             [mean, deviation], each one number or one for each channel, in units of the 0..1 range.
@@ -122,14 +124,29 @@ class DataConfig:
     validation: float = 0.1
     split_seed: int = 42
     train_examples: int | None = None
+    labelled_examples: int | None = None
     test_examples: int | None = None
     normalize: Annotated[str | list, OneOf(NORMALIZATIONS)] = "measured"  # type: ignore[type-arg]
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
+    @property
+    def labelled_only(self) -> "DataConfig":
+        """The same without the images that have no label."""
+        train = self.labelled_examples or self.train_examples
+        return dataclasses.replace(
+            self, unlabelled=None, train_examples=train, labelled_examples=None
+        )
+
     def __post_init__(self) -> None:
         if self.source != ARRAYS:
             checks.one_of("data.source", self.source.partition(":")[0], SOURCES)
-        for name in ("image_size", "input_size", "train_examples", "test_examples"):
+        if self.train_examples is not None and self.labelled_examples is not None:
+            raise checks.UsageError(
+                "data.labelled_examples are those of all training images that keep their label. "
+                f"Received: {self.labelled_examples} beside data.train_examples="
+                f"{self.train_examples}. Set one of them to null."
+            )
+        for name in _COUNTS:
             if getattr(self, name) is not None:
                 checks.count(f"data.{name}", getattr(self, name))
         checks.count("data.split_seed", self.split_seed, minimum=0)
@@ -145,6 +162,9 @@ class DataConfig:
                 self.normalize,
                 "'measured', 'none' or [mean, deviation], each one number or one for each channel",
             )
+
+
+_COUNTS = ("image_size", "input_size", "train_examples", "labelled_examples", "test_examples")
 
 
 def _is_normalization(pair: list[Any]) -> bool:

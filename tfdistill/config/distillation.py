@@ -55,6 +55,8 @@ class DistillationConfig:
         soft_weight: Weight of the soft loss, >= 0; null means alpha.
         warmup_epochs: Epochs over which the weight of the soft loss grows from 0.
         features: Losses between inner layers; they need the live teacher.
+        min_confidence: Leave out the images without a label of which the teacher is less sure: its
+            largest probability on the image as it is lies below this, in 0..1; it needs a cache.
         teacher_view: What the teacher's stored logits are of: the `same` view as the student's, the
             image as it is (`fixed`), or another view (`independent`).
     """
@@ -71,6 +73,7 @@ class DistillationConfig:
     soft_weight: float | None = None
     warmup_epochs: float = 0.0
     features: list[FeatureConfig] = field(default_factory=list)
+    min_confidence: float = 0.0
     teacher_view: Annotated[str, OneOf(TEACHER_VIEWS)] = "same"
 
     def __post_init__(self) -> None:
@@ -81,6 +84,7 @@ class DistillationConfig:
             if getattr(self, name) is not None:
                 checks.non_negative(f"distillation.{name}", getattr(self, name))
         checks.non_negative("distillation.beta", self.beta)
+        checks.fraction("distillation.min_confidence", self.min_confidence)
         checks.non_negative("distillation.warmup_epochs", self.warmup_epochs)
         if self.features and self.teacher_view != "same":
             raise checks.UsageError(

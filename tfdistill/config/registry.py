@@ -87,6 +87,7 @@ STUDIES = Registry(
         "assistants": "tfdistill.studies.assistants",
         "channel_split": "tfdistill.studies.channel_split.study",
         "distilled_ensembles": "tfdistill.studies.distilled_ensembles",
+        "label_free": "tfdistill.studies.label_free.study",
         "learning_speed": "tfdistill.studies.learning_speed.study",
         "loss_family": "tfdistill.studies.loss_family.study",
         "multi_view": "tfdistill.studies.multi_view.study",

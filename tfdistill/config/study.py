@@ -175,6 +175,7 @@ class RunConfig:
         split: The trained network on whose channels it stands; null means that it is whole.
         kind: What does the run, as `config/registry.py` names it.
         settings: Settings of that module.
+        teacher_input_size: Side in pixels that its teachers see; null means the images' own.
     """
 
     name: str
@@ -195,6 +196,7 @@ class RunConfig:
     split: ChannelSplitConfig | None = None
     kind: str = NETWORK
     settings: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    teacher_input_size: int | None = None
 
     def __post_init__(self) -> None:
         _check_cache(self.distillation, self.cache)

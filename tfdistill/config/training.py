@@ -60,9 +60,8 @@ class ModelConfig:
         dropout: Dropout rate where the architecture has dropout; null keeps its own.
         weights: `imagenet`, a weights file, or null for random weights.
         path: The .keras file or SavedModel folder of a `saved` model.
-        input_size: Side in pixels that this network sees, where it is smaller than the images':
-            they are shrunk within it, so that a teacher can see more than its student. null: the
-            images' size.
+        input_size: Side in pixels that this network sees, so that teacher and student each see the
+            same part of an image at their own size. null: `data.input_size`.
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
         classes: For each class of the images, the number (from 0) or the name of the output of a
             `saved` model that has others or another order; null means the same.
@@ -104,8 +103,12 @@ class TrainingConfig:
     """How a network is trained.
 
     Args:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; with `steps`, equal parts of them.
         batch_size: Images per step; the last partial batch is kept.
+        steps: Optimiser steps of the whole training, a multiple of `epochs`, however many images
+            there are; null: as many as the passes make.
+        labelled_share: Share of the images of each batch that have a label, where some have none;
+            null takes them as they come. A pass over the labelled ones is then one of their own.
         optimizer: `sgd`, `adam` or `adamw`.
         learning_rate: Peak learning rate.
         momentum: Momentum of `sgd`.
@@ -126,6 +129,8 @@ class TrainingConfig:
 
     epochs: int = 10
     batch_size: int = 128
+    steps: int | None = None
+    labelled_share: float | None = None
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adam"
     learning_rate: float = 0.001
     momentum: float = 0.9
@@ -146,6 +151,15 @@ class TrainingConfig:
             checks.count(f"training.{name}", getattr(self, name))
         for epoch in self.milestones:
             checks.count("training.milestones", epoch)
+        if self.steps is not None:
+            checks.count("training.steps", self.steps)
+            if self.steps % self.epochs:
+                raise checks.UsageError(
+                    "training.steps must be a multiple of training.epochs, which are equal parts "
+                    f"of them. Received: {self.steps} steps, {self.epochs} epochs."
+                )
+        if self.labelled_share is not None:
+            self._check_share(self.labelled_share)
         check_words(self, "training")
         checks.positive("training.learning_rate", self.learning_rate)
         checks.positive("training.decay", self.decay)
@@ -153,3 +167,11 @@ class TrainingConfig:
         checks.fraction("training.label_smoothing", self.label_smoothing)
         checks.non_negative("training.weight_decay", self.weight_decay)
         checks.non_negative("training.warmup_epochs", self.warmup_epochs)
+
+    def _check_share(self, share: float) -> None:
+        checks.fraction("training.labelled_share", share)
+        if not 0 < round(share * self.batch_size) < self.batch_size:
+            raise checks.UsageError(
+                "training.labelled_share must leave each batch images of both kinds. Received: "
+                f"{share} of {self.batch_size}."
+            )

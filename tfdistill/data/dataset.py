@@ -6,6 +6,7 @@ teacher logits are looked up by it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,6 +160,10 @@ class Dataset:
         """SHA-256 of the images, labels and ids of `train`, `validation` and `test`."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: _sha256(examples) for name, examples in parts.items()}
+
+    def at(self, input_size: int | None) -> Dataset:
+        """Return the same images, seen by networks at another size (None: their own)."""
+        return dataclasses.replace(self, input_size=input_size)
 
     @property
     def summary(self) -> str:

@@ -50,7 +50,7 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
         tell(note)
     if source.validation is not None and config.validation != DataConfig.validation:
         tell(f"data.validation={config.validation} is not used: {config.source} has its own part")
-    images = _assembled(source, config)
+    images = splits.with_hidden_labels(_assembled(source, config), config)
     if config.unlabelled:
         images, notes = unlabelled.added(images, config)
         for note in notes:

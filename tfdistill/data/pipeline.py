@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
 from tfdistill.data import augment, views
-from tfdistill.data.dataset import Examples, Tensors
+from tfdistill.data.dataset import UNLABELLED, Examples, Tensors
 from tfdistill.utils import checks
 
 PARALLEL = 2
@@ -30,6 +30,8 @@ class BatchSettings:
         input_size: Side in pixels that augmented images are brought to; None keeps theirs.
         one_hot: Give labels as distributions even without mixup. Several labels, which are 0 and 1
             already, become float32.
+        labelled: Images of each batch that have a label; the others have none, and each kind has
+            passes of its own, whose last partial batch is left out. None: as they come.
     """
 
     batch_size: int
@@ -38,6 +40,7 @@ class BatchSettings:
     num_classes: int | None = None
     input_size: int | None = None
     one_hot: bool = False
+    labelled: int | None = None
 
     def __post_init__(self):
         checks.count("batch_size", self.batch_size)
@@ -57,6 +60,7 @@ def training_batches(
     *,
     epochs: int,
     first_epoch: int = 0,
+    steps: int | None = None,
     teacher_logits: np.ndarray | None = None,
     teacher_view: str = "same",
 ) -> tf.data.Dataset:
@@ -65,10 +69,12 @@ def training_batches(
     Give `fit` this with `steps_per_epoch=steps_per_epoch(...)` and `shuffle=False`.
 
     Args:
-        examples: All are seen once in every epoch.
-        settings: Batch size, seed and changes.
+        examples: All are seen once in every pass.
+        settings: Batch size, seed and augmentation.
         epochs: Number of epochs of the whole training, not of the rest.
         first_epoch: Where to start.
+        steps: Batches of an epoch; None: an epoch is a pass. Passes follow each other whatever an
+            epoch's length, and the number of the pass is that of the view.
         teacher_logits: `[views, largest id + 1, classes]` floats, an array or, as a `TeacherCache`
             gives, what has a `shape` and answers to `[view, ids]` with `[b, classes]`.
         teacher_view: Which view's logits go with an image: those of the `same` view, of the only
@@ -98,24 +104,76 @@ def training_batches(
         needed = 1 if teacher_view == "fixed" else num_views
         _check_logits(teacher_logits.shape, needed, store.num_ids)
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        view = epoch % num_views if num_views else epoch
+    def one_pass(number: tf.Tensor, pool: _Pool) -> tf.data.Dataset:
+        view = number % num_views if num_views else number
         render = _renderer(store, settings, view)
-        order = views.order(settings.seed, epoch, store.count)
+        order = views.order(settings.seed, number, len(pool.places))
+        order = tf.gather(tf.constant(pool.places), order)[: pool.steps * pool.size]
         if teacher_logits is None:
-            return _in_batches(order, settings.batch_size, render)
+            return _in_batches(order, pool.size, render)
 
         def batch(places: tf.Tensor):
             images, labels = render(places)
-            seen = _seen_by_teacher(teacher_view, epoch, num_views)
+            seen = _seen_by_teacher(teacher_view, number, num_views)
             known = _rows_of(teacher_logits, seen, tf.gather(store.ids, places))
             return images, {"label": labels, "teacher_logits": known}
 
-        return _in_batches(order, settings.batch_size, batch)
+        return _in_batches(order, pool.size, batch)
 
-    batches = _served(tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch))
+    steps = steps or steps_per_epoch(len(examples), settings.batch_size)
+    streams = [
+        _passes(one_pass, pool, first_epoch * steps, epochs * steps)
+        for pool in _pools(examples, settings)
+    ]
+    batches = streams[0]
+    if len(streams) > 1:
+        batches = tf.data.Dataset.zip(*streams).map(
+            lambda *parts: tf.nest.map_structure(lambda *each: tf.concat(each, 0), *parts)
+        )
+    batches = _served(batches)
     batches.teacher_logits = teacher_logits  # `_rows_of` does not keep them
     return batches
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Examples that have passes of their own.
+
+    Args:
+        places: `[n]` int64, theirs among all.
+        size: How many of them a batch has.
+        steps: Batches of a pass.
+    """
+
+    places: np.ndarray
+    size: int
+    steps: int
+
+
+def _pools(examples: Examples, settings: BatchSettings) -> list[_Pool]:
+    """Return the pools of examples from which each batch is made."""
+    places = np.arange(len(examples))
+    if settings.labelled is None:
+        size = settings.batch_size
+        return [_Pool(places, size, steps_per_epoch(len(examples), size))]
+    has_label = examples.labels != UNLABELLED
+    sizes = settings.labelled, settings.batch_size - settings.labelled
+    pools = []
+    for mask, size, kind in zip((has_label, ~has_label), sizes, ("with", "without"), strict=True):
+        if mask.sum() < size:
+            raise checks.UsageError(
+                f"A batch of {settings.batch_size} shall have {size} images {kind} a label. "
+                f"Received: {mask.sum()} such images. Change training.labelled_share."
+            )
+        pools.append(_Pool(places[mask], size, mask.sum() // size))
+    return pools
+
+
+def _passes(one_pass, pool: _Pool, start: int, stop: int) -> tf.data.Dataset:
+    """Return the batches `start` .. `stop` - 1 of a pool, counted through all of its passes."""
+    first, last = start // pool.steps, -(-stop // pool.steps)
+    passes = tf.data.Dataset.range(first, last).flat_map(lambda number: one_pass(number, pool))
+    return passes.skip(start - first * pool.steps).take(stop - start)
 
 
 def view_batches(
@@ -127,7 +185,7 @@ def view_batches(
 
     Args:
         examples: All of the training set: with mixup, the others decide with whom one is mixed.
-        settings: Batch size, seed and changes.
+        settings: Batch size, seed and augmentation.
         view: View number, >= 0.
         places: `[m]` places of the examples to show; None means all.
     """

@@ -1,9 +1,11 @@
 """Stratified parts of a set of labels, the same on every machine and in every process."""
 
+import dataclasses
+
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.data.dataset import Examples, Source
+from tfdistill.data.dataset import UNLABELLED, Dataset, Examples, Source
 from tfdistill.utils import checks
 
 VALIDATION, SUBSET, TEST, TEST_SUBSET = range(4)
@@ -99,6 +101,29 @@ def tested(source: Source, config: DataConfig) -> Examples:
         )
     chosen = stratified(source.test.labels, wanted, config.split_seed, TEST_SUBSET)
     return source.test.take(chosen)
+
+
+def with_hidden_labels(images: Dataset, config: DataConfig) -> Dataset:
+    """Return a data set in which only `config.labelled_examples` training images have a label.
+
+    Raises:
+        UsageError: There are fewer, one of each class would not be left, or images have several
+            labels.
+    """
+    wanted, train = config.labelled_examples, images.train
+    if wanted is None:
+        return images
+    if images.multi_label or not images.num_classes <= wanted <= len(train):
+        raise checks.UsageError(
+            "data.labelled_examples is of images of one class each, at least one of every class "
+            f"({images.num_classes}) and at most all ({len(train)}). Received: {wanted}"
+            f"{' of images with several labels' * images.multi_label}."
+        )
+    kept = stratified(train.labels, wanted, config.split_seed, SUBSET)
+    labels = np.full_like(train.labels, UNLABELLED)
+    labels[kept] = train.labels[kept]
+    _check_taught(labels[kept], images.class_names)
+    return dataclasses.replace(images, train=dataclasses.replace(train, labels=labels))
 
 
 def _held_back(config: DataConfig, total: int) -> int:

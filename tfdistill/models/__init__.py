@@ -67,14 +67,8 @@ def build(
     """
     family = network_family(config.name)
     _check_settings(config, family.settings)
-    size = config.input_size
-    seen = tuple(input_shape) if size is None else (size, size, input_shape[-1])
     own = {"independent": independent} if "path" in family.settings else {}
-    model = family.build(config, seen, num_classes, mean, std, **own)
-    if seen != tuple(input_shape):
-        from tfdistill.models.shrinking import shrinking
-
-        model = shrinking(model, input_shape)
+    model = family.build(config, tuple(input_shape), num_classes, mean, std, **own)
     if config.weights is not None and "weights" not in family.settings:
         from tfdistill.models.weights.files import load_weights
 

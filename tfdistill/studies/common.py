@@ -41,8 +41,11 @@ def check_unused(config: StudyConfig, *names: str) -> None:
 def network(config: StudyConfig, name: str, row: str, seed: int, **other) -> RunConfig:
     """Return a run of the teacher's network, trained on labels; `other`: fields that differ."""
     # Without a teacher, nothing is learned of images without labels.
-    data = dataclasses.replace(config.data, unlabelled=None)
-    fields = {"data": data, "model": config.teacher, "training": config.training}
+    fields = {
+        "data": config.data.labelled_only,
+        "model": config.teacher,
+        "training": config.training,
+    }
     return RunConfig(name=name, row=row, seed=seed, **fields | other)
 
 
@@ -60,7 +63,7 @@ def student(config: StudyConfig, name: str, row: str, seed: int, **other) -> Run
 
 def teacher(config: StudyConfig) -> RunConfig:
     """Return the run `teacher`, which has a seed of its own; a saved one is only evaluated."""
-    data = dataclasses.replace(config.teacher_data or config.data, unlabelled=None)
+    data = (config.teacher_data or config.data).labelled_only
     trained = config.teacher.name != "saved"
     seed = config.seeds[0] + 1000
     return network(config, "teacher", TEACHER, seed, data=data, trained=trained)
@@ -83,8 +86,8 @@ def taught(
         other: Fields that differ from `run`, such as name and row.
     """
     learned = {"distillation": distillation or config.distillation, "cache": config.cache}
-    if config.data.unlabelled:
-        learned["data"] = dataclasses.replace(run.data, unlabelled=config.data.unlabelled)
+    if run.data == config.data.labelled_only:
+        learned["data"] = config.data
     return dataclasses.replace(run, teachers=teachers, **learned | other)
 
 

@@ -33,6 +33,7 @@ def load_network(
     folder = records.run_folder(study_folder, name)
     record = known_record(study_folder, name)
     part = part or record.select
+    images = images.at(record.config["data"]["input_size"])
     if not record.config["trained"]:
         # The user's own file stays where it is; a SavedModel could not be written as .keras.
         network = build(ModelConfig(**record.config["model"]), images)

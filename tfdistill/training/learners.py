@@ -193,6 +193,16 @@ def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> kera
     return whole
 
 
+def epoch_steps(training: TrainingConfig, examples_count: int) -> int:
+    """Return the optimiser steps of an epoch.
+
+    Raises:
+        UsageError: There are fewer examples than one batch holds.
+    """
+    passes = pipeline.steps_per_epoch(examples_count, training.batch_size)
+    return training.steps // training.epochs if training.steps else passes
+
+
 def _shape(config: RunConfig) -> dict:
     """Return all of a run that its compiled step depends on."""
     values = to_dict(config)
@@ -205,7 +215,7 @@ def _shape(config: RunConfig) -> dict:
 
 def _compiled(configs, networks, images, settings, teacher) -> Learners:
     training = configs[0].training
-    steps = pipeline.steps_per_epoch(len(images.train), settings.batch_size)
+    steps = epoch_steps(training, len(images.train))
     task = tasks.of(images)
     # Feature losses need the teacher within each Distiller; else one pass of it serves all.
     apart = len(configs) == 1 or any(_has_features(config) for config in configs)

@@ -106,6 +106,7 @@ def _few(images: DataConfig, batch_size: int, session: "Session") -> DataConfig:
     return dataclasses.replace(
         images,
         train_examples=count,
+        labelled_examples=None,
         validation=held,
         test_examples=min(count, len(whole.test)),
         augment=augment,
@@ -113,7 +114,7 @@ def _few(images: DataConfig, batch_size: int, session: "Session") -> DataConfig:
 
 
 def _short(training: TrainingConfig) -> TrainingConfig:
-    return dataclasses.replace(training, epochs=1, milestones=[], warmup_epochs=0.0)
+    return dataclasses.replace(training, epochs=1, steps=None, milestones=[], warmup_epochs=0.0)
 
 
 def _table(found: list[Record | None], planned: int) -> Table:

@@ -4,6 +4,7 @@ TensorFlow is imported only when there is something to train, so that a plan, a 
 an error are answered at once.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,15 +31,45 @@ if TYPE_CHECKING:
 
 
 def plan(config: StudyConfig) -> list[RunConfig]:
-    """Return the runs of a study, each after those that it needs."""
-    return STUDIES[checks.one_of("study", config.study, STUDIES)].runs(config)
+    """Return the runs of a study, each after those that it needs, each with its network's size.
+
+    Raises:
+        UsageError: Settings that the study cannot use, or teachers that see images at sizes that
+            its students cannot be taught from.
+    """
+    runs = STUDIES[checks.one_of("study", config.study, STUDIES)].runs(config)
+    runs = [_at_its_size(run) for run in runs]
+    seen = {run.name: run.data.input_size for run in runs}
+    return [_with_size_of_teachers(run, seen) for run in runs]
+
+
+def _at_its_size(run: RunConfig) -> RunConfig:
+    size = run.model.input_size if run.model else None
+    if size is None:
+        return run
+    return dataclasses.replace(run, data=dataclasses.replace(run.data, input_size=size))
+
+
+def _with_size_of_teachers(run: RunConfig, seen: dict[str, int | None]) -> RunConfig:
+    for names, what in ((run.teachers, "taught by"), (run.members, "an average of")):
+        sizes = {seen[name] for name in names}
+        if len(sizes) > 1:
+            raise checks.UsageError(
+                f"The run {run.name} is {what} networks that see images at one size. Received: "
+                f"{', '.join(sorted(map(str, sizes)))}. Give them one model.input_size."
+            )
+    return (
+        dataclasses.replace(run, teacher_input_size=seen[run.teachers[0]]) if run.teachers else run
+    )
 
 
 def plan_table(config: StudyConfig, folder: Path) -> Table:
     """Return what a study would do in a folder: its runs, what each needs, what is finished."""
     rows = []
     for run in plan(config):
-        work = f"{run.training.epochs} epochs" if run.trained else "evaluation"
+        training = run.training
+        steps = f"{training.steps} steps in " if training.steps else ""
+        work = f"{steps}{training.epochs} epochs" if run.trained else "evaluation"
         work = f"{run.width} x {work}" if run.width > 1 else work
         state = "finished" if finished(run, folder) else "to do"
         rows.append((run.name, work, _shortened(run.needs), state))
@@ -193,7 +224,9 @@ def groups(config: StudyConfig, runs: list[RunConfig], session: "Session") -> li
         kinds.setdefault(train.together_key(run) or run.name, []).append(run)
     groups = []
     for members in kinds.values():
-        size = config.population.size or train.fitting(members, config.population.memory, session)
+        size = config.population.size or 1
+        if config.population.size is None and len(members) > 1:
+            size = train.fitting(members, config.population.memory, session)
         groups += [members[at : at + size] for at in range(0, len(members), size)]
     place = {run.name: number for number, run in enumerate(runs)}
     return _after_their_needs(sorted(groups, key=lambda group: place[group[0].name]))

@@ -40,8 +40,9 @@ class Session:
 
     def images(self, config: DataConfig) -> data.Dataset:
         """Return a configured data set, read and told about at the first call."""
-        key = digest(to_dict(config) | {"augment": None})
-        return _kept(self._images, key, KEPT_DATASETS, lambda: self._read(config))
+        key = digest(to_dict(config) | {"augment": None, "input_size": None})
+        images = _kept(self._images, key, KEPT_DATASETS, lambda: self._read(config))
+        return images.at(config.input_size)
 
     def _read(self, config: DataConfig) -> data.Dataset:
         images = data.load(config, lambda note: self._tell(note, self.progress.warn))

@@ -4,10 +4,15 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
+import scipy.special
+
 from tfdistill import data, teacher_cache
-from tfdistill.config import AugmentConfig, RunConfig, to_dict
+from tfdistill.config import AugmentConfig, DataConfig, RunConfig, to_dict
 from tfdistill.data import pipeline
+from tfdistill.data.dataset import UNLABELLED
 from tfdistill.records import Table
+from tfdistill.teacher_cache import logit_reading
 from tfdistill.training import evaluation
 from tfdistill.training.session import Session
 from tfdistill.utils import checks
@@ -23,7 +28,7 @@ def usable(config: RunConfig) -> bool:
     return bool(
         config.teachers
         and config.cache
-        and as_teachers_see(config).data.augment.num_views
+        and as_teachers_see(config).augment.num_views
         and not config.distillation.features
     )
 
@@ -36,6 +41,14 @@ def check(config: RunConfig) -> None:
             are mixed with other images.
     """
     wanted = config.distillation.teacher_view if config.distillation else "same"
+    other_size = bool(config.teachers) and config.teacher_input_size != config.data.input_size
+    if other_size and not usable(config):
+        raise checks.UsageError(
+            "A teacher that sees images at another size than its student teaches by stored logits. "
+            f"Received: model.input_size {config.teacher_input_size} and {config.data.input_size}, "
+            f"cache={config.cache!r}, views={config.data.augment.num_views!r}. Set cache and "
+            "data.augment.views, or one size for both."
+        )
     if wanted != "same" and config.data.augment.mixup:
         raise checks.UsageError(
             f"distillation.teacher_view={wanted!r} needs images that are not mixed. Received: "
@@ -51,12 +64,15 @@ def check(config: RunConfig) -> None:
     )
 
 
-def as_teachers_see(config: RunConfig) -> RunConfig:
-    """Return a run over the images that its teachers see: the original ones where fixed."""
-    if not config.distillation or config.distillation.teacher_view != "fixed":
-        return config
+def as_teachers_see(config: RunConfig) -> DataConfig:
+    """Return the images that a run's teachers see: at their size, the original ones where fixed."""
+    fixed = config.distillation and config.distillation.teacher_view == "fixed"
+    augment = AugmentConfig() if fixed else config.data.augment
     return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, augment=AugmentConfig())
+        config.data,
+        augment=augment,
+        input_size=config.teacher_input_size,
+        labelled_examples=None,  # they see no labels
     )
 
 
@@ -71,12 +87,11 @@ def of_run(
         study_folder: Folder of the study, where its teachers are finished.
         progress: Where to show progress; None shows nothing.
     """
-    config = as_teachers_see(config)
     return teacher_cache.build(
         folder_of(config, study_folder),
         _teachers(config, images, study_folder),
         images,
-        batch_settings(config, images),
+        of_teachers(config, images),
         config.cache,
         config.distillation.average,
         progress,
@@ -92,20 +107,30 @@ def folder_of(config: RunConfig, study_folder: Path) -> Path:
         return Path(config.cache.folder) / label
     kept = dataclasses.replace(config.cache, folder=None)
     average = config.distillation.average if kept.top_k else None
-    seen = to_dict(as_teachers_see(config).data)
+    seen = to_dict(as_teachers_see(config))
     about = digest(seen, to_dict(kept), names, average)
     return Path(study_folder) / "cache" / f"{label}-{about[:8]}"
 
 
 def batch_settings(config: RunConfig, images: data.Dataset) -> pipeline.BatchSettings:
     """Return how a run's images become batches."""
+    share, size = config.training.labelled_share, config.training.batch_size
     return pipeline.BatchSettings(
-        batch_size=config.training.batch_size,
+        batch_size=size,
         seed=config.seed,
         augment=config.data.augment,
         num_classes=images.num_classes,
         input_size=images.input_size,
         one_hot=config.training.label_smoothing > 0,
+        labelled=round(share * size) if share is not None and images.unlabelled else None,
+    )
+
+
+def of_teachers(config: RunConfig, images: data.Dataset) -> pipeline.BatchSettings:
+    """Return how a run's images become the batches that its teachers see."""
+    seen = as_teachers_see(config)
+    return dataclasses.replace(
+        batch_settings(config, images), augment=seen.augment, input_size=seen.input_size
     )
 
 
@@ -113,6 +138,35 @@ def of_study(runs: list[RunConfig], study_folder: Path) -> list[RunConfig]:
     """Return one run for each cache of a study."""
     kinds = {folder_of(run, study_folder): run for run in reversed(runs) if usable(run)}
     return list(reversed(kinds.values()))
+
+
+def confident(
+    config: RunConfig, images: data.Dataset, logits: logit_reading.Reader, progress: Silent
+) -> data.Dataset:
+    """Return a run's images without those that have no label and of which its teachers are unsure.
+
+    Args:
+        config: Its `distillation.min_confidence` is the least of a teacher's largest probability.
+        images: Its images.
+        logits: Its teachers' averaged logits, whose first view counts.
+        progress: Is told how many are left out.
+
+    Raises:
+        UsageError: None would be left.
+    """
+    least, train = config.distillation.min_confidence, images.train
+    probabilities = scipy.special.softmax(logits[0, train.ids], axis=-1)
+    kept = (train.labels != UNLABELLED) | (probabilities.max(axis=-1) >= least)
+    if not (kept & (train.labels == UNLABELLED)).any():
+        raise checks.UsageError(
+            f"distillation.min_confidence={least} leaves no image without a label. The teacher's "
+            f"largest probability is at most {probabilities.max():.2f}. Lower it."
+        )
+    progress.say(
+        f"{config.name}: left out {np.sum(~kept)} of {images.unlabelled} images without labels, of "
+        f"which the teacher is less than {least:.0%} sure"
+    )
+    return dataclasses.replace(images, train=train.take(np.flatnonzero(kept)))
 
 
 def table(runs: list[RunConfig], study_folder: Path, session: Session) -> Table:
@@ -148,7 +202,7 @@ def verification(
         images = session.images(run.data)
         cache = teacher_cache.open_cache(folder_of(run, study_folder))
         teachers = _teachers(run, images, study_folder)
-        settings = batch_settings(as_teachers_see(run), images)
+        settings = of_teachers(run, images)
         found = cache.verify(teachers, images, settings, rows)
         well = found.largest_difference <= TOLERANCE[run.cache.dtype]
         good = good and well

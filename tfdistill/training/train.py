@@ -23,6 +23,7 @@ from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.records import Record
+from tfdistill.teacher_cache.logit_reading import Reader
 from tfdistill.training import evaluation, learners, tasks, teacher_check, teacher_logits
 from tfdistill.training.learners import Learners
 from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
@@ -82,7 +83,7 @@ def together_key(config: RunConfig) -> str:
     values = to_dict(config)
     shared = [values[name] for name in ("seed", "data", "training", "teachers", "cache")]
     if settings:
-        shared += [settings.average, settings.teacher_view]
+        shared += [settings.average, settings.teacher_view, settings.min_confidence]
     if settings and config.cache and config.cache.top_k:
         shared.append(settings.temperature)  # the classes left out depend on it
     return digest(shared)
@@ -103,7 +104,10 @@ def cost(config: RunConfig, session: Session) -> float:
         return 1.0
     images = session.images(config.data)
     operations = evaluation.flops_of(config.model, images.input_shape, images.num_classes)
-    return float(config.training.epochs * len(images.train) * config.width * max(operations, 1))
+    training = config.training
+    passes = training.epochs * len(images.train)
+    seen = training.steps * training.batch_size if training.steps else passes
+    return float(seen * config.width * max(operations, 1))
 
 
 def check(config: RunConfig, session: Session) -> None:
@@ -114,7 +118,7 @@ def check(config: RunConfig, session: Session) -> None:
     checks.enough_examples(len(images.train), config.training.batch_size)
     settings = teacher_logits.batch_settings(config, images)
     if images.unlabelled:
-        _check_unlabelled(config, settings)
+        _check_unlabelled(config, settings, images)
     pipeline.check_pixel_units(settings, images.train.images.shape[1:3])
     built = evaluation.build(config.model, images)
     if not config.trained:
@@ -124,17 +128,19 @@ def check(config: RunConfig, session: Session) -> None:
     teacher_logits.check(config)
 
 
-def _check_unlabelled(config: RunConfig, settings: pipeline.BatchSettings) -> None:
+def _check_unlabelled(
+    config: RunConfig, settings: pipeline.BatchSettings, images: data.Dataset
+) -> None:
     if config.distillation is None:
         raise checks.UsageError(
-            "Images without labels need a teacher. Received: data.unlabelled="
-            f"{config.data.unlabelled!r} for the run {config.name}, which learns from labels "
-            "alone. Set it to null."
+            f"Images without labels need a teacher. Received: {images.unlabelled} of them for the "
+            f"run {config.name}, which learns from labels alone. Set data.unlabelled and "
+            "data.labelled_examples to null."
         )
     if settings.soft_labels:
         raise checks.UsageError(
-            "Mixup and label smoothing need a label for each image. Received: "
-            f"data.unlabelled={config.data.unlabelled!r} beside one of them. Set them to 0."
+            "Mixup and label smoothing need a label for each image. Received: one of them beside "
+            f"{images.unlabelled} images without labels. Set them to 0."
         )
 
 
@@ -263,9 +269,12 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     teacher = None
     if config.teachers and logits is None:
         teacher = (lambda: _teacher(job)), digest([record.weights for record in job.needed])
+    images = job.images
+    if logits is not None and config.distillation.min_confidence and images.unlabelled:
+        images = teacher_logits.confident(config, images, logits, session.progress)
     configs = [job.config for job in jobs]
     found = learners.compiled_for(
-        session.bench, configs, job.images, job.settings, job.study_folder, teacher
+        session.bench, configs, images, job.settings, job.study_folder, teacher
     )
     shown = views.version(jobs[0].config.data.augment)
     networks = [architecture_hash(network) for network in found.networks]
@@ -273,7 +282,7 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     state = TrainingState(_state_folder(jobs), key, found.each, found.networks)
     until = config.stop_epoch or config.training.epochs
     if unfinished(state, until, session.progress):
-        _fit(jobs, found, state, logits, session)
+        _fit(jobs, images, found, state, logits, session)
     trained = state.seconds / len(jobs)
     records_found = [
         _diverged(job, state, place, trained)
@@ -286,16 +295,24 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     return records_found
 
 
-def _fit(jobs: list[_Job], found: Learners, state: TrainingState, logits, session: Session) -> None:
+def _fit(
+    jobs: list[_Job],
+    images: data.Dataset,
+    found: Learners,
+    state: TrainingState,
+    logits: Reader | None,
+    session: Session,
+) -> None:
     job = jobs[0]
     training, settings = job.config.training, job.settings
     until = job.config.stop_epoch or training.epochs
-    steps = pipeline.steps_per_epoch(len(job.images.train), training.batch_size)
+    steps = learners.epoch_steps(training, len(images.train))
     batches = pipeline.training_batches(
-        job.images.train,
+        images.train,
         settings,
         epochs=until,
         first_epoch=state.epochs_done,
+        steps=steps,
         teacher_logits=logits,
         teacher_view=job.config.distillation.teacher_view if logits is not None else "same",
     )
@@ -308,7 +325,7 @@ def _fit(jobs: list[_Job], found: Learners, state: TrainingState, logits, sessio
         epochs=until,
         initial_epoch=state.epochs_done,
         steps_per_epoch=steps,
-        validation_data=learners.validation_batches(job.images, settings),
+        validation_data=learners.validation_batches(images, settings),
         shuffle=False,
         verbose=0,
         callbacks=callbacks,
@@ -432,7 +449,9 @@ def _on_test(job: _Job, name: str, session: Session) -> np.ndarray:
     def compute() -> np.ndarray:
         network = job.load(name)
         network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
-        return evaluation.predict(network, job.images.test, job.settings)
+        size = job.config.teacher_input_size
+        settings = dataclasses.replace(job.settings, input_size=size)
+        return evaluation.predict(network, job.images.test, settings)
 
     return session.logits(f"{record.key} {record.weights[record.select]}", compute)
 
