@@ -65,6 +65,10 @@ class ModelConfig:
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
         classes: For each class of the images, the number (from 0) or the name of the output of a
             `saved` model that has others or another order; null means the same.
+        fine_tune: Give a `saved` model a new head for the images' classes, a linear classifier on
+            what it computes, and then train on from there (arXiv 2202.10054). Its batch norms keep
+            their statistics.
+        trained_layers: The last so many layers with weights are fine-tuned; null: all of them.
     """
 
     name: Annotated[str, OneOf(listed_networks, _PATTERN, known_networks)] = "cnn2"
@@ -75,6 +79,13 @@ class ModelConfig:
     input_size: int | None = None
     outputs: Annotated[str, OneOf(("auto", "logits", "probabilities"))] = "auto"
     classes: list[int | str] | None = None
+    fine_tune: bool = False
+    trained_layers: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is a trained network that is taken as it is."""
+        return self.name == "saved" and not self.fine_tune
 
     def __post_init__(self) -> None:
         needs_path = "path" in network_family(self.name).settings
@@ -89,8 +100,25 @@ class ModelConfig:
                 "A model named 'saved' needs a path, and only it. "
                 f"Received: name={checks.shown(self.name)}, path={checks.shown(self.path)}."
             )
+        if self.fine_tune and not needs_path:
+            raise checks.UsageError(
+                "model.fine_tune is of a model named 'saved'. Received: "
+                f"name={checks.shown(self.name)}. Give model.path a file, or remove it."
+            )
+        if self.trained_layers is not None:
+            checks.count("model.trained_layers", self.trained_layers)
+            if not self.fine_tune:
+                raise checks.UsageError(
+                    "model.trained_layers is of a network that is fine-tuned. Received: "
+                    f"{self.trained_layers} and fine_tune=False. Set model.fine_tune: true."
+                )
         if self.classes is not None:
             checks.different("model.classes", self.classes)
+            if self.fine_tune:
+                raise checks.UsageError(
+                    "A model that is fine-tuned gets a head of the images' classes. Received: "
+                    "model.classes beside fine_tune=True. Remove one of them."
+                )
             if not needs_path:
                 raise checks.UsageError(
                     "model.classes picks outputs of a model named 'saved'. Received: "

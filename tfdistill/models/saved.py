@@ -19,6 +19,7 @@ from tfdistill.models.class_choice import pick_classes
 from tfdistill.models.logits import (
     SIGMOID,
     SOFTMAX,
+    features_network,
     final_activation,
     gives_probabilities,
     logits_network,
@@ -27,6 +28,7 @@ from tfdistill.utils import checks
 
 LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
+HEAD = "new_head"
 
 
 def build(
@@ -38,6 +40,8 @@ def build(
     independent: bool = False,
 ) -> keras.Model:
     """Return the user's own model at `config.path`, which does its own preprocessing."""
+    if config.fine_tune:
+        return with_fresh_head(config, input_shape, num_classes)
     return load(
         str(config.path), input_shape, num_classes, config.outputs, config.classes, independent
     )
@@ -96,6 +100,40 @@ def load(
     checks.same_classes(logits.output_shape[-1], num_classes)
     z = ops.cast(logits.outputs[0], "float32")
     return keras.Model(model.inputs[0], z, name="saved")
+
+
+def with_fresh_head(
+    config: ModelConfig, input_shape: Sequence[int], num_classes: int
+) -> keras.Model:
+    """Return the network in a file with a head of random weights, ready to be fine-tuned.
+
+    Args:
+        config: Its `path`, and how many of the last layers are to be trained.
+        input_shape: `(height, width, channels)` of the images.
+        num_classes: Number of logits.
+
+    Returns:
+        A model from `[batch, height, width, channels]` to logits `[batch, num_classes]` float32.
+        Batch norms and all but the last `config.trained_layers` layers are not trainable.
+
+    Raises:
+        UsageError: A SavedModel, whose layers are not known, or a file that cannot be read.
+    """
+    path = str(config.path)
+    if Path(path).is_dir():
+        raise checks.UsageError(
+            "A new head needs a .keras file, whose layers are known. Received: the SavedModel "
+            f"{path}."
+        )
+    features = features_network(_keras_file(path, tuple(input_shape)))
+    inner = [layer for layer in features._flatten_layers(include_self=False) if layer.weights]
+    norms = [layer for layer in inner if isinstance(layer, layers.BatchNormalization)]
+    own = [layer for layer in inner if layer not in norms and not getattr(layer, "layers", None)]
+    kept = 0 if config.trained_layers is None else len(own) - config.trained_layers + 1
+    for layer in norms + own[: max(kept, 0)]:
+        layer.trainable = False
+    logits = layers.Dense(num_classes, dtype="float32", name=HEAD)(features.outputs[0])
+    return keras.Model(features.inputs[0], logits, name="saved")
 
 
 def _logits(

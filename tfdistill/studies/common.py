@@ -64,7 +64,7 @@ def student(config: StudyConfig, name: str, row: str, seed: int, **other) -> Run
 def teacher(config: StudyConfig) -> RunConfig:
     """Return the run `teacher`, which has a seed of its own; a saved one is only evaluated."""
     data = (config.teacher_data or config.data).labelled_only
-    trained = config.teacher.name != "saved"
+    trained = not config.teacher.is_finished
     seed = config.seeds[0] + 1000
     return network(config, "teacher", TEACHER, seed, data=data, trained=trained)
 

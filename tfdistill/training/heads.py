@@ -1,5 +1,6 @@
 """A new head on a trained network: a linear classifier of classes that it never had, in seconds."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,17 @@ import scipy.special
 from keras import layers
 
 from tfdistill import data
-from tfdistill.data import pipeline
+from tfdistill.data import pipeline, splits
 from tfdistill.models.logits import features_network
+from tfdistill.models.saved import HEAD
 from tfdistill.utils import checks
+from tfdistill.utils.progress import Silent
 
 # Inverse strengths of the penalty that are tried, weakest last.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FEWEST = 2
+# Images that a head is fitted to before a network is fine-tuned.
+ENOUGH = 5000
 BATCH_SIZE = 64
 
 
@@ -64,6 +69,36 @@ def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
         >>> head.validation_accuracy
         0.89
     """
+    _check_images(images)
+    features = features_network(network)
+    checks.same_input(features.input_shape, (None, *images.input_shape))
+    last = layers.Dense(images.num_classes, dtype="float32", name=HEAD)
+    whole = keras.Model(features.inputs[0], last(features.outputs[0]), name=network.name)
+    return _fitted(whole, features, images)
+
+
+def fit_head(network: keras.Model, images: data.Dataset, progress: Silent | None = None) -> None:
+    """Give the last layer of a network the weights of a linear classifier on what comes before.
+
+    Args:
+        network: Its last layer is a dense one of as many logits as the images have classes.
+        images: Of many, `ENOUGH` are fitted to.
+        progress: Is told how well it does; None shows nothing.
+    """
+    _check_images(images)
+    if len(images.train) > ENOUGH:
+        chosen = splits.stratified(images.train.labels, ENOUGH, seed=0, stream=splits.SUBSET)
+        images = dataclasses.replace(images, train=images.train.take(chosen))
+    found = _fitted(network, keras.Model(network.inputs[0], network.layers[-1].input), images)
+    if progress:
+        progress.say(
+            f"A head fitted to {len(images.train)} images is right on "
+            f"{found.validation_accuracy:.1%} of the validation images"
+        )
+
+
+def _check_images(images: data.Dataset) -> None:
+    """Raise unless a head can be fitted to images."""
     if images.multi_label:
         raise checks.UsageError(
             f"A new head tells classes apart. Received: {images.name}, whose images have several "
@@ -76,8 +111,10 @@ def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
             f"A new head needs at least {FEWEST} training images of each class. Received: "
             f"{counts.min()} of {name}. Add images, or leave out the class."
         )
-    features = features_network(network)
-    checks.same_input(features.input_shape, (None, *images.input_shape))
+
+
+def _fitted(network: keras.Model, features: keras.Model, images: data.Dataset) -> NewHead:
+    """Fit the last layer of a network to what its features are of the images."""
     known, held = (_features(features, part, images) for part in (images.train, images.validation))
     mean, std = known.mean(axis=0), known.std(axis=0)
     std = np.where(std > 0, std, 1.0)
@@ -92,10 +129,8 @@ def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
         float(np.mean((values @ kernel + bias).argmax(axis=-1) == part.labels))
         for values, part in ((held, images.validation), (known, images.train))
     )
-    last = layers.Dense(images.num_classes, dtype="float32", name="new_head")
-    whole = keras.Model(features.inputs[0], last(features.outputs[0]), name=network.name)
-    last.set_weights([kernel.astype("float32"), bias.astype("float32")])
-    return NewHead(whole, STRENGTHS[best], *found)
+    network.layers[-1].set_weights([kernel.astype("float32"), bias.astype("float32")])
+    return NewHead(network, STRENGTHS[best], *found)
 
 
 def _features(network: keras.Model, examples: data.Examples, images: data.Dataset) -> Any:

@@ -24,7 +24,7 @@ from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.distillation.feature_losses import FeatureLoss
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
-from tfdistill.training import evaluation, tasks
+from tfdistill.training import evaluation, heads, tasks
 from tfdistill.utils import machine
 from tfdistill.utils.storage import digest
 
@@ -187,6 +187,9 @@ def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> kera
         return split_upper(base, config.split.layer, config.split.parts, config.split.part)
     built = [evaluation.build(config.model, images) for _ in range(config.width)]
     average = tasks.of(images).average(config.average)
+    if config.model.fine_tune and not config.start:
+        for each in built:
+            heads.fit_head(each, images)
     whole = Ensemble(built, average) if config.width > 1 else built[0]
     if config.start:
         evaluation.start_from(whole, study_folder, config.start, images)

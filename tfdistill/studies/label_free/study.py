@@ -127,7 +127,7 @@ def _check_training(steps: int | None, select: str) -> None:
 def _teachers(config: StudyConfig, settings: Settings) -> list[RunConfig]:
     if settings.teachers == 1:
         return [common.teacher(config)]
-    if config.teacher is None or config.teacher.name == "saved":
+    if config.teacher is None or config.teacher.is_finished:
         raise checks.UsageError(
             "Several teachers are trained ones. Received: settings.teachers="
             f"{settings.teachers} and a saved teacher. Set it to 1."
