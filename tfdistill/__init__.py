@@ -9,6 +9,7 @@ from tfdistill.utils.lazy import lazy_names
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "distill": "tfdistill.recipes.distill",
     "Distiller": "tfdistill.distillation.distiller",
     "FeatureLoss": "tfdistill.distillation.feature_losses",
     "Ensemble": "tfdistill.distillation.ensembles",

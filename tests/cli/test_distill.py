@@ -89,8 +89,8 @@ def test_images_without_labels_are_taught_and_the_control_makes_as_many_steps(
     printed = capsys.readouterr().out
     assert re.search(r"training \(60 without labels\)", printed), printed
     found = {record.name: record for record in records.read_all(tmp_path / "out")}
-    epochs = {name: record.config["training"]["epochs"] for name, record in found.items()}
-    assert epochs["distilled-0"] == 2 and epochs["alone-0"] == 3  # 2 * 3 steps, 3 * 2 steps
+    steps = {name: record.config["training"]["steps"] for name, record in found.items()}
+    assert steps["distilled-0"] == steps["alone-0"] == 6  # of 50 of 146 images, twice
     assert found["alone-0"].config["data"]["unlabelled"] is None
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(place, tmp_path, capsys, 
 def test_photos_or_a_teacher_that_are_not_there(place, tmp_path, capsys):
     given = ["--teacher", str(place / "teacher.keras")]
     assert main(["distill", str(tmp_path / "absent"), *given]) == 2
-    assert "PHOTOS must be a folder" in capsys.readouterr().err
+    assert "Images must be a folder" in capsys.readouterr().err
     assert main(["distill", str(place / "photos"), "--teacher", "absent.keras"]) == 2
     assert "does not exist" in capsys.readouterr().err
     one = tmp_path / "one"

@@ -127,7 +127,5 @@ def test_networks_that_are_averaged_see_one_size():
     ]
     seen = {run.name: run.data.input_size for run in runs}
     average = dataclasses.replace(runs[0], name="both", model=None, members=("large", "small"))
-    with pytest.raises(
-        UsageError, match="see images at one size. Received: 16, None"
-    ):
+    with pytest.raises(UsageError, match="see images at one size. Received: 16, None"):
         runner._with_size_of_teachers(average, seen)

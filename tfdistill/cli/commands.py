@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tfdistill.cli import exports, findings, options
+from tfdistill.cli import exports, options
 from tfdistill.cli.exports import AllowUnsafe, print_tables, trust
 from tfdistill.config import StudyConfig
 from tfdistill.config.registry import STUDIES
+from tfdistill.recipes import findings
 from tfdistill.utils import checks, tensorflow
 
 Config = Annotated[
@@ -57,11 +58,15 @@ Rehearse = Annotated[
 
 def distill(
     photos: Annotated[
-        str, Parameter(help="A folder with a sub-folder for each class, a CSV file, or a source.")
+        str,
+        Parameter(
+            help="A folder with a sub-folder for each class, or of images without any label, a CSV "
+            "file, or a source."
+        ),
     ],
     /,
     *,
-    teacher: Path,
+    teacher: str,
     student: str = "cnn4",
     student_size: options.WholeOrNull = None,
     image_size: options.WholeOrNull = None,
@@ -83,11 +88,12 @@ def distill(
     the output folder as config.yaml. The same command resumes after an interruption.
 
     Args:
-        teacher: A .keras file or a SavedModel that takes pixels 0..255.
-        student: Its architecture, as `tfdistill keys student` lists them.
+        teacher: A .keras file or a SavedModel that takes pixels 0..255, the folder of a finished
+            run, keras:NAME, hub:PRESET of KerasHub, or train:NAME, which trains one first.
+        student: Its architecture, as `tfdistill keys student` lists them, or a .keras file.
         student_size: Side in pixels that it sees; by default 48 where the teacher sees more.
         image_size: Side in pixels that the teacher sees; by default its own, else 128.
-        epochs: Of the students; by default about 1,500 steps.
+        epochs: Passes over all images; by default 1,500 steps.
         seeds: Number of students, each beside one alone.
         classes: The teacher's outputs for your classes, in their order: numbers from 0, or names.
         head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head.
@@ -97,25 +103,31 @@ def distill(
             is on them, and the student learns from them, too.
     """
     trust(allow_unsafe)
-    from tfdistill.cli import distill as one_teacher
+    from tfdistill.recipes import inputs
+    from tfdistill.recipes.plan import Wish, prepare
     from tfdistill.utils.progress import display
 
     name = Path(photos).stem if Path(photos).exists() else photos.replace(":", "-")
-    wish = one_teacher.Wish(
+    output = output or Path("results") / f"{name}-distill"
+    progress = display()
+    found = inputs.counted(photos)
+    progress.say(f"Teaching {student} from {teacher}: {photos}{f', {found}' if found else ''}")
+    outputs = [int(each) if each.isdecimal() else each for each in classes]
+    wish = Wish(
         photos,
         teacher,
+        output,
         student,
         student_size,
         image_size,
         epochs,
         seeds,
-        tuple(classes),
+        outputs,
         head,
-        output or Path("results") / f"{name}-distill",
         export,
         unlabelled,
     )
-    return _study(one_teacher.prepare(wish, display()), dry_run, False)
+    return _study(prepare(wish, progress), dry_run, False)
 
 
 def run(

@@ -93,12 +93,12 @@ class DataConfig:
     """Which images, how they are split and what is done to them.
 
     Args:
-        source: `digits`, `tfds:NAME`, `imagewoof`, `folder:PATH` or `csv:FILE`; `arrays` for
-            `from_arrays`.
+        source: `digits`, `tfds:NAME`, `imagewoof`, `folder:PATH`, `csv:FILE` or `npz:FILE`;
+            `arrays` for `from_arrays`.
         data_dir: Where prepared TensorFlow Datasets lie; default TFDS_DATA_DIR, else
             ~/tensorflow_datasets.
         unlabelled: Images without labels, which a teacher teaches beside the labelled ones: a
-            folder, at any depth, or a text file of paths, one a line.
+            folder, at any depth, a text file of paths, one a line, or a .npz file with an array x.
         archive: An already downloaded archive of the source (imagewoof2-160.tgz).
         image_size: Side in pixels to which images are brought once, when they are read; null keeps
             their own size, which then must be the same for all.

@@ -16,6 +16,7 @@ SOURCES = Registry(
         "imagewoof": "tfdistill.data.sources.imagewoof:READER",
         "folder": "tfdistill.data.sources.folder:READER",
         "csv": "tfdistill.data.sources.csv_file:READER",
+        "npz": "tfdistill.data.sources.arrays:READER",
     }
 )
 

@@ -13,10 +13,9 @@ from tfdistill.config.data import ARRAYS
 from tfdistill.config.registry import SOURCES
 from tfdistill.data import decode, splits
 from tfdistill.data.dataset import Dataset, Examples, Reader, Source
-from tfdistill.data.sources import unlabelled
+from tfdistill.data.sources import arrays, unlabelled
 from tfdistill.utils import checks
 
-CHANNELS = (1, 3, 4)
 LOGGER = logging.getLogger("tfdistill")
 
 __all__ = ["SOURCES", "Dataset", "Examples", "from_arrays", "load"]
@@ -86,41 +85,8 @@ def from_arrays(
         >>> data = from_arrays(train=(x, y), test=(x_test, y_test))
     """
     config = config or DataConfig(source=ARRAYS)
-    check = _label_columns if multi_label else _class_numbers
-    parts = [
-        _checked(*part, name, config, check) for part, name in ((train, "train"), (test, "test"))
-    ]
-    names = (_names_of_labels if multi_label else _names_of_classes)(parts, class_names)
-    if parts[0].images.shape[1:] != parts[1].images.shape[1:]:
-        raise checks.UsageError(
-            f"Training and test images must have the same shape. Received: "
-            f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}."
-        )
-    return _assembled(Source(names, train=parts[0], test=parts[1]), config, name=ARRAYS)
-
-
-def _names_of_classes(parts: list[Examples], given: tuple[str, ...] | None) -> tuple[str, ...]:
-    largest = max(int(part.labels.max()) for part in parts)
-    if given is None and largest >= len(parts[0]):
-        raise checks.UsageError(
-            f"Labels must be 0, 1, 2, ... with a training image of each. Received: the label "
-            f"{largest} of {len(parts[0])} training images. Number the classes from 0."
-        )
-    names = tuple(given or map(str, range(largest + 1)))
-    for part in parts:
-        checks.label_range(int(part.labels.min()), int(part.labels.max()), len(names))
-    return names
-
-
-def _names_of_labels(parts: list[Examples], given: tuple[str, ...] | None) -> tuple[str, ...]:
-    columns = [part.labels.shape[1] for part in parts]
-    names = tuple(map(str, range(columns[0])) if given is None else given)
-    if set(columns) != {len(names)}:
-        raise checks.UsageError(
-            "Training and test labels must have one column for each label. Received: "
-            f"{columns[0]} and {columns[1]} columns, {len(names)} names. Give as many of each."
-        )
-    return names
+    found = arrays.source(train, test, config, class_names, multi_label)
+    return _assembled(found, config, name=ARRAYS)
 
 
 def _reader(source: str) -> tuple[Reader, str]:
@@ -131,103 +97,6 @@ def _reader(source: str) -> tuple[Reader, str]:
         form = f"{kind}:{reader.argument}" if reader.argument else kind
         raise checks.UsageError(f"data.source must be {form}. Received: data.source={source!r}.")
     return reader, name
-
-
-def _checked(
-    pixels: np.ndarray, labels: np.ndarray, name: str, config: DataConfig, check: Callable
-) -> Examples:
-    pixels, labels = (
-        _array(values, f"{name} {what}")
-        for values, what in ((pixels, "images"), (labels, "labels"))
-    )
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-        raise checks.UsageError(
-            f"{name} images must be uint8 [n, h, w] or [n, h, w, c]. "
-            f"Received: {pixels.dtype} {list(pixels.shape)}{_conversion(pixels)}."
-        )
-    if pixels.ndim == 4 and pixels.shape[3] not in CHANNELS and pixels.shape[1] in CHANNELS:
-        raise checks.UsageError(
-            f"{name} images must be [n, h, w, c], their channels last. Received: "
-            f"{list(pixels.shape)}, with channels first. Give images.transpose(0, 2, 3, 1)."
-        )
-    if 0 in pixels.shape[1:]:
-        raise checks.UsageError(f"{name} images must have pixels. Received: {list(pixels.shape)}.")
-    labels = check(labels, len(pixels), name)
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-    return Examples.numbered(decode.fit(pixels, config.image_size), labels)
-
-
-def _class_numbers(labels: np.ndarray, count: int, name: str) -> np.ndarray:
-    """Return labels that are numbers of classes, `[count]`, or raise."""
-    if labels.shape == (count, 1):
-        labels = labels[:, 0]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or not len(labels):
-        raise checks.UsageError(
-            f"{name} labels must be integers [{count}], one for each of at least one image. "
-            f"Received: {labels.dtype} {list(labels.shape)}{_label_advice(labels, count)}."
-        )
-    if max(abs(int(labels.min())), abs(int(labels.max()))) > checks.LARGEST:
-        # As int32 they would be others.
-        raise checks.UsageError(
-            f"{name} labels must be the numbers of classes, from 0. Received: labels from "
-            f"{labels.min()} to {labels.max()}."
-        )
-    return labels
-
-
-def _label_columns(labels: np.ndarray, count: int, name: str) -> np.ndarray:
-    """Return labels that are a column of 0 and 1 for each label, `[count, labels]`, or raise."""
-    if labels.ndim != 2 or len(labels) != count or not labels.size:
-        advice = ". Of a single one, give labels[:, None]" if labels.shape == (count,) else ""
-        raise checks.UsageError(
-            f"{name} labels must be [{count}, labels], a column for each label of at least one "
-            f"image. Received: {labels.dtype} {list(labels.shape)}{advice}."
-        )
-    others = (
-        [labels.dtype] if labels.dtype.kind not in "biuf" else labels[(labels != 0) & (labels != 1)]
-    )
-    if len(others):
-        raise checks.UsageError(
-            f"{name} labels must be 1 where an image has a label, and 0 where not. Received: "
-            f"{others[0]}."
-        )
-    return labels
-
-
-def _array(values: object, name: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError:  # rows of different lengths
-        raise checks.UsageError(
-            f"{name} must be one array. Received: rows of unlike shapes."
-        ) from None
-
-
-def _conversion(pixels: np.ndarray) -> str:
-    """Return, after a comma, how other images become uint8; empty where that is unknown."""
-    if pixels.dtype == np.uint8 or pixels.dtype.kind not in "fiu" or not pixels.size:
-        return ""
-    smallest, largest = float(pixels.min()), float(pixels.max())
-    if not np.isfinite([smallest, largest]).all():
-        return ", some of them NaN or infinite. Repair them and bring all to 0..255 as uint8"
-    values = f", from {smallest:g} to {largest:g}. "
-    if smallest < 0 or largest > 255:
-        return f"{values}Bring the images to 0..255, rounded, and give images.astype('uint8')"
-    if pixels.dtype.kind == "f" and largest <= 1:
-        return f"{values}Give (images * 255).round().astype('uint8')"
-    return f"{values}Give images{'.round()' * (pixels.dtype.kind == 'f')}.astype('uint8')"
-
-
-def _label_advice(labels: np.ndarray, count: int) -> str:
-    if labels.ndim == 2 and labels.shape[0] == count and count:
-        return (
-            ". Of one column for each class, give labels.argmax(axis=1); of labels that do not "
-            "exclude each other, say multi_label=True"
-        )
-    if labels.dtype.kind == "f" and labels.shape == (count,):
-        whole = np.isfinite(labels).all() and (labels == np.round(labels)).all()
-        return ". Give labels.astype('int32')" if whole else ", not all of them whole numbers"
-    return ""
 
 
 def _assembled(source: Source, config: DataConfig, name: str | None = None) -> Dataset:

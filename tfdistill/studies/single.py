@@ -5,17 +5,13 @@ one student of it beside one trained alone. Cost: two trainings a seed, and the 
 is a saved model. Command: tfdistill train CONFIG.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tfdistill.config import RunConfig, StudyConfig
-from tfdistill.config.building import settings_of
 from tfdistill.records import Record, Table, by_row
 from tfdistill.reporting.significance import Family, compare_networks, paired_runs
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, INTERVAL
-from tfdistill.utils import checks
 
 TITLE = "One network"
 QUESTION = "How good is one network, trained on labels or taught by another?"
@@ -30,26 +26,8 @@ DISTILLED = "distilled from the teacher"
 NAMES = {DISTILLED: "the student"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The control of the study.
-
-    Args:
-        alone_epochs: Epochs of the student alone; null means as many as of the student that is
-            taught. With `data.unlabelled` its epochs are shorter, so that more of them make as many
-            steps.
-    """
-
-    alone_epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.alone_epochs is not None:
-            checks.count("settings.alone_epochs", self.alone_epochs)
-
-
 def runs(config: StudyConfig) -> list[RunConfig]:
     """Return the student's runs, after the teacher's where there is one."""
-    settings = settings_of(Settings, config)
     alone = [common.student(config, f"alone-{seed}", ALONE, seed) for seed in config.seeds]
     if config.teacher is None:
         return alone
@@ -57,9 +35,6 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         common.taught(config, run, "teacher", name=f"distilled-{run.seed}", row=DISTILLED)
         for run in alone
     ]
-    if settings.alone_epochs is not None:
-        training = dataclasses.replace(alone[0].training, epochs=settings.alone_epochs)
-        alone = [dataclasses.replace(run, training=training) for run in alone]
     return [common.teacher(config), *alone, *distilled]
 
 

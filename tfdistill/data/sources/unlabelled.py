@@ -1,4 +1,4 @@
-"""Images without labels, beside labelled ones: a folder of any depth, or a file that lists paths.
+"""Images without labels, beside labelled ones: a folder of any depth, a file of paths, or an array.
 
 They are training examples with the label -1: a teacher says what is on them.
 """
@@ -12,10 +12,10 @@ import numpy as np
 from tfdistill.config import DataConfig
 from tfdistill.data import walk
 from tfdistill.data.dataset import UNLABELLED, Dataset, Examples
-from tfdistill.data.sources import parts
+from tfdistill.data.sources import arrays, parts
 from tfdistill.utils import checks
 
-LIST_ENDING = ".txt"
+LIST_ENDING, ARRAY_ENDING = ".txt", ".npz"
 
 
 def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
@@ -26,7 +26,8 @@ def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
 
     Args:
         images: With labels.
-        config: Its `unlabelled` is a folder or a text file of paths, one a line.
+        config: Its `unlabelled` is a folder, a text file of paths, one a line, or a .npz file with
+            the array `x`.
 
     Raises:
         UsageError: Images with several labels; there is no such folder or file, no image in it, one
@@ -39,14 +40,8 @@ def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
         )
     place = Path(str(config.unlabelled)).expanduser()
     skipped = walk.Skipped()
-    paths = _listed(place) if place.suffix.lower() == LIST_ENDING else _below(place, skipped)
-    if not paths:
-        raise checks.UsageError(
-            f"data.unlabelled must hold images ({' '.join(walk.ENDINGS)}). Received: {place}, "
-            "which holds none."
-        )
-    labels = np.full(len(paths), UNLABELLED)
-    found = parts.examples(paths, labels, config, f"unlabelled {place.resolve()}").images
+    found = _images(place, config, skipped)
+    labels = np.full(len(found), UNLABELLED)
     if found.shape[1:] != images.train.images.shape[1:]:
         raise checks.UsageError(
             "Images without labels must have the size of the others. Received: "
@@ -66,6 +61,20 @@ def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
         np.concatenate([images.train.ids, first + np.arange(kept.sum())]).astype(np.int64),
     )
     return dataclasses.replace(images, train=train), notes
+
+
+def _images(place: Path, config: DataConfig, skipped: walk.Skipped) -> np.ndarray:
+    """Return the images at a place, `[n, height, width, channels]` uint8."""
+    if place.suffix.lower() == ARRAY_ENDING:
+        return arrays.images(place, "x", config)
+    paths = _listed(place) if place.suffix.lower() == LIST_ENDING else _below(place, skipped)
+    if not paths:
+        raise checks.UsageError(
+            f"data.unlabelled must hold images ({' '.join(walk.ENDINGS)}). Received: {place}, "
+            "which holds none."
+        )
+    labels = np.full(len(paths), UNLABELLED)
+    return parts.examples(paths, labels, config, f"unlabelled {place.resolve()}").images
 
 
 def _listed(file: Path) -> list[Path]:

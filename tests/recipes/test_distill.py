@@ -1,0 +1,137 @@
+"""`tfdistill.distill` in Python: arrays, data sets, networks in memory, images without labels."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import tfdistill
+from tfdistill import data
+from tfdistill.config import DataConfig
+from tfdistill.recipes import inputs
+from tfdistill.recipes.plan import Wish, prepare
+from tfdistill.utils.checks import UsageError
+from tfdistill.utils.progress import Silent
+
+QUICK = {"student": "cnn2", "epochs": 1, "seeds": 1, "verbose": False}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Images `[n, 8, 8, 1]` uint8 and labels of the digits 0 to 2."""
+    x, y = load_digits(n_class=3, return_X_y=True)
+    return np.round(x * 255 / 16).reshape(-1, 8, 8, 1).astype("uint8"), y
+
+
+@pytest.fixture(scope="module")
+def teacher(digits):
+    """A network to probabilities of the digits, better than chance by far."""
+    keras.utils.set_random_seed(0)
+    inputs_ = keras.Input((8, 8, 1))
+    h = layers.Dense(32, activation="relu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs_)))
+    network = keras.Model(inputs_, layers.Dense(3, activation="softmax")(h))
+    network.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    network.fit(*digits, epochs=5, verbose=0)
+    return network
+
+
+@pytest.mark.slow
+def test_arrays_and_a_network_give_a_student_and_the_call_resumes(digits, teacher, tmp_path):
+    more = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    given = {"output": tmp_path / "out", "unlabelled": more, **QUICK}
+    found = tfdistill.distill(digits, teacher, **given)
+    assert sorted(found.accuracy) == ["student", "student alone", "teacher"]
+    assert found.accuracy["teacher"] > 0.9 and found.report.is_file()
+    student = found.student()
+    assert student.input_shape == (None, 8, 8, 1) and student.output_shape == (None, 3)
+    weights = found.best.weights
+    assert tfdistill.distill(digits, teacher, **given).best.weights == weights
+
+
+def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
+    x, y = digits
+    for name, dataset in {
+        "single": tf.data.Dataset.from_tensor_slices((x, y)),
+        "batched": tf.data.Dataset.from_tensor_slices((x, y)).batch(32),
+    }.items():
+        source = inputs.source_of(dataset, tmp_path / name)
+        images = data.load(DataConfig(source))
+        known = data.load(DataConfig(inputs.source_of(digits, tmp_path / "arrays")))
+        assert images.hashes == known.hashes
+        assert len(images.test) == round(0.2 * len(x))
+
+
+@pytest.mark.parametrize(
+    "images, line",
+    [
+        (np.zeros((4, 8, 8, 1), "uint8"), "a pair of arrays"),
+        (([[1]], [0]), "uint8"),
+        (tf.data.Dataset.from_tensor_slices(np.zeros((4, 8, 8, 1))), "pairs"),
+        (tf.data.Dataset.from_tensors((np.zeros((8, 8, 1)), 0)).repeat(), "must end"),
+        ("no/such/folder", "must be a folder"),
+    ],
+)
+def test_what_is_no_image_is_refused(images, line, teacher, tmp_path):
+    with pytest.raises(UsageError, match=line):
+        tfdistill.distill(images, teacher, output=tmp_path / "out", **QUICK)
+
+
+@pytest.mark.parametrize("more", ["x_train", "y_train"])
+def test_a_file_of_arrays_says_what_it_lacks(more, tmp_path):
+    np.savez(tmp_path / "some.npz", **{more: np.zeros((4, 8, 8), "uint8")})
+    lacking = {"x_train": "y_train", "y_train": "x_train"}[more]
+    with pytest.raises(UsageError, match=f"Received: {more}. Add {lacking}"):
+        data.load(DataConfig(f"npz:{tmp_path / 'some.npz'}"))
+    (tmp_path / "junk.npz").write_bytes(b"PK junk")
+    with pytest.raises(UsageError, match="cannot be read"):
+        data.load(DataConfig(f"npz:{tmp_path / 'junk.npz'}"))
+
+
+@pytest.fixture(scope="module")
+def loose(digits, tmp_path_factory):
+    """A folder of images without classes, and a teacher's file of images as they are."""
+    folder = tmp_path_factory.mktemp("loose")
+    for number, image in enumerate(digits[0][:90]):
+        Image.fromarray(np.repeat(image, 3, axis=-1)).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colour_teacher(teacher, tmp_path_factory):
+    shown = keras.Input((8, 8, 3))
+    network = keras.Model(shown, teacher(shown[..., :1]))
+    path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
+    network.save(path)
+    return path
+
+
+@pytest.mark.slow
+def test_images_without_any_label_are_judged_by_agreement(loose, colour_teacher, digits, tmp_path):
+    found = tfdistill.distill(loose, colour_teacher, output=tmp_path / "out", **QUICK)
+    assert found.accuracy["teacher"] == 1.0  # its answers are the labels
+    assert "No image has a label" in found.report.read_text()
+    rows = (tmp_path / "out" / "answers.csv").read_text().splitlines()
+    answers = [int(row.split(",")[-1].strip('"')) for row in rows[1:]]
+    assert np.mean(np.array(answers) == digits[1][:90]) > 0.9
+    assert found.best.config["distillation"]["alpha"] == 1.0
+
+
+def test_without_labels_a_teacher_of_other_classes_is_refused(loose, tmp_path):
+    inputs_ = keras.Input((8, 8, 3))
+    h = layers.Dense(2, bias_initializer=keras.initializers.Constant([0.0, 1e4]))
+    network = keras.Model(inputs_, h(layers.Flatten()(layers.Rescaling(0.0)(inputs_))))
+    path = tmp_path / "one.keras"
+    network.save(path)
+    with pytest.raises(UsageError, match="must name two classes or more.* It named: 1 90"):
+        prepare(Wish(loose, path, tmp_path / "out", "cnn2"), Silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_run_is_a_teacher(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert inputs.finished_run(tmp_path / "run") == tmp_path / "run"
+    with pytest.raises(UsageError, match="a finished run, keras:NAME.*which does not exist"):
+        prepare(Wish("digits", tmp_path / "absent", tmp_path / "out"), Silent())

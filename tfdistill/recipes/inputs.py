@@ -1,0 +1,140 @@
+"""What a user calls images or a network, as a configuration can name it: a source, a file.
+
+Arrays and networks in memory are written into the output folder, so that what was begun can be
+resumed, reported and reproduced from there.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfdistill.config.registry import SOURCES
+from tfdistill.data import walk
+from tfdistill.records import RECORD_FILE, read
+from tfdistill.utils import checks, storage
+
+IMAGES_FILE, UNLABELLED_FILE = "images.npz", "unlabelled.npz"
+GIVEN_TEACHER_FILE, GIVEN_STUDENT_FILE = "given_teacher.keras", "given_student.keras"
+TEACHER_FORMS = "a .keras file, a SavedModel, a finished run, keras:NAME, hub:PRESET or train:NAME"
+
+
+def source_of(photos: Any, output: Path) -> str:
+    """Return a `data.source` for what a user calls images.
+
+    Args:
+        photos: A folder, a CSV or .npz file, a source such as `tfds:NAME`; or (images, labels)
+            arrays or a `tf.data.Dataset` of such pairs, which are written into `output`.
+
+    Raises:
+        UsageError: There is no such folder or file, it is no source, or arrays do not fit.
+    """
+    if not isinstance(photos, str | Path):
+        x, y = _arrays(photos)
+        return f"npz:{_written(output / IMAGES_FILE, x_train=x, y_train=y)}"
+    path = Path(photos).expanduser()
+    if path.is_dir():
+        return f"folder:{path.resolve()}"
+    kind = {".csv": "csv", ".npz": "npz"}.get(path.suffix.lower())
+    if kind and path.is_file():
+        return f"{kind}:{path.resolve()}"
+    if str(photos).partition(":")[0] in SOURCES:
+        return str(photos)
+    raise checks.UsageError(
+        "Images must be a folder with a sub-folder for each class, a CSV file of path,label, a "
+        f".npz file of x_train and y_train, or a source such as tfds:NAME. Received: {photos!r}."
+    )
+
+
+def unlabelled_of(more: Any, output: Path) -> str | None:
+    """Return a `data.unlabelled` for what a user calls images without labels."""
+    if more is None or isinstance(more, str | Path):
+        return str(Path(more).expanduser().resolve()) if more else None
+    x = np.concatenate([np.asarray(batch) for batch in more]) if _is_dataset(more) else more
+    return str(_written(output / UNLABELLED_FILE, x=np.asarray(x)))
+
+
+def network_file(network: Any, output: Path, name: str) -> Path | str:
+    """Return the file of a network that is given in memory, and what is none as it is."""
+    if isinstance(network, str | Path):
+        return network
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / name
+    with storage.appearing(path) as temporary:
+        network.save(temporary)
+    return path
+
+
+def finished_run(path: Path) -> Path:
+    """Return the selected weights' file of a finished run's folder; another path as it is."""
+    if not (path / RECORD_FILE).is_file():
+        return path
+    record = read(path)
+    file = path / f"{record.select}.keras" if record else path
+    if not file.is_file():
+        raise checks.UsageError(f"{path} holds no finished network. Finish the run first.")
+    return file
+
+
+def loose_images(photos: Any) -> list[Path]:
+    """Return the images of a folder in which none lies in a class's folder; else nothing."""
+    path = Path(photos).expanduser() if isinstance(photos, str | Path) else None
+    if path is None or not path.is_dir():
+        return []
+    inside = walk.listed(path)
+    if any(kind == walk.FOLDER for _, kind in inside):
+        return []
+    return [each for each, kind in inside if kind == walk.IMAGE and walk.is_text(each)]
+
+
+def counted(photos: str) -> str:
+    """Return, at once, how many files a folder holds, in words; empty for what is no folder."""
+    path = Path(photos).expanduser()
+    if not path.is_dir():
+        return ""
+    found = [each for each, kind in walk.below(path) if kind == walk.IMAGE]
+    folders = {each.parent for each in found}
+    return f"{len(found)} images in {len(folders)} folder{'s' * (len(folders) != 1)}"
+
+
+def _arrays(photos: Any) -> tuple[np.ndarray, np.ndarray]:
+    if _is_dataset(photos):
+        photos = _unbatched(photos)
+    if not isinstance(photos, Sequence) or len(photos) != 2:
+        raise checks.UsageError(
+            "Images must be a folder, a file, a source, a pair of arrays (images, labels) or a "
+            f"tf.data.Dataset of such pairs. Received: {type(photos).__name__}."
+        )
+    return np.asarray(photos[0]), np.asarray(photos[1])
+
+
+def _is_dataset(value: Any) -> bool:
+    return hasattr(value, "as_numpy_iterator")
+
+
+def _unbatched(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and labels of a data set of pairs, batched or not."""
+    import tensorflow as tf
+
+    size = tf.data.experimental.cardinality(dataset)
+    if size == tf.data.INFINITE_CARDINALITY:
+        raise checks.UsageError("Images must end. Received: a tf.data.Dataset that repeats.")
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise checks.UsageError(
+            "A tf.data.Dataset of images must give pairs (image, label). Received elements: "
+            f"{spec}."
+        )
+    batched = spec[1].shape.rank != 0
+    pairs = list((dataset.unbatch() if batched else dataset).as_numpy_iterator())
+    if not pairs:
+        raise checks.UsageError("Images are needed. Received: a tf.data.Dataset without any.")
+    return np.stack([x for x, _ in pairs]), np.stack([y for _, y in pairs])
+
+
+def _written(path: Path, **arrays: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.appearing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # one keyword for each array
+    return path.resolve()

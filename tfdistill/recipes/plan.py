@@ -1,0 +1,186 @@
+"""Images and a trained network to the study that teaches a small one: `single`, settings chosen.
+
+One teacher, one student, the same student alone as its control.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfdistill.config import (
+    AugmentConfig,
+    CacheConfig,
+    DataConfig,
+    DistillationConfig,
+    ExportConfig,
+    ModelConfig,
+    StudyConfig,
+    TrainingConfig,
+    export_name,
+)
+from tfdistill.config.training import network_family
+from tfdistill.recipes import inputs, teachers
+from tfdistill.utils import checks
+from tfdistill.utils.progress import Silent
+
+# Of a teacher that takes images of any size, and of a student beside a teacher of more.
+TEACHER_SIZE, STUDENT_SIZE = 128, 48
+# Optimiser steps of every student, where no number of epochs is given, in parts of so many.
+STEPS, PARTS = 1500, 10
+BATCH_SIZE = 50
+ALPHA, TEMPERATURE = 0.9, 4.0
+HEADS = ("auto", "keep", "new")
+TRAINED = "train:"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for.
+
+    Args:
+        photos: As of `inputs.source_of`.
+        teacher: Path of a .keras file, a SavedModel folder or a finished run's folder; or
+            `keras:NAME`, `hub:PRESET` or `train:NAME`.
+        output: Where results go.
+        student: Name of the student's architecture, or the path of a .keras file.
+        student_size: Side in pixels that it sees; None chooses.
+        image_size: Side in pixels that the teacher sees; None takes its own.
+        epochs: Passes over all images; None chooses a number of steps.
+        seeds: Number of students, each beside one alone.
+        classes: Numbers or names of the teacher's outputs for the images' classes.
+        head: `auto`, `keep` or `new`.
+        formats: Of the export; None exports nothing.
+        unlabelled: As of `inputs.unlabelled_of`; None without.
+    """
+
+    photos: Any
+    teacher: str | Path
+    output: Path
+    student: str | Path = "cnn4"
+    student_size: int | None = None
+    image_size: int | None = None
+    epochs: int | None = None
+    seeds: int = 3
+    classes: Sequence[int | str] = ()
+    head: str = "auto"
+    formats: Sequence[str] | None = None
+    unlabelled: Any = None
+
+
+def prepare(wish: Wish, progress: Silent) -> StudyConfig:
+    """Return the study that answers a wish; where the teacher needs a new head, it is fitted.
+
+    The head is kept in the output folder, and taken from there when the same is asked for again.
+
+    Raises:
+        UsageError: Images or a teacher that cannot be read or do not fit, or a teacher without
+            the images' classes beside `head="keep"`.
+    """
+    checks.one_of("head", wish.head, HEADS)
+    checks.count("seeds", wish.seeds)
+    export = _export(wish)
+    trained = str(wish.teacher).startswith(TRAINED)
+    path = None if trained else _teacher_file(wish)
+    loose = inputs.loose_images(wish.photos)
+    source = None if loose else inputs.source_of(wish.photos, wish.output)
+    more = inputs.unlabelled_of(wish.unlabelled, wish.output)
+    progress.say("Reading the teacher and the images")
+    from tfdistill import data
+    from tfdistill.models import saved
+
+    size = wish.image_size or (saved.input_size(path) if path else None) or TEACHER_SIZE
+    teacher, note = None, ""
+    if loose:
+        if path is None or more:
+            raise checks.UsageError(
+                f"No image of {wish.photos} has a label, so a teacher is needed that knows their "
+                "classes, and no other images. Sort some into a folder for each class."
+            )
+        answered, teacher = teachers.answers(wish, path, loose, size, progress)
+        source = f"csv:{answered.resolve()}"
+        note = (
+            "No image has a label. The teacher's answers stand for them: accuracy is agreement "
+            "with the teacher, and the student alone learned from its answers as from labels."
+        )
+    config = DataConfig(str(source), image_size=size, unlabelled=more)
+    images = data.load(config, lambda line: None)  # the study tells it
+    labelled = data.load(config.labelled_only, lambda line: None) if more else images
+    student, seen = _student(wish, size)
+    training = _training(wish, len(images.train))
+    if teacher is None:
+        if path is None:
+            name = str(wish.teacher).removeprefix(TRAINED)
+            teacher = ModelConfig(name)
+            progress.say(f"Teacher: {name}, trained on the {len(labelled.train)} labelled images")
+        else:  # the last: it may write
+            teacher = teachers.fitting(wish, path, labelled, progress)
+    alpha = 1.0 if loose else ALPHA
+    progress.say(
+        f"Student: {wish.student} at {seen} pixels, {training.steps} steps of "
+        f"{training.batch_size} images, alpha {alpha:g}, temperature {TEMPERATURE:g}, {wish.seeds} "
+        f"seed{'s' * (wish.seeds > 1)}; the teacher sees {size} pixels"
+    )
+    crops = AugmentConfig(resized_crop=0.5, flip=True)
+    return StudyConfig(
+        study="single",
+        output=str(wish.output),
+        seeds=list(range(wish.seeds)),
+        data=DataConfig(str(source), image_size=size, augment=crops, unlabelled=more),
+        teacher=teacher,
+        student=student,
+        training=training,
+        # Of the unchanged image, once: the dearest part of it all is the teacher's pass.
+        distillation=DistillationConfig(alpha, TEMPERATURE, teacher_view="fixed"),
+        cache=CacheConfig(),
+        export=export,
+        note=note,
+    )
+
+
+def _teacher_file(wish: Wish) -> Path:
+    path = inputs.finished_run(Path(wish.teacher).expanduser())
+    if not path.exists():
+        raise checks.UsageError(
+            f"The teacher must be {inputs.TEACHER_FORMS}. Received: {str(wish.teacher)!r}, which "
+            "does not exist."
+        )
+    return path
+
+
+def _student(wish: Wish, size: int) -> tuple[ModelConfig, int]:
+    """Return the student, and the side in pixels that it sees."""
+    seen = wish.student_size or (STUDENT_SIZE if size > STUDENT_SIZE * 4 / 3 else size)
+    shown = seen if seen != size else None
+    if Path(wish.student).suffix == ".keras":
+        return ModelConfig("saved", path=str(Path(wish.student).resolve()), input_size=shown), seen
+    # With dropout before batch norm, a network that is trained for few steps is at chance when
+    # it is evaluated: cnn4's 0.5 left it there for 400 steps.
+    has_dropout = "dropout" in network_family(str(wish.student)).settings
+    dropout = 0.0 if has_dropout else None
+    return ModelConfig(str(wish.student), dropout=dropout, input_size=shown), seen
+
+
+def _training(wish: Wish, count: int) -> TrainingConfig:
+    """Return how students are trained: alone and taught for as many steps."""
+    size = min(BATCH_SIZE, count)
+    steps, parts = STEPS, PARTS
+    if wish.epochs is not None:
+        checks.count("epochs", wish.epochs)
+        steps, parts = wish.epochs * -(-count // size), wish.epochs
+    return TrainingConfig(
+        epochs=parts,
+        steps=steps,
+        batch_size=size,
+        learning_rate=0.002,
+        schedule="cosine",
+        select="last",
+    )
+
+
+def _export(wish: Wish) -> ExportConfig | None:
+    if wish.formats is None:
+        return None
+    export = ExportConfig(list(wish.formats), name=export_name(wish.output.name))
+    export.check_packages()
+    return export

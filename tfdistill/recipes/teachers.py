@@ -1,0 +1,151 @@
+"""A teacher with outputs for the images' classes: picked, kept, or with a new head."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfdistill.config import ModelConfig
+from tfdistill.utils import checks, storage
+from tfdistill.utils.progress import Silent
+
+if TYPE_CHECKING:
+    from tfdistill import data
+    from tfdistill.recipes.plan import Wish
+
+TEACHER_FILE, NOTE_FILE, ANSWERS_FILE = "teacher.keras", "teacher.json", "answers.csv"
+# Of images without any label: a class that a teacher names for fewer is none of theirs.
+FEWEST_OF_CLASS = 5
+
+
+def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> ModelConfig:
+    """Return a teacher with outputs for the images' classes.
+
+    Args:
+        wish: What was asked for: `classes`, `head`, and `output`, where a new head is kept.
+        path: The teacher's file.
+        images: Its classes, and the images to which a new head is fitted.
+        progress: Is told which it is.
+
+    Raises:
+        UsageError: Outputs that are not there, or none for the classes beside `head="keep"`.
+    """
+    from tfdistill.models import saved
+
+    names, outputs = saved.class_names(path), saved.count_outputs(path)
+    whole = str(path.resolve())
+    if wish.classes:
+        if len(wish.classes) != images.num_classes:
+            raise checks.UsageError(
+                f"--classes must name one of the teacher's outputs for each of "
+                f"{images.num_classes} classes. Received: {len(wish.classes)}."
+            )
+        progress.say(f"Teacher: {path.name}, {len(wish.classes)} of its {outputs} outputs")
+        return ModelConfig("saved", path=whole, classes=list(wish.classes))
+    if wish.head != "new" and names and set(images.class_names) <= set(names):
+        progress.say(f"Teacher: {path.name}, its outputs picked by the classes' names")
+        return ModelConfig("saved", path=whole, classes=list(images.class_names))
+    if wish.head != "new" and outputs == images.num_classes:
+        progress.say(f"Teacher: {path.name}, which has as many outputs")
+        return ModelConfig("saved", path=whole)
+    if wish.head == "keep":
+        raise checks.UsageError(
+            f"The teacher has none of the images' classes by name, and {outputs} outputs for "
+            f"{images.num_classes} classes. Name its outputs with --classes, or let a new head be "
+            "fitted with --head new."
+        )
+    return ModelConfig("saved", path=str(_with_new_head(wish, path, images, progress).resolve()))
+
+
+def answers(
+    wish: "Wish", path: Path, files: list[Path], size: int, progress: Silent
+) -> tuple[Path, ModelConfig]:
+    """Return a list of images with the teacher's answer as the label of each, and the teacher.
+
+    Raises:
+        UsageError: The teacher names fewer than two classes, or one for too few images.
+    """
+    from tfdistill.config import DataConfig
+    from tfdistill.data.sources import parts
+    from tfdistill.models import saved
+
+    names, outputs = saved.class_names(path), saved.count_outputs(path)
+    picked = list(wish.classes) or list(range(outputs))
+    config = DataConfig(f"folder:{files[0].parent}", image_size=size)
+    shown = parts.examples(files, np.zeros(len(files), int), config, f"answers {files[0].parent}")
+    network = saved.load(path, shown.images.shape[1:], len(picked), classes=picked)
+    progress.say(f"Teacher: {path.name} looks at {len(files)} images without a label")
+    logits = network.predict(shown.images, batch_size=50, verbose=0)
+    chosen = logits.argmax(axis=-1)
+    counts = np.bincount(chosen, minlength=len(picked))
+    known = np.flatnonzero(counts)
+    words = [names[each] if names and isinstance(each, int) else str(each) for each in picked]
+    told = ", ".join(
+        f"{words[each]} {counts[each]}" for each in sorted(known, key=lambda at: -counts[at])[:10]
+    )
+    rare = [words[each] for each in known if counts[each] < FEWEST_OF_CLASS]
+    if len(known) < 2 or rare:
+        raise checks.UsageError(
+            f"Without labels, the teacher must name two classes or more, each for "
+            f"{FEWEST_OF_CLASS} images or more. It named: {told}{', ...' * (len(known) > 10)}. "
+            "Give those that are yours with --classes."
+        )
+    probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    sure = (probabilities.max(axis=-1) / probabilities.sum(axis=-1)).mean()
+    progress.say(f"Its answers: {told}; it is {sure:.0%} sure on average")
+    # A list's classes are in the order of their names, or of numbers that all are numbers.
+    texts = [words[each] for each in known]
+    numeric = all(text.isdecimal() for text in texts)
+    order = sorted(range(len(known)), key=lambda at: int(texts[at]) if numeric else texts[at])
+    file = wish.output / ANSWERS_FILE
+    rows = [
+        f"{_quoted(str(one.resolve()))},{_quoted(words[at])}"
+        for one, at in zip(files, chosen, strict=True)
+    ]
+    wish.output.mkdir(parents=True, exist_ok=True)
+    with storage.appearing(file) as temporary:
+        temporary.write_text("\n".join(["path,label", *rows, ""]), encoding="utf-8")
+    classes = [picked[known[at]] for at in order]
+    return file, ModelConfig("saved", path=str(path.resolve()), classes=classes)
+
+
+def _quoted(cell: str) -> str:
+    escaped = cell.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> Path:
+    """Return the file of the teacher with a new head, fitted or from an earlier call."""
+    from tfdistill.models import saved
+    from tfdistill.training.heads import new_head
+
+    if path.is_dir():
+        raise checks.UsageError(
+            "A new head needs a .keras file, whose layers are known. Received: the SavedModel "
+            f"{path}."
+        )
+    found, note = wish.output / TEACHER_FILE, wish.output / NOTE_FILE
+    key = {"teacher": storage.sha256(path), "images": images.hashes}
+    if found.exists() and note.exists():
+        known = storage.read_checked(note)
+        if known["of"] != key:
+            raise checks.UsageError(
+                f"{found} is the teacher of other images or of another network. Name another "
+                "folder with --output."
+            )
+        storage.check_file(found, known["sha256"])
+        progress.say(known["said"])
+        return found
+    head = new_head(saved.whole(path), images)
+    said = (
+        f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled "
+        f"images: right on {head.validation_accuracy:.0%} of {len(images.validation)} others "
+        f"({head.training_accuracy:.0%} of its own)"
+    )
+    progress.say(said)
+    wish.output.mkdir(parents=True, exist_ok=True)
+    with storage.appearing(found) as temporary:
+        head.network.save(temporary)
+        digest = storage.sha256(temporary)
+    storage.write_checked(note, {"of": key, "sha256": digest, "said": said})
+    return found
