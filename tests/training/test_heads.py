@@ -1,5 +1,7 @@
 """A new head on a network that was trained for other classes."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -33,7 +35,9 @@ def teacher(digits):
 def four_new_classes(digits, per_class=15):
     x, y = digits
     x, y = x[y >= 6], y[y >= 6] - 6
-    train = np.concatenate([np.flatnonzero(y == k)[:per_class] for k in range(4)])
+    random = np.random.default_rng(0)  # neighbours are of one writer
+    places = [random.permutation(np.flatnonzero(y == k)) for k in range(4)]
+    train = np.concatenate([each[:per_class] for each in places])
     rest = np.setdiff1d(np.arange(len(y)), train)
     return data.from_arrays((x[train], y[train]), (x[rest], y[rest]), class_names=tuple("6789"))
 
@@ -45,14 +49,21 @@ def test_it_learns_classes_that_the_network_never_had(digits, teacher):
     logits = head.network.predict(images.test.images, verbose=0)
     assert logits.shape == (len(images.test), 4)
     assert np.mean(logits.argmax(-1) == images.test.labels) > 0.7
-    assert head.training_accuracy >= 0.9 and 0.5 < head.validation_accuracy <= 1.0
+    assert head.training_accuracy >= 0.9
+    # Six validation images say too little: each training image is judged by a head of others.
+    assert head.judged == len(images.train) == 54
+    measured = np.mean(logits.argmax(-1) == images.test.labels)
+    assert abs(head.validation_accuracy - measured) < 0.15
     for one, other in zip(before, teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_its_figures_are_those_of_the_saved_network(digits, teacher, tmp_path):
-    images = four_new_classes(digits)
+    images = four_new_classes(digits, per_class=80)
+    # 32 validation images and 288 to train on, the other way round.
+    images = dataclasses.replace(images, train=images.validation, validation=images.train)
     head = new_head(teacher, images)
+    assert head.judged == len(images.validation) >= 200
     head.network.save(tmp_path / "teacher.keras")
     again = keras.models.load_model(tmp_path / "teacher.keras")
     found = again.predict(images.validation.images, verbose=0).argmax(-1)

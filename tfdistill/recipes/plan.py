@@ -21,7 +21,7 @@ from tfdistill.config import (
 )
 from tfdistill.config.training import network_family
 from tfdistill.recipes import inputs, teachers
-from tfdistill.utils import checks
+from tfdistill.utils import checks, tensorflow
 from tfdistill.utils.progress import Silent
 
 # Of a teacher that takes images of any size, and of a student beside a teacher of more.
@@ -85,7 +85,8 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
     loose = inputs.loose_images(wish.photos)
     source = None if loose else inputs.source_of(wish.photos, wish.output)
     more = inputs.unlabelled_of(wish.unlabelled, wish.output)
-    progress.say("Reading the teacher and the images")
+    progress.say("Starting TensorFlow; reading the teacher and the images")
+    tensorflow.start()
     from tfdistill import data
     from tfdistill.models import saved
 

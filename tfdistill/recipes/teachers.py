@@ -138,9 +138,9 @@ def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: S
         return found
     head = new_head(saved.whole(path), images)
     said = (
-        f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled "
-        f"images: right on {head.validation_accuracy:.0%} of {len(images.validation)} others "
-        f"({head.training_accuracy:.0%} of its own)"
+        f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled images: "
+        f"right on {head.validation_accuracy:.0%} of {head.judged} that it was not fitted to, "
+        f"{head.training_accuracy:.0%} of its own"
     )
     progress.say(said)
     wish.output.mkdir(parents=True, exist_ok=True)

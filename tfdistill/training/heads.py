@@ -18,6 +18,8 @@ from tfdistill.utils.progress import Silent
 
 # Inverse strengths of the penalty that are tried, weakest last.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Fewer validation images than this say too little; folds of the cross-validation in their place.
+FEW, FOLDS = 200, 5
 FEWEST = 2
 # Images that a head is fitted to before a network is fine-tuned.
 ENOUGH = 5000
@@ -31,23 +33,27 @@ class NewHead:
     Args:
         network: From raw pixels `[batch, height, width, channels]` to logits
             `[batch, num_classes]` float32.
-        strength: Inverse strength of the penalty that did best on validation images.
-        validation_accuracy: Of the network on them, 0..1.
+        strength: Inverse strength of the penalty that did best on images not fitted to.
+        validation_accuracy: On them, 0..1: the validation images, or where they are few, each
+            training image by a head that was fitted to other ones (cross-validation).
         training_accuracy: Of the network on the images that the head was fitted to, 0..1; by how
             much it is higher says how much too sure the teacher is of them.
+        judged: Number of images that `validation_accuracy` is of.
     """
 
     network: keras.Model
     strength: float
     validation_accuracy: float
     training_accuracy: float
+    judged: int
 
 
 def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
     """Fit a linear classifier to what a network computes before its last layer.
 
     Multinomial logistic regression on standardised features with an L2 penalty, whose strength is
-    chosen by the likelihood of the validation images. Everything before it stays as it is. A
+    chosen by the likelihood of images that it was not fitted to: the validation images, or where
+    they are fewer than 200, by cross-validation. Everything before it stays as it is. A
     network without a last dense layer is taken as features itself, averaged over positions.
 
     Args:
@@ -93,7 +99,7 @@ def fit_head(network: keras.Model, images: data.Dataset, progress: Silent | None
     if progress:
         progress.say(
             f"A head fitted to {len(images.train)} images is right on "
-            f"{found.validation_accuracy:.1%} of the validation images"
+            f"{found.validation_accuracy:.1%} of {found.judged} others"
         )
 
 
@@ -118,19 +124,49 @@ def _fitted(network: keras.Model, features: keras.Model, images: data.Dataset) -
     known, held = (_features(features, part, images) for part in (images.train, images.validation))
     mean, std = known.mean(axis=0), known.std(axis=0)
     std = np.where(std > 0, std, 1.0)
-    fits = [_fit((known - mean) / std, images.train.labels, each) for each in STRENGTHS]
-    standard = (held - mean) / std
-    losses = [_nll(standard @ kernel + bias, images.validation.labels) for kernel, bias in fits]
-    best = int(np.argmin(losses))
-    kernel, bias = fits[best]
+    known, held = (known - mean) / std, (held - mean) / std
+    labels, others = images.train.labels, images.validation.labels
+    # Features and labels to fit to, and others to judge by.
+    parts = [(known, labels, held, others)]
+    if len(others) < FEW:
+        folds = _folds(labels)
+        parts = [(known[fit], labels[fit], known[test], labels[test]) for fit, test in folds]
+    # Logits of images that a head was not fitted to, by strength.
+    unseen = {
+        strength: [_logits(x, *_fit(z, y, strength)) for z, y, x, _ in parts]
+        for strength in STRENGTHS
+    }
+    right = np.concatenate([y for *_, y in parts])
+    losses = {each: _nll(np.concatenate(found), right) for each, found in unseen.items()}
+    best = min(STRENGTHS, key=lambda strength: losses[strength])
+    kernel, bias = _fit(known, labels, best)
+    found = NewHead(
+        network,
+        best,
+        _accuracy(np.concatenate(unseen[best]), right),
+        _accuracy(_logits(known, kernel, bias), labels),
+        len(right),
+    )
     kernel = kernel / std[:, None]
     bias = bias - mean @ kernel
-    found = (
-        float(np.mean((values @ kernel + bias).argmax(axis=-1) == part.labels))
-        for values, part in ((held, images.validation), (known, images.train))
-    )
     network.layers[-1].set_weights([kernel.astype("float32"), bias.astype("float32")])
-    return NewHead(network, STRENGTHS[best], *found)
+    return found
+
+
+def _folds(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return places to fit to and others, so that each image is once among the others."""
+    from sklearn.model_selection import StratifiedKFold
+
+    count = int(min(FOLDS, np.bincount(labels).min()))
+    return list(StratifiedKFold(count, shuffle=True, random_state=0).split(labels, labels))
+
+
+def _logits(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return features @ kernel + bias
+
+
+def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(logits.argmax(axis=-1) == labels))
 
 
 def _features(network: keras.Model, examples: data.Examples, images: data.Dataset) -> Any:
