@@ -18,7 +18,7 @@ DESCRIPTION = (
 EPILOGUE = """\
 `tfdistill COMMAND --help` explains a command and lists its options.
 
-A first study, four minutes on two cores: `tfdistill run configs/quickstart.yaml`"""
+A first study, two minutes on two cores: `tfdistill run configs/quickstart.yaml`"""
 ADVICE = "The same command resumes where this one stopped."
 
 

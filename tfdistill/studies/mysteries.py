@@ -5,7 +5,7 @@ Distillation in Deep Learning" (arXiv 2012.09816), first table: WRN-28-10 on CIF
 reproduction on CIFAR-10 with ResNet-18, five seeds. Expected: the ensemble is clearly above a
 single network, the average trained as one network is not; a student of the ensemble and a self-
 distilled network come out between the two. Cost: for N seeds, about 5 N trainings of one network,
-one of them N times as large. Command: tfdistill run configs/quickstart.yaml, or
+one of them N times as large. Command: tfdistill run configs/mysteries/digits.yaml, or
 configs/mysteries/{small,full}.yaml.
 """
 
@@ -39,7 +39,7 @@ SOURCE = (
     "CIFAR-10"
 )
 COMMANDS = {
-    "tfdistill run configs/quickstart.yaml": "two minutes on two cores",
+    "tfdistill run configs/mysteries/digits.yaml": "two minutes on two cores",
     "tfdistill run configs/mysteries/small.yaml": "an hour on two cores",
     "tfdistill run configs/mysteries/full.yaml": "some days of one GPU",
 }

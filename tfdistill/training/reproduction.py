@@ -67,7 +67,7 @@ def reproduce(
             missing, or a folder that is not empty.
 
     Example:
-        >>> reproduce(Path("results/quickstart/runs/distilled-0")).equal
+        >>> reproduce(Path("results/quickstart/runs/no-labels-0")).equal
         True
     """
     before, here = record_of(path)
