@@ -61,7 +61,7 @@ def distill(
     ],
     /,
     *,
-    teacher: Path,
+    teacher: str,
     student: str = "cnn4",
     student_size: options.WholeOrNull = None,
     image_size: options.WholeOrNull = None,
@@ -83,7 +83,9 @@ def distill(
     the output folder as config.yaml. The same command resumes after an interruption.
 
     Args:
-        teacher: A .keras file or a SavedModel that takes pixels 0..255.
+        teacher: A .keras file or a SavedModel that takes pixels 0..255; keras:NAME of
+            keras.applications, or keras:NAME=FILE of weights; hub:PRESET of KerasHub, a name or a
+            folder.
         student: Its architecture, as `tfdistill keys student` lists them.
         student_size: Side in pixels that it sees; by default 48 where the teacher sees more.
         image_size: Side in pixels that the teacher sees; by default its own, else 128.

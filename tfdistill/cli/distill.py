@@ -5,7 +5,7 @@ are chosen here and said. A teacher that never had the images' classes gets a ne
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Wish:
 
     Args:
         photos: A folder, a CSV file, or a source such as `tfds:NAME`.
-        teacher: A .keras file or SavedModel folder.
+        teacher: A .keras file or SavedModel folder, or a text as of `open_teacher`.
         student: Name of the student's architecture.
         student_size: Side in pixels that it sees; None chooses.
         image_size: Side in pixels that the teacher sees; None takes its own.
@@ -56,7 +56,7 @@ class Wish:
     """
 
     photos: str
-    teacher: Path
+    teacher: Path | str
     student: str
     student_size: int | None
     image_size: int | None
@@ -100,14 +100,17 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
     checks.one_of("head", wish.head, HEADS)
     checks.count("seeds", wish.seeds)
     source = source_of(wish.photos)
-    if not wish.teacher.exists():
-        raise checks.UsageError(
-            "The teacher must be a .keras file or a SavedModel folder. Received: "
-            f"{str(wish.teacher)!r}, which does not exist."
-        )
     progress.say("Reading the teacher and the images")
     from tfdistill import data
     from tfdistill.models import saved
+    from tfdistill.models.teachers.opening import teacher_file
+
+    wish = replace(wish, teacher=teacher_file(str(wish.teacher), wish.output, progress.say))
+    if not wish.teacher.exists():
+        raise checks.UsageError(
+            "The teacher must be a .keras file, a SavedModel folder, keras:NAME or hub:PRESET. "
+            f"Received: {str(wish.teacher)!r}, which does not exist."
+        )
 
     size = wish.image_size or saved.input_size(wish.teacher) or TEACHER_SIZE
     config = DataConfig(source, image_size=size)

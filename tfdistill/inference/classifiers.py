@@ -227,7 +227,7 @@ def _load(path: Path, allow_unsafe: bool):
     from tfdistill.models import register_layers, saved_model_safety
 
     trusted = allow_unsafe or saved_model_safety.trusting()
-    register_layers()
+    register_layers(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not trusted)
     except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds
