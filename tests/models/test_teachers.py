@@ -69,6 +69,8 @@ def test_its_converter_brings_images_of_another_size_to_its_own(preset):
     large = GENERATOR.integers(0, 256, (2, 40, 40, 3)).astype("uint8")
     network = open_teacher(f"hub:{folder}", image_size=40).network
     found = softmax(network.predict(large, verbose=0))
+    with pytest.raises(UsageError, match="image_size must be a whole number"):
+        open_teacher(f"hub:{folder}", image_size=0)
     np.testing.assert_allclose(found, made.predict(large, verbose=0), atol=1e-5)
 
 

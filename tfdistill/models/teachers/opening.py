@@ -57,6 +57,8 @@ def open_teacher(text: str, image_size: int | None = None) -> OpenedTeacher:
             "A published teacher is keras:NAME, keras:NAME=FILE of weights or hub:PRESET. "
             f"Received: {checks.shown(text)}."
         )
+    if image_size is not None:
+        checks.count("image_size", image_size)
     place = _place(text)
     if kind == HUB:
         network = hub.classifier(place, image_size)
