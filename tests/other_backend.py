@@ -4,6 +4,7 @@ As a program it prints them as JSON, for the backend that KERAS_BACKEND names.
 """
 
 import json
+import tempfile
 
 import keras
 import numpy as np
@@ -48,6 +49,29 @@ def trained(teacher, callbacks=(), **settings):
     return [history, again, np.asarray(predicted).tolist()]
 
 
+def saved():
+    """Return the figures of an epoch, and of the next by what was saved and loaded in between.
+
+    Images have several labels, a third of them none, and metrics heed only the others.
+    """
+    teacher = network(6, 3)
+    distiller = Distiller(network(4, 1), teacher, alpha=0.5)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    metrics = [keras.metrics.Precision(thresholds=0.0, name="precision"), "accuracy"]
+    distiller.compile(keras.optimizers.SGD(0.05), loss, metrics=metrics)
+    rows = np.eye(3, dtype="float32")[LABELS]
+    rows[::3] = -1.0
+    before = distiller.fit(IMAGES, rows, **FIT).history
+    networks = [distiller, distiller.student]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, one in enumerate(list(networks)):
+            one.save(f"{folder}/{number}.keras")
+            networks.append(keras.saving.load_model(f"{folder}/{number}.keras"))
+    said = [np.asarray(one.predict(IMAGES[:2], verbose=0)).tolist() for one in networks]
+    networks[2].set_teacher(teacher)
+    return [before, networks[2].fit(IMAGES, rows, **FIT).history, said]
+
+
 def figures():
     """Return all figures, as lists and dictionaries of numbers."""
     draws = np.random.default_rng(2)
@@ -67,6 +91,7 @@ def figures():
     found["ensemble"] = trained(ensemble, alpha=1.0, soft_loss=tfdistill.Decoupled())
     found["features"] = trained(network(6, 3), features=similarity)
     found["schedule"] = trained(network(6, 3), [fading], alpha=0.5, temperature=4.0)
+    found["saved"] = saved()
     return found
 
 

@@ -39,6 +39,12 @@ def test_losses_and_trainings_have_the_figures_of_tensorflow(other):
         np.testing.assert_allclose(others[path], value, rtol=1e-4, atol=1e-6, err_msg=str(path))
 
 
+def test_what_was_saved_is_what_is_loaded(other):
+    *_, (distiller, student, loaded, loaded_student) = other[1]["figures"]["saved"]
+    np.testing.assert_allclose(loaded, distiller, rtol=1e-6)
+    np.testing.assert_allclose(loaded_student, student, rtol=1e-6)
+
+
 def test_what_needs_tensorflow_says_so_in_one_line(other):
     backend, found = other
     for name, text in found["refusals"].items():

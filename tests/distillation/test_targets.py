@@ -121,6 +121,103 @@ class TestWithoutLabels:
             population.fit(X, {"teacher_logits": LOGITS}, verbose=0)
 
 
+class OwnMean(keras.metrics.Metric):
+    """The mean of the first output, as a user writes a metric."""
+
+    def __init__(self):
+        super().__init__(name="own")
+        self.total, self.count = (self.add_weight(initializer="zeros") for _ in range(2))
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(keras.ops.sum(y_pred[:, 0] * sample_weight))
+        self.count.assign_add(keras.ops.sum(sample_weight))
+
+    def result(self):
+        return self.total / self.count
+
+
+class OwnCount(OwnMean):
+    """The number of examples, as a user writes a metric that takes no weights."""
+
+    def update_state(self, y_true, y_pred):
+        self.total.assign_add(keras.ops.cast(keras.ops.shape(y_pred)[0], "float32"))
+        self.count.assign(1.0)
+
+
+class TestMetricsWithoutLabels:
+    """Any metric counts labelled examples alone; the values were worked out by hand."""
+
+    def figures(self, x, labels, loss, metrics=(), weighted=(), weights=None):
+        """Evaluate a student that returns its inputs, then train it at learning rate 0."""
+        x = np.asarray(x, "float32")
+        student = keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(x.shape[1])])
+        student.set_weights([np.eye(x.shape[1]), np.zeros(x.shape[1])])
+        made = Distiller(student, alpha=0.5)
+        given = {"metrics": list(metrics), "weighted_metrics": list(weighted)}
+        made.compile(keras.optimizers.SGD(0.0), loss, **given)
+        labels = np.asarray(labels)
+        given = {"batch_size": 4, "sample_weight": weights, "verbose": 0}
+        found = made.evaluate(x, labels, return_dict=True, **given)
+        y = {"label": labels, "teacher_logits": x}
+        trained = made.fit(x, y, validation_data=(x, labels), **given).history
+        for name in set(found) - {"loss"}:
+            assert trained[name][0] == pytest.approx(found[name])
+            if weights is None:
+                assert trained[f"val_{name}"][0] == pytest.approx(found[name])
+        return found
+
+    def test_yes_or_no(self):
+        yes_or_no = keras.losses.BinaryCrossentropy(from_logits=True)
+        metrics = [
+            keras.metrics.AUC(from_logits=True, name="auc"),
+            keras.metrics.Precision(thresholds=0.0, name="precision"),
+            keras.metrics.TrueNegatives(thresholds=0.5, name="negatives"),
+            OwnMean(),
+            OwnCount(),
+        ]
+        weighted = [keras.metrics.Precision(thresholds=0.0, name="weighted")]
+        x, labels = [[0], [1], [2], [3], [4], [5]], [0, -1, 1, 0, 1, -1]
+        weights = np.array([1, 9, 2, 6, 4, 9], "float32")
+        found = self.figures(x, labels, yes_or_no, metrics, weighted, weights)
+        # Labelled are 0, 3 (no) and 2, 4 (yes): 2 > 0, 4 > 0 and 4 > 3 of four pairs.
+        assert found["auc"] == pytest.approx(3 / 4)
+        assert found["precision"] == pytest.approx(2 / 3)
+        assert found["negatives"] == 1
+        assert found["own"] == pytest.approx(9 / 4)
+        assert found["weighted"] == pytest.approx((2 + 4) / (2 + 6 + 4))
+        assert found["own_1"] == 6  # it cannot be told
+
+    def test_several_labels(self):
+        several = keras.losses.BinaryCrossentropy(from_logits=True)
+        metrics = [
+            keras.metrics.Recall(thresholds=0.0, name="recall"),
+            keras.metrics.AUC(from_logits=True, multi_label=True, name="auc"),
+            keras.metrics.F1Score(threshold=0.0001, average="macro", name="f1"),
+            "accuracy",
+        ]
+        x = [[1, -1], [1, 1], [-1, 1], [-2, -2], [2, -3]]
+        labels = [[1, 1], [-1, -1], [0, 1], [1, 0], [-1, -1]]
+        found = self.figures(x, np.array(labels, "float32"), several, metrics)
+        assert found["recall"] == pytest.approx(2 / 4)  # of 4 that are there, 2 are said
+        # First label: 1, -2 there, -1 not: one of two pairs. Second: -1, 1 there, -2 not: both.
+        assert found["auc"] == pytest.approx((1 / 2 + 1) / 2, abs=1e-3)
+        assert found["f1"] == pytest.approx((2 / 3 + 2 / 3) / 2, abs=1e-5)
+        assert found["accuracy"] == pytest.approx(4 / 6)
+
+    def test_one_of_several_classes(self):
+        metrics = [
+            "accuracy",
+            keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top2"),
+            keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou"),
+        ]
+        x = [[3, 2, 1], [3, 2, 1], [1, 2, 3], [3, 1, 2], [1, 3, 2]]
+        found = self.figures(x, [0, -1, 1, 1, -1], HARD, metrics)
+        assert found["accuracy"] == pytest.approx(1 / 3)
+        assert found["top2"] == pytest.approx(2 / 3)
+        # Said 0, 2, 0 where 0, 1, 1 is right: class 0 one of two, 1 and 2 none.
+        assert found["iou"] == pytest.approx((1 / 2 + 0 + 0) / 3)
+
+
 def test_class_weights_count_beside_stored_logits_as_beside_a_teacher():
     class_weight = {0: 3.0, 2: 0.0}
     per_class = np.array([3.0, 1.0, 0.0])[Y]

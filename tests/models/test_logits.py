@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tfdistill.models.logits import ACTIVATIONS, final_activation, logits_network
+from tfdistill.models.logits import ACTIVATIONS, features_network, final_activation, logits_network
 
 
 def start():
@@ -72,3 +72,17 @@ def test_a_network_that_ends_in_logits_or_does_not_tell_is_left_as_it_is(build, 
     network = build()
     assert final_activation(network) == told
     assert logits_network(network) is network
+
+
+@pytest.mark.parametrize("flat, features", [(True, 6), (False, 4 * 4 * 3)])
+def test_features_stand_before_a_convolution_that_is_the_last_layer(flat, features):
+    # MobileNet ends so: a 1 x 1 convolution of pooled maps, a Reshape and an Activation.
+    inputs = keras.Input((4, 4, 6))
+    x = layers.GlobalAveragePooling2D(keepdims=True)(inputs) if flat else inputs
+    x = layers.Flatten()(layers.Conv2D(3, 1)(x))  # of 4 x 4 positions: features
+    network = keras.Model(inputs, layers.Activation("linear")(x))
+    found = features_network(network)
+    assert found.output_shape == (None, features)
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 6)).astype("float32")
+    expected = images.mean(axis=(1, 2)) if flat else network.predict(images, verbose=0)
+    np.testing.assert_allclose(found.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-6)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -159,6 +160,28 @@ def test_predictions_name_the_labels_above_a_half(finished, images):
     assert all(len(row["labels"]) + len(row["others"]) == 2 for row in found)
     shown = output.table(list(predictions.classify(network, files)))
     assert shown.columns == ("image", "labels") and any("left" in row[1] for row in shown.rows)
+
+
+def test_a_copied_network_still_says_what_its_outputs_are(finished, images, tmp_path):
+    folder = Path(images.source.removeprefix("csv:")).parent
+    network = records.run_folder(finished, "distilled-0") / "best.keras"
+    shutil.copy(network, tmp_path / "mine.keras")
+    expected, copied, plain = (
+        predictions.classify(path, [folder / "0.png"])
+        for path in (network, tmp_path / "mine.keras", _without_notes(network, tmp_path))
+    )
+    for one, other in zip(list(expected), list(copied), strict=True):
+        assert one.multi_label and other.multi_label and one.top == other.top
+    assert saved.class_names(tmp_path / "mine.keras") == ["left", "red"]
+    # As a file of an earlier version: one of two classes, by their numbers.
+    [answer] = plain
+    assert not answer.multi_label and {guess.name for guess in answer.top} == {"0", "1"}
+
+
+def _without_notes(network, folder):
+    loaded = keras.saving.load_model(network)
+    loaded.save(folder / "plain.keras")
+    return folder / "plain.keras"
 
 
 class StopAfter(Silent):

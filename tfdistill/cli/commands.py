@@ -88,8 +88,9 @@ def distill(
     the output folder as config.yaml. The same command resumes after an interruption.
 
     Args:
-        teacher: A .keras file or a SavedModel that takes pixels 0..255, the folder of a finished
-            run, keras:NAME, hub:PRESET of KerasHub, or train:NAME, which trains one first.
+        teacher: A .keras file or a SavedModel that takes pixels 0..255; the folder of a finished
+            run; keras:NAME of keras.applications, or keras:NAME=FILE of weights; hub:PRESET of
+            KerasHub, a name or a folder; or train:NAME, which trains one first.
         student: Its architecture, as `tfdistill keys student` lists them, or a .keras file.
         student_size: Side in pixels that it sees; by default 48 where the teacher sees more.
         image_size: Side in pixels that the teacher sees; by default its own, else 128.

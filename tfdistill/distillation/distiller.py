@@ -40,6 +40,7 @@ from tfdistill.distillation.targets import (
     one_weight,
     spread,
     targets,
+    update_labelled,
     with_class_weights,
 )
 from tfdistill.losses import SoftTargets, TemperedLoss
@@ -192,7 +193,8 @@ class Distiller(keras.Model):
             optimizer: As in Keras.
             loss: The hard loss: a Keras loss, its name, or None where there are no labels.
             loss_weights: As in Keras.
-            metrics: As in Keras; they see the student's own outputs.
+            metrics: As in Keras; they see the student's own outputs, and count labelled examples
+                alone: one of your own needs `sample_weight` in its `update_state` for that.
             weighted_metrics: As in Keras.
             **settings: Others of Keras, such as `jit_compile`.
 
@@ -442,8 +444,6 @@ class Distiller(keras.Model):
         y, (logits, activations) = targets(y), _outputs(y_pred)
         labels, known = self._labels(y, logits)
         predicted = self._finished(logits)
-        if known is not None:
-            predicted = self._only_labelled((predicted, known))
         measured = {"soft_loss"} if TEACHER_LOGITS in y else set()
         measured |= {"feature_loss"} if activations else set()
         if labels is None:  # what Keras measures needs them
@@ -452,7 +452,11 @@ class Distiller(keras.Model):
         if self._has_loss and TEACHER_LOGITS in y:
             measured.add("hard_loss")
         weights = spread(one_weight(sample_weight), logits)
-        results = super().compute_metrics(x, labels, predicted, weights)
+        if known is None or self._compile_metrics is None:
+            results = super().compute_metrics(x, labels, predicted, weights)
+        else:
+            update_labelled(self._compile_metrics, labels, predicted, known, weights)
+            results = self.get_metrics_result()
         # A metric that was not updated would be shown as 0.0.
         left_out = set(self._trackers) - measured
         left_out |= set() if self._has_loss or measured else {"loss"}

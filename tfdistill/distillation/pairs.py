@@ -56,8 +56,9 @@ def check_network(who: str, network: Any) -> None:
     if getattr(network, "preprocessor", None) is not None:
         raise checks.UsageError(
             f"The {who} {network.name} preprocesses images in its predict, not when it is called. "
-            "Give keras.Model(image, task(task.preprocessor.image_converter(image))) of an image = "
-            "keras.Input(shape), or set its preprocessor to None if your images need none."
+            "Give open_teacher('hub:PRESET').network, or keras.Model(image, "
+            "task(task.preprocessor.image_converter(image))) of an image = keras.Input(shape), or "
+            "set its preprocessor to None if your images need none."
         )
 
 

@@ -3,6 +3,7 @@
 Arrays that are handed to `fit` are looked at as a whole, once, before anything is trained.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,13 +64,47 @@ def labelled(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 class LabelledOnly(keras.layers.Layer):
-    """Masks the examples without a label, which Keras's losses and metrics then leave out."""
+    """Masks the examples without a label, which Keras's losses then leave out."""
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         return inputs[0] + 0.0  # a tensor of its own: the soft loss sees the other without a mask
 
     def compute_mask(self, inputs: tuple[Tensor, Tensor], previous_mask: Any = None) -> Tensor:
         return inputs[1]
+
+
+def update_labelled(
+    compiled: Any, labels: Tensor, outputs: Tensor, known: Tensor, sample_weight: Tensor
+) -> None:
+    """Update compiled metrics on the examples that have a label; the others weigh nothing.
+
+    A mask would not do: of Keras's metrics only the means of a function heed it, not `AUC`.
+
+    Args:
+        compiled: Keras's `CompileMetrics`.
+        labels: As the metrics take them.
+        outputs: Of the student, `[batch, num_classes]`.
+        known: As `labelled` returns it.
+        sample_weight: `[batch]`, or None; only what was given as `weighted_metrics` counts it.
+    """
+    if not compiled.built:
+        compiled.build(labels, outputs)
+    weights = ops.cast(known, "float32")
+    if sample_weight is not None:
+        flat = len(known.shape) == 1
+        weights = weights * (ops.reshape(sample_weight, (-1,)) if flat else sample_weight)
+    for metric in _each(compiled._flat_metrics):
+        if "sample_weight" in inspect.signature(metric.update_state).parameters:
+            # Those that count in whole numbers, such as MeanIoU, warn of other weights.
+            metric.update_state(labels, outputs, ops.cast(known, metric.dtype))
+        else:
+            metric.update_state(labels, outputs)
+    for metric in _each(compiled._flat_weighted_metrics):
+        metric.update_state(labels, outputs, weights)
+
+
+def _each(lists: Any) -> list[Any]:
+    return [metric for several in lists if several for metric in several.metrics]
 
 
 def weights_of_classes(labels: Any, class_weight: Mapping[int, float]) -> Any:

@@ -157,14 +157,20 @@ def _runtime(path: Path, allow_unsafe: bool):
 
 
 def _of_run(path: Path, allow_unsafe: bool) -> Model:
-    """Return the network in a .keras file, with what its run's record knows about images."""
+    """Return the network in a .keras file, with what its run's record knows about images.
+
+    Where it was copied from its run, what stands in the file says what its outputs are.
+    """
+    from tfdistill.models.weights.notes import read_notes
+
     records.check_beside(path)
+    notes = read_notes(path)
     image_size: int | None = None
-    names: Sequence[str] = ()
+    names: Sequence[str] = notes.get("class_names", ())
     try:
         record = records.read(path.parent)
         config = build(DataConfig, record.config["data"]) if record else None
-        several = record is not None and record.multi_label
+        several = record.multi_label if record else notes.get("multi_label", False)
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
     runtime = _KerasRuntime(path, allow_unsafe, several)
@@ -227,7 +233,7 @@ def _load(path: Path, allow_unsafe: bool):
     from tfdistill.models import register_layers, saved_model_safety
 
     trusted = allow_unsafe or saved_model_safety.trusting()
-    register_layers()
+    register_layers(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not trusted)
     except Exception as error:  # zipfile, h5py and unknown classes each raise their own kinds

@@ -41,7 +41,7 @@ def hints(teacher_features: Tensor, student_features: Tensor) -> Tensor:
             teacher.shape,
             student.shape,
         )
-    return ops.mean(ops.square(teacher - student), axis=range(1, len(teacher.shape)))
+    return ops.mean(ops.square(teacher - student), axis=tuple(range(1, len(teacher.shape))))
 
 
 @keras.saving.register_keras_serializable("tfdistill")

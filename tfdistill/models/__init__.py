@@ -6,6 +6,7 @@ names are in `NETWORKS` of `tfdistill.config.registry`; Keras is imported when a
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill.config import ModelConfig
@@ -25,11 +26,18 @@ __all__ = ["build", "from_torch", "register_layers"]  # noqa: F822
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 
-def register_layers() -> None:
-    """Make known to Keras what layers a saved network may have that are none of Keras's."""
+def register_layers(path: Path) -> None:
+    """Make known to Keras what layers the network in a file may have that are none of Keras's.
+
+    Raises:
+        UsageError: It has some of KerasHub, which is not installed.
+    """
+    from tfdistill.models.teachers import hub
+
     for family in NETWORKS.values():
         if family.layers:
             imported(family.builder)
+    hub.register_layers(path)
 
 
 def build(

@@ -6,6 +6,7 @@ of its module, or by layers of its own, as EfficientNet, ConvNeXt and MobileNetV
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import keras
 from keras import layers
@@ -16,6 +17,8 @@ from tfdistill.models.blocks import classify
 from tfdistill.models.weights.files import load_weights
 from tfdistill.utils import checks
 from tfdistill.utils.types import Tensor
+
+CLASSES = 1000  # of ImageNet
 
 
 def build(
@@ -99,11 +102,76 @@ def _backbone(create: Callable[..., keras.Model], x: Tensor, weights: str | None
             f"{checks.first_line(error)} Set data.image_size to bring them to a larger size."
         ) from error
     except Exception as error:  # Keras raises a bare Exception where a download fails
-        raise checks.UsageError(
-            f"The ImageNet weights of keras:{name} could not be downloaded: "
-            f"{checks.first_line(error)} Try again with a connection, or give model.weights the "
-            "path of a local weights file."
+        raise _no_download(
+            name, error, "give model.weights the path of a local weights file"
         ) from error
     if weights is not None and _is_backbone(weights):
         load_weights(backbone, weights)
     return backbone
+
+
+def classifier(name: str, weights: str = "imagenet", image_size: int | None = None) -> keras.Model:
+    """Return a whole network of keras.applications, with its ImageNet classes.
+
+    Args:
+        name: As of `application`.
+        weights: `imagenet` (downloaded by Keras), or a file of weights with the last layer or
+            without it, as Keras publishes them (`.h5`) or saves them (`.weights.h5`, `.keras`).
+        image_size: Side of its images, which are brought to its own size; None takes those.
+
+    Returns:
+        A functional model from raw pixels `[batch, size, size, 3]`, 0..255, to logits
+        `[batch, 1000]`, or of weights without the last layer to what stands before it,
+        `[batch, features]`.
+
+    Raises:
+        UsageError: An unknown name, or weights that cannot be downloaded or read.
+
+    Example:
+        >>> classifier("MobileNetV2").input_shape
+        (None, 224, 224, 3)
+    """
+    checks.one_of("keras:NAME", name, APPLICATIONS)
+    create = vars(keras.applications)[name]
+    if weights == "imagenet":
+        try:
+            network = create(weights=weights, classifier_activation=None)
+        except Exception as error:  # Keras raises a bare Exception where a download fails
+            raise _no_download(name, error, f"give a file of weights: keras:{name}=FILE") from error
+    else:
+        network = _from_file(create, weights)
+    height, width, channels = network.input_shape[1:]
+    side = image_size or height
+    inputs = keras.Input((side, side, channels), dtype="float32", name="image")
+    x = layers.Resizing(height, width, name="resize")(inputs) if side != height else inputs
+    prepared = sys.modules[create.__module__].preprocess_input(x)
+    # `call` runs the layers one by one; called as a whole, the network would be one layer.
+    return keras.Model(inputs, network.call(prepared), name=network.name)
+
+
+def _from_file(create: Callable[..., keras.Model], weights: str) -> keras.Model:
+    name = create.__name__
+    if name.startswith("EfficientNetB"):
+        raise checks.UsageError(
+            f"Keras adds a layer to {name} with weights that it downloads itself, so that those of "
+            f"a file may be wrong in silence. Received: {weights!r}. Give a .keras file of the "
+            "whole network."
+        )
+    whole = create(weights=None, classifier_activation=None)
+    try:
+        load_weights(whole, weights)
+        return whole
+    except checks.UsageError:
+        if not Path(weights).is_file():
+            raise
+    sides = whole.input_shape[1:]
+    headless = create(include_top=False, weights=None, pooling="avg", input_shape=sides)
+    load_weights(headless, weights)
+    return headless
+
+
+def _no_download(name: str, error: Exception, instead: str) -> checks.UsageError:
+    return checks.UsageError(
+        f"The ImageNet weights of keras:{name} could not be downloaded: "
+        f"{checks.first_line(error)} Try again with a connection, or {instead}."
+    )

@@ -65,9 +65,7 @@ def logits_network(network: keras.Model) -> keras.Model:
         raise checks.UsageError(
             f"The size of {network.name}'s images is not known yet. Begin it with a keras.Input."
         )
-    history = network.outputs[0]._keras_history
-    last = history.operation
-    before = last._inbound_nodes[history.node_index].input_tensors[0]
+    last, before = network.outputs[0]._keras_history.operation, _input_of(network.outputs[0])
     if isinstance(last, keras.Model):
         logits = logits_network(last)(before)
     elif _multiplies(last):
@@ -104,12 +102,14 @@ def features_network(network: keras.Model) -> keras.Model:
             f"output. Received: {type(network).__name__} {network.name}."
         )
     inputs = logits.inputs[0] if len(logits.inputs) == 1 else logits.input
-    features, history = outputs[0], outputs[0]._keras_history
-    before = history.operation._inbound_nodes[history.node_index].input_tensors
-    if isinstance(history.operation, keras.Model):
-        features = features_network(history.operation)(before[0])
-    elif _multiplies(history.operation) or isinstance(history.operation, WithoutActivation):
-        features = before[0]
+    features, last = outputs[0], outputs[0]
+    while _passes(last):  # MobileNet ends in a convolution and a Reshape
+        last = _input_of(last)
+    operation = last._keras_history.operation
+    if isinstance(operation, keras.Model):
+        features = features_network(operation)(_input_of(last))
+    elif _multiplies(operation) or isinstance(operation, WithoutActivation):
+        features = _input_of(last)
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D()(features)
     if len(features.shape) != 2:
@@ -189,6 +189,22 @@ def _last(network: keras.Model) -> Any:
     if not outputs or len(outputs) != 1:
         return None
     return outputs[0]._keras_history.operation
+
+
+def _input_of(output: Tensor) -> Tensor:
+    """Return the first input of the operation that makes a symbolic output."""
+    history = output._keras_history
+    return history.operation._inbound_nodes[history.node_index].input_tensors[0]
+
+
+def _passes(output: Tensor) -> bool:
+    """Return whether an operation hands on the numbers of each class as they are."""
+    operation = output._keras_history.operation
+    if isinstance(operation, keras.layers.Activation):
+        return operation.activation is keras.activations.linear
+    if isinstance(operation, (keras.layers.Flatten, keras.layers.Reshape)):
+        return output.shape[-1] == _input_of(output).shape[-1]  # of one position
+    return isinstance(operation, keras.layers.Dropout)
 
 
 def _multiplies(operation: Any) -> bool:

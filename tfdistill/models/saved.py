@@ -24,6 +24,7 @@ from tfdistill.models.logits import (
     gives_probabilities,
     logits_network,
 )
+from tfdistill.models.weights.notes import read_notes
 from tfdistill.utils import checks
 
 LOGGER = logging.getLogger("tfdistill")
@@ -64,7 +65,8 @@ def load(
             resizing layer in front.
         num_classes: Number of classes that it must tell apart.
         outputs: `logits`, `probabilities`, or `auto`, which looks whether they are probabilities.
-        classes: As of `pick_classes`; the names are those of `labels.txt` beside a SavedModel.
+        classes: As of `pick_classes`; the names are those of `labels.txt` beside a
+            SavedModel, or of an opened teacher's file.
         independent: Whether its outputs do not exclude each other, so that probabilities are those
             of a sigmoid each.
 
@@ -188,9 +190,15 @@ def _of_sigmoid(
 
 
 def class_names(path: Path) -> list[str] | None:
-    """Return the class names beside an export, or None."""
+    """Return the class names beside an export or within a .keras file, or None.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
     file = path / "labels.txt"
-    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else None
+    if file.is_file():
+        return file.read_text(encoding="utf-8").splitlines()
+    return read_notes(path).get("class_names")
 
 
 def whole(path: Path) -> keras.Model:
@@ -262,7 +270,7 @@ def _loaded(path: str) -> keras.Model:
             f"model.path must be a .keras file or a SavedModel folder. Received: {path!r}, "
             "which does not exist."
         )
-    register_layers()
+    register_layers(Path(path))
     try:
         return keras.models.load_model(
             path, compile=False, safe_mode=not saved_model_safety.trusting()

@@ -47,13 +47,9 @@ class Distilled:
     def student(self) -> Any:
         """Return the best student: a `keras.Model` from pixels 0..255,
         `[batch, size, size, channels]`, to logits `[batch, num_classes]` float32."""
-        from tfdistill import models
+        from tfdistill.models import saved
 
-        models.register_layers()
-        import keras
-
-        path = self.folder / "runs" / self.best.name / f"{self.best.select}.keras"
-        return keras.models.load_model(path, compile=False)
+        return saved.whole(self.folder / "runs" / self.best.name / f"{self.best.select}.keras")
 
 
 def distill(

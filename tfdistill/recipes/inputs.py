@@ -17,6 +17,7 @@ from tfdistill.utils import checks, storage
 
 IMAGES_FILE, UNLABELLED_FILE = "images.npz", "unlabelled.npz"
 GIVEN_TEACHER_FILE, GIVEN_STUDENT_FILE = "given_teacher.keras", "given_student.keras"
+PUBLISHED = ("keras", "hub")
 TEACHER_FORMS = "a .keras file, a SavedModel, a finished run, keras:NAME, hub:PRESET or train:NAME"
 
 

@@ -81,12 +81,14 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
     checks.count("seeds", wish.seeds)
     export = _export(wish)
     trained = str(wish.teacher).startswith(TRAINED)
-    path = None if trained else _teacher_file(wish)
+    if not trained and str(wish.teacher).partition(":")[0] not in inputs.PUBLISHED:
+        _teacher_file(wish, progress)  # is told before TensorFlow starts, if it is not there
     loose = inputs.loose_images(wish.photos)
     source = None if loose else inputs.source_of(wish.photos, wish.output)
     more = inputs.unlabelled_of(wish.unlabelled, wish.output)
     progress.say("Starting TensorFlow; reading the teacher and the images")
     tensorflow.start()
+    path = None if trained else _teacher_file(wish, progress)
     from tfdistill import data
     from tfdistill.models import saved
 
@@ -139,14 +141,18 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
     )
 
 
-def _teacher_file(wish: Wish) -> Path:
-    path = inputs.finished_run(Path(wish.teacher).expanduser())
-    if not path.exists():
+def _teacher_file(wish: Wish, progress: Silent) -> Path:
+    text = str(wish.teacher)
+    path = inputs.finished_run(Path(text).expanduser())
+    if path.exists():
+        return path
+    if text.partition(":")[0] not in inputs.PUBLISHED:
         raise checks.UsageError(
-            f"The teacher must be {inputs.TEACHER_FORMS}. Received: {str(wish.teacher)!r}, which "
-            "does not exist."
+            f"The teacher must be {inputs.TEACHER_FORMS}. Received: {text!r}, which does not exist."
         )
-    return path
+    from tfdistill.models.teachers.opening import teacher_file
+
+    return teacher_file(text, wish.output, progress.say)
 
 
 def _student(wish: Wish, size: int) -> tuple[ModelConfig, int]:

@@ -42,7 +42,7 @@ def load_network(
     path = folder / f"{part}.keras"
     if path.name in record.files:
         storage.check_file(path, record.files[path.name])
-    models.register_layers()
+    models.register_layers(path)
     try:
         network = keras.saving.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py and unknown layers each raise their own kinds

@@ -22,6 +22,7 @@ from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
+from tfdistill.models.weights.notes import write_notes
 from tfdistill.records import Record
 from tfdistill.teacher_cache.logit_reading import Reader
 from tfdistill.training import evaluation, learners, tasks, teacher_check, teacher_logits
@@ -429,6 +430,7 @@ def _measured(
         weights[part] = weights_hash(network)
         with storage.appearing(job.folder / f"{part}.keras") as path:
             network.save(path)
+            write_notes(path, job.images.multi_label, job.images.class_names)
             files[f"{part}.keras"] = storage.sha256(path)
     return job.finish(
         **found,

@@ -98,7 +98,7 @@ def unknown(name: str, value: str, known: Iterable[str]) -> NoReturn:
     known = list(known)
     raise UsageError(
         f"{name} must be one of: {', '.join(known)}. Received: {name}={shown(value)}."
-        f"{_nearest(value, known)}"
+        f"{nearest(value, known)}"
     )
 
 
@@ -126,7 +126,7 @@ def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
     for key in keys:
         if key not in known:
             raise UnknownKey(
-                f"{where}: unknown key {shown(key)}.{_nearest(str(key), known)} "
+                f"{where}: unknown key {shown(key)}.{nearest(str(key), known)} "
                 f"Known keys: {', '.join(known)}."
             )
 
@@ -210,6 +210,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _nearest(value: str, known: list[str]) -> str:
+def nearest(value: str, known: list[str]) -> str:
+    """Return `Did you mean ...?` after a space, or nothing where no known value is near."""
     near = difflib.get_close_matches(str(value), known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
