@@ -24,7 +24,7 @@ from tfdistill.config import (
 )
 from tfdistill.config.registry import SOURCES
 from tfdistill.config.training import network_family
-from tfdistill.utils import checks, storage
+from tfdistill.utils import checks, storage, tensorflow
 from tfdistill.utils.progress import Silent
 
 TEACHER_FILE, NOTE_FILE = "teacher.keras", "teacher.json"
@@ -106,6 +106,7 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
             f"{str(wish.teacher)!r}, which does not exist."
         )
     progress.say("Reading the teacher and the images")
+    tensorflow.start()
     from tfdistill import data
     from tfdistill.models import saved
 
