@@ -24,7 +24,7 @@ from tfdistill.config import (
 )
 from tfdistill.config.registry import SOURCES
 from tfdistill.config.training import network_family
-from tfdistill.utils import checks, storage, tensorflow
+from tfdistill.utils import checks, foreign, storage, tensorflow
 from tfdistill.utils.progress import Silent
 
 TEACHER_FILE, NOTE_FILE = "teacher.keras", "teacher.json"
@@ -233,5 +233,6 @@ def _with_new_head(wish: Wish, images: Any, progress: Silent) -> Path:
     with storage.appearing(path) as temporary:
         head.network.save(temporary)
         digest = storage.sha256(temporary)
+        foreign.know(digest)
     storage.write_checked(note, {"of": key, "sha256": digest, "said": said})
     return path

@@ -28,7 +28,7 @@ from tfdistill.training.learners import Learners
 from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
 from tfdistill.training.session import Session
 from tfdistill.training.tensorboard_logs import TensorBoardLogs
-from tfdistill.utils import checks, machine, storage
+from tfdistill.utils import checks, foreign, machine, storage
 from tfdistill.utils.storage import digest
 
 
@@ -413,6 +413,7 @@ def _measured(
         with storage.appearing(job.folder / f"{part}.keras") as path:
             network.save(path)
             files[f"{part}.keras"] = storage.sha256(path)
+            foreign.know(files[f"{part}.keras"])
     return job.finish(
         **found,
         history=state.histories[place],
