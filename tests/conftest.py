@@ -7,6 +7,8 @@ import shutil
 import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Each file of a network would be opened in a process of its own; tests/faults/test_foreign.py does.
+os.environ["TFDISTILL_OPEN_SECONDS"] = "0"
 
 import filelock
 import numpy as np

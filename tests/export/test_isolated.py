@@ -1,6 +1,8 @@
 """Networks in a process of their own: what it cannot import, what it answers, how it dies."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,7 +108,35 @@ def test_the_process_cannot_import_what_an_export_must_not_need(tmp_path, runtim
     )
     command = [sys.executable, "-I", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.stderr.splitlines()[1:] == ["ended", *refused]
+    assert json.loads(done.stdout)["error"].startswith("Cannot read the model")
+    assert done.stderr.splitlines()[-1 - len(refused) :] == ["ended", *refused]
+
+
+@pytest.mark.parametrize(
+    ("imports", "said"),
+    [
+        ("os.write(2, b'no memory\\nfor it'); os.abort()", "killed by signal 6. It printed: ...no"),
+        ("os._exit(3)", "exit status 3."),
+        ("raise ImportError('libtf.so: no memory')", "cannot be imported: libtf.so: no memory."),
+        ("raise ModuleNotFoundError(name='numpy')", "cannot be imported: ModuleNotFoundError."),
+    ],
+)
+def test_a_runtime_that_cannot_start_is_told_of(tmp_path, imports, said):
+    (tmp_path / "broken.py").write_text(f"import os\n{imports}")
+    (tmp_path / "runtime.py").write_text(
+        "import sys\nfrom tfdistill.export.format import Runtime, imported\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "class Broken(Runtime):\n"
+        "    def __init__(self, path, threads): imported('broken', 'broken', path)\n"
+    )
+
+    class OfBroken(Probe):
+        def _runtime(self):
+            return f"{tmp_path / 'runtime.py'}:Broken"
+
+    with pytest.raises(ProbeError, match=re.escape(said)) as caught, OfBroken(tmp_path):
+        pass
+    assert "\n" not in str(caught.value)
 
 
 def test_a_killed_process_is_an_error_and_no_hang(folder):

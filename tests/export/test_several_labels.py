@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from tfdistill import Ensemble
 from tfdistill.config import DataConfig
@@ -77,8 +78,28 @@ def test_it_is_opened_as_a_network_of_labels(exported):
         for guesses, p in zip(model.classify(PIXELS, top=1), probabilities, strict=True):
             assert [guess.number for guess in guesses] == np.argsort(-p).tolist()
             assert guesses[0].name == NAMES[p.argmax()]
-    with pytest.raises(UsageError, match="gives any number of labels. Ask it with tfdistill pre"):
-        demo.opened(export.folder)
+
+
+@pytest.mark.slow
+def test_the_demo_shows_every_label_and_names_those_that_are_there(exported, tmp_path):
+    pytest.importorskip("gradio")
+    own, export = exported
+    shown = demo.opened(export.folder)
+    blocks = demo.page(shown)
+    classify = blocks.fns[0].fn  # of an uploaded image, by the names of what it fills
+    p = own.predict(PIXELS, verbose=0)
+    both, neither = int(p.min(axis=1).argmax()), int(p.max(axis=1).argmin())
+    for number, there in ((both, True), (neither, False)):
+        assert (p[number] > 0.5).tolist() == [there, there]
+        Image.fromarray(PIXELS[number]).save(tmp_path / "image.png")
+        _, problem, _, labels, facts = classify({"path": str(tmp_path / "image.png")})
+        assert not problem["visible"]
+        assert labels == pytest.approx(dict(zip(NAMES, p[number].tolist(), strict=True)), abs=1e-5)
+        said = ", ".join(labels) if there else "none"
+        assert f"<th>Labels above 50 %</th><td>{said}</td>" in facts
+    [label] = [block for block in blocks.blocks.values() if type(block).__name__ == "Label"]
+    assert (label.show_heading, label.num_top_classes) == (False, None)
+    assert "% of the labels of 60 images" in facts
 
 
 def test_networks_that_do_not_fit_the_labels_are_refused(tmp_path):

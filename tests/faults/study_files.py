@@ -4,9 +4,13 @@ What a study has written may come from somebody else, or have been changed by ha
 carefully as a user's own YAML.
 """
 
+import base64
 import copy
+import io
 import json
 from collections.abc import Callable
+
+from PIL import Image
 
 from tfdistill.utils import storage
 
@@ -92,9 +96,7 @@ def records(record: dict) -> dict[str, bytes]:
     found = {name: _checked(changed(copy.deepcopy(record))) for name, changed in _CHANGES.items()}
     for field in sorted({*record} - {"checksum", "format"}):
         for name, value in _VALUES.items():
-            # What a kind of run measured besides may be any mapping.
-            if (field, name) != ("extra", "a mapping to nothing"):
-                found[f"{field} is {name}"] = _checked({**record, field: value})
+            found[f"{field} is {name}"] = _checked({**record, field: value})
     text = json.dumps(record)
     return found | {
         "no JSON": b"{",
@@ -230,4 +232,108 @@ _CHANGES: dict[str, Callable[[dict], dict]] = {
     "members null": _set("config", "members", None),
     "data null": _set("config", "data", None),
     "an unknown kind": _set("config", "kind", "unknown"),
+}
+
+
+def _png(width: int = 2, height: int = 2) -> str:
+    data = io.BytesIO()
+    Image.new("L", (width, height)).save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+_COVERS = {"mean": 0.5, "std": 0.1}
+# What kinds of run measure besides figures, right: `config.settings` and `extra`.
+EXTRAS: dict[str, tuple[dict, dict]] = {
+    "multi_view": (
+        {"data": {"classes": 2, "mu": 0.2}},
+        {
+            "networks": [
+                {
+                    "training_error": 0.0,
+                    "test_error": 0.1,
+                    "multi_view_error": 0.0,
+                    "single_view_error": 0.5,
+                    "responses": [[1.5, 0.25], [0.0, -1.0]],
+                    "learned": [[True, False], [True, True]],
+                }
+            ]
+        },
+    ),
+    "saliency": (
+        {"image_ids": [], "singles": ["single-0"]},
+        {
+            "layer": None,
+            "tested": 5,
+            "networks": [
+                {"name": name, "row": row, "blank": 0.0}
+                | dict.fromkeys(("ensemble", "one", "chance"), _COVERS)
+                for name, row in (("single-0", "single network"), ("distilled-0", "distilled"))
+            ],
+            "images": [
+                {
+                    "id": 7,
+                    "label": "three",
+                    "png": _png(),
+                    "views": [
+                        {
+                            "name": name,
+                            "map": _png(),
+                            "predicted": "three",
+                            "probability": 0.75,
+                            "right": True,
+                        }
+                        for name in ("single-0", "distilled-0", "ensemble")
+                    ],
+                }
+            ],
+        },
+    ),
+}
+
+
+def extras(kind: str) -> dict[str, tuple[dict, dict]]:
+    """Return `config.settings` and `extra` of a kind of run with one thing wrong, by what it is."""
+    found = {}
+    for name, changed in _EXTRA_CHANGES[kind].items():
+        settings, extra = copy.deepcopy(EXTRAS[kind])
+        found[name] = changed({"settings": settings, **extra})
+    for key in EXTRAS[kind][1]:
+        for name, value in _VALUES.items():
+            if (key, value) != ("layer", None):  # each network's own
+                settings, extra = EXTRAS[kind]
+                found[f"{key} is {name}"] = {"settings": settings, **extra, key: value}
+    return {name: (each.pop("settings"), each) for name, each in found.items()}
+
+
+_EXTRA_CHANGES: dict[str, dict[str, Callable[[dict], dict]]] = {
+    "multi_view": {
+        "no networks": _set("networks", []),
+        "an error of text": _set("networks", 0, "test_error", "0.1"),
+        "an error of 3": _set("networks", 0, "test_error", 3.0),
+        "no single-view error": _without("networks", 0, "single_view_error"),
+        "nothing learned": _without("networks", 0, "learned"),
+        "learned a number": _set("networks", 0, "learned", [[1, 0], [1, 1]]),
+        "learned of three views": _set("networks", 0, "learned", [[True] * 3] * 2),
+        "learned of three classes": _set("networks", 0, "learned", [[True, True]] * 3),
+        "responses of text": _set("networks", 0, "responses", [["x", "y"]] * 2),
+        "a mu of 0": _set("settings", "data", "mu", 0),
+        "a mu of text": _set("settings", "data", "mu", "0.2"),
+        "data of text": _set("settings", "data", "x"),
+        "no classes": _without("settings", "data", "classes"),
+    },
+    "saliency": {
+        "a network of no row": _without("networks", 0, "row"),
+        "coverage of text": _set("networks", 1, "ensemble", "mean", "half"),
+        "no coverage by chance": _without("networks", 1, "chance"),
+        "a picture of text": _set("images", 0, "png", "no base64!"),
+        "a picture that is none": _set("images", 0, "png", "AAAA"),
+        "a picture cut short": _set("images", 0, "png", _png(64, 64)[:64]),
+        "a picture of 9 million pixels": _set("images", 0, "views", 1, "map", _png(3000, 3000)),
+        "a map that is null": _set("images", 0, "views", 0, "map", None),
+        "no view of the ensemble": _without("images", 0, "views", 2),
+        "a view of another": _set("images", 0, "views", 0, "name", "other"),
+        "a probability of 75": _set("images", 0, "views", 0, "probability", 75.0),
+        "right of text": _set("images", 0, "views", 0, "right", "yes"),
+        "an id of text": _set("images", 0, "id", "7"),
+    },
 }

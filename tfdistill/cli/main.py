@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 import cyclopts
 
@@ -74,7 +75,7 @@ def _answer(arguments: list[str]) -> int:
             )
         return status or 0
     except (checks.UsageError, cyclopts.CycloptsError) as error:
-        return _refused(str(error), 2)
+        return _refused(str(error), 2, getattr(error, "__notes__", ()))
     except checks.Refused as error:
         return _refused(str(error), 1)
     except OSError as error:
@@ -88,6 +89,8 @@ def _answer(arguments: list[str]) -> int:
         raise
 
 
-def _refused(text: str, status: int) -> int:
+def _refused(text: str, status: int, notes: Iterable[str] = ()) -> int:
     print(f"tfdistill: error: {printable(' '.join(text.split()))}", file=sys.stderr)
+    for note in filter(None, notes):
+        print(note, file=sys.stderr)
     return status

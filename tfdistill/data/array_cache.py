@@ -6,7 +6,6 @@ that does not fit its list is made again.
 """
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,11 +17,6 @@ from tfdistill.utils.storage import digest
 
 LIST = "complete.json"
 LOGGER = logging.getLogger("tfdistill")
-
-
-def folder() -> Path:
-    """Return where decoded arrays are kept."""
-    return Path(os.environ.get("TFDISTILL_CACHE") or "~/.cache/tfdistill").expanduser()
 
 
 def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -39,7 +33,7 @@ def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
     Example:
         >>> cached({"source": "squares"}, lambda: {"images": np.arange(10) ** 2})["images"]
     """
-    entry = folder() / digest(key)
+    entry = storage.cache_folder() / digest(key)
     arrays = _open(entry)
     if arrays is None:
         arrays = read()

@@ -30,7 +30,7 @@ from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.models.logits import LINEAR, final_activation
 from tfdistill.training import tasks
-from tfdistill.utils import checks, machine, storage, tensorflow
+from tfdistill.utils import checks, foreign, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.text import printable
 
@@ -138,8 +138,11 @@ def export(
             done = _compare(new.folder, config, test, logits, progress)
         figures = _figures(subject, test, logits)
         card = _describe(subject, network, new, config, done, figures)
+    exported = Exported(new.placed, done, card)
+    for format in exported.formats:
+        foreign.know(foreign.sum_of(exported.file(format)))
     progress.say(f"{new.placed} is in place")
-    return Exported(new.placed, done, card)
+    return exported
 
 
 def export_network(

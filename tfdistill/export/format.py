@@ -7,9 +7,7 @@ without it, and `isolated` loads the file where the rest of the package cannot b
 
 import contextlib
 import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,7 @@ DEFAULT, BYTES = "serving_default", "bytes"
 
 
 class MissingPackage(ImportError):
-    """The package that runs a format is not installed; its text is one line and complete."""
+    """What runs a format cannot be imported; its text is one line and complete."""
 
 
 class Runtime:
@@ -276,11 +274,16 @@ def imported(module: str, package: str, path: Path, extra: str | None = None):
         extra: The extra of this package that installs it; None names the package itself.
 
     Raises:
-        MissingPackage: It is not installed.
+        MissingPackage: It is not installed, or broken.
     """
     try:
         return importlib.import_module(module)
-    except ImportError:
+    except ImportError as error:
+        if not (isinstance(error, ModuleNotFoundError) and module.startswith(error.name or "?")):
+            raise MissingPackage(
+                f"Running {path} needs {package}, which cannot be imported: {_reason(error)} "
+                "Install it again."
+            ) from None
         wanted = f'"tfdistill[{extra}]"' if extra else package
         raise MissingPackage(
             f"Running {path} needs {package}, which is not installed. Run: pip install {wanted}"
@@ -297,18 +300,13 @@ def check_names(inputs, outputs) -> None:
         )
 
 
-@contextlib.contextmanager
-def muted() -> Iterator[None]:
-    """Drop what native code writes to stderr past Python."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+def muted() -> contextlib.AbstractContextManager:
+    """Keep back what native code writes to stderr; not in a process whose stderr is kept anyway."""
     try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        from tfdistill.utils import tensorflow
+    except ImportError:  # of a `Probe`, where the package cannot be imported
+        return contextlib.nullcontext()
+    return tensorflow.muted()
 
 
 def _tensor(dtype: str, *sides: int | None) -> dict:

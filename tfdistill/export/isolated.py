@@ -173,10 +173,9 @@ class Probe:
         if status == -signal.SIGKILL:
             why = "as the system does when memory runs out. Free some, and give the command again."
             return f"{ended} killed by signal 9, {why}"
-        if status < 0:
-            return f"{ended} killed by signal {-status}."
-        lines = self._errors.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"{ended} exit status {status}."
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        printed = " ".join(self._errors.read_text(errors="replace").split())
+        return f"{ended} {how}. It printed: ...{printed[-300:]}" if printed else f"{ended} {how}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -194,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model = _loaded(options.runtime).opened(options.model, options.threads)
     except (ValueError, ImportError) as error:
-        print(error, file=sys.stderr)
+        _reply(replies, {"error": str(error)})
         return 1
     _reply(replies, {})
     for line in sys.stdin:

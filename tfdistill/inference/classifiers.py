@@ -12,7 +12,7 @@ from tfdistill.config import DataConfig, build
 from tfdistill.data import image_files
 from tfdistill.export import versions
 from tfdistill.export.format import formats_of, open_model, suffixes
-from tfdistill.utils import checks, tensorflow
+from tfdistill.utils import checks, foreign, tensorflow
 
 LABELS, CARD = "labels.txt", "model_card.json"
 KERAS = ".keras"
@@ -146,10 +146,12 @@ def place_of(model: Path) -> Path:
 
 def _runtime(path: Path, allow_unsafe: bool):
     """Return what runs an export."""
-    from tfdistill.models import saved_model_safety
+    from tfdistill.models import saved, saved_model_safety
 
     if path.is_dir():
-        saved_model_safety.check_saved_model(path, allow_unsafe)
+        saved.check(str(path), allow_unsafe)
+    elif not (allow_unsafe or saved_model_safety.trusting()):
+        foreign.try_out(path, open_once)
     try:
         return open_model(path)
     except (ValueError, ImportError) as error:
@@ -186,6 +188,18 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
             image_size, names = images.train.images.shape[1], images.class_names
     shape = _shape(path, runtime.input_shape, (None, None))
     return _tried(Model(path, runtime, shape, image_size, tuple(names)))
+
+
+def open_once(path: str) -> None:
+    """Open a .keras, .tflite or .onnx file and ask it about one black image."""
+    if Path(path).suffix == KERAS:
+        from tfdistill.distillation import distiller, ensembles  # noqa: F401, a file may hold one
+        from tfdistill.models import saved
+
+        return saved.open_once(path)
+    model = open_model(path)
+    model(np.zeros((1, *(size or TRIED_SIZE for size in model.input_shape)), np.uint8))
+    return None
 
 
 class _KerasRuntime:
@@ -233,6 +247,8 @@ def _load(path: Path, allow_unsafe: bool):
     from tfdistill.models import register_layers, saved_model_safety
 
     trusted = allow_unsafe or saved_model_safety.trusting()
+    if not trusted:
+        foreign.try_out(path, open_once)
     register_layers(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not trusted)

@@ -91,11 +91,6 @@ def opened(
         UsageError: A model cannot be opened.
     """
     own = classifiers.open_export(model, allow_unsafe)
-    if own.multi_label:
-        raise checks.UsageError(
-            f"The demo shows one class of several. Received: {model}, which gives any number of "
-            "labels. Ask it with tfdistill predict."
-        )
     card = _card(own.path)
     beside = teacher or find_teacher(own.path)
     if not beside:
@@ -155,8 +150,10 @@ def page(shown: Sequence[Shown], samples: Sequence[Path] = ()) -> "gr.Blocks":
         return said, *seen, *labels, _facts(shown, answers)
 
     title = " and ".join(one.role for one in shown).capitalize()
+    several = all(one.model.multi_label for one in shown)
+    asked = "see which labels it has" if several else "see which classes it is taken for"
     with gr.Blocks(title=f"{title} – tfdistill", analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {title}\nDrop an image to see which classes it is taken for.")
+        gr.Markdown(f"# {title}\nDrop an image to {asked}.")
         picture: dict[str, Any] = {"buttons": [], "elem_classes": "picture"}
         image = gr.Image(sources=["upload"], label="Image", height=240, **picture)
         problem = gr.HTML(elem_id="problem", padding=False, visible=False)
@@ -171,7 +168,10 @@ def page(shown: Sequence[Shown], samples: Sequence[Path] = ()) -> "gr.Blocks":
                     what = {"label": f"As the {one.role.lower()} sees it", "height": 160}
                     there = {"interactive": False, "visible": False, "format": "png"}
                     seen.append(gr.Image(**what, **there, **picture))
-                    labels.append(gr.Label(label=one.role, num_top_classes=TOP))
+                    # Of several labels all are shown, and none of them is the answer.
+                    every = {"show_heading": False} if one.model.multi_label else {}
+                    number = None if one.model.multi_label else TOP
+                    labels.append(gr.Label(label=one.role, num_top_classes=number, **every))
         facts = gr.HTML(_facts(shown, [None] * len(shown)), elem_id="facts", padding=False)
         found = [problem, *seen, *labels, facts]
         # Unprocessed: Gradio would decode the file first, and fail without a clear sentence.
@@ -223,7 +223,9 @@ def _facts(shown: Sequence[Shown], answers: Sequence[_Answer | None]) -> str:
         answer.pixels.shape if answer else one.model.shape
         for one, answer in zip(shown, answers, strict=True)
     ]
+    there = [_labels(one, answer) for one, answer in zip(shown, answers, strict=True)]
     rows = {
+        "Labels above 50 %": there,
         "Model": [_name(one) for one in shown],
         "Format": [_format_name(one.model) for one in shown],
         "Sees images of": [_size_and_channels(size) for size in sizes],
@@ -231,11 +233,20 @@ def _facts(shown: Sequence[Shown], answers: Sequence[_Answer | None]) -> str:
         "Test accuracy": [_accuracy(one) for one in shown],
         "Time per image": [f"{1000 * one.seconds:.3f} ms" if one else MISSING for one in answers],
     }
+    if not any(one.model.multi_label for one in shown):
+        del rows["Labels above 50 %"]
     columns = _cells("th", ["", *(one.role for one in shown)])
     lines = [_cells("th", [name]) + _cells("td", cells) for name, cells in rows.items()]
     table = "".join(f"<tr>{line}</tr>" for line in [columns, *lines])
     note = f"Time: median of {CALLS} calls with this image on this machine, after reading it."
     return f"<table>{table}</table><p>{note}</p>"
+
+
+def _labels(one: Shown, answer: _Answer | None) -> str:
+    """Return the labels that are there, as `predict` lists them."""
+    if answer is None or not one.model.multi_label:
+        return MISSING
+    return ", ".join(name for name, share in answer.classes.items() if share > 0.5) or "none"
 
 
 def _size_and_channels(shape: Sequence[int | None]) -> str:
@@ -270,7 +281,8 @@ def _accuracy(one: Shown) -> str:
     if not described or not described["checks"]:
         return MISSING
     check = described["checks"][0]
-    return f"{100 * check['accuracy']:.2f} % of {check['images']} images"
+    what = "the labels of " if one.model.multi_label else ""
+    return f"{100 * check['accuracy']:.2f} % of {what}{check['images']} images"
 
 
 def _members(card: dict) -> list | None:

@@ -19,13 +19,14 @@ from tfdistill.models.class_choice import pick_classes
 from tfdistill.models.logits import (
     SIGMOID,
     SOFTMAX,
+    TRIED_SIZE,
     features_network,
     final_activation,
     gives_probabilities,
     logits_network,
 )
 from tfdistill.models.weights.notes import read_notes
-from tfdistill.utils import checks
+from tfdistill.utils import checks, foreign
 
 LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
@@ -243,7 +244,7 @@ def _shapes(path: Path) -> tuple[Any, Any]:
         return shapes[0], shapes[1] if isinstance(shapes[1], tuple) else None
     import tensorflow as tf
 
-    saved_model_safety.check_saved_model(str(path))
+    check(str(path))
     try:
         signature = tf.saved_model.load(str(path)).signatures[ENDPOINT]
         (spec,) = signature.structured_input_signature[1].values()
@@ -270,6 +271,11 @@ def _loaded(path: str) -> keras.Model:
             f"model.path must be a .keras file or a SavedModel folder. Received: {path!r}, "
             "which does not exist."
         )
+    check(path)
+    return _opened(path)
+
+
+def _opened(path: str) -> keras.Model:
     register_layers(Path(path))
     try:
         return keras.models.load_model(
@@ -279,10 +285,56 @@ def _loaded(path: str) -> keras.Model:
         raise _unreadable(path, error) from error
 
 
+def check(path: str, allow_unsafe: bool = False) -> None:
+    """Refuse a model that does more than compute, or takes too much memory or time.
+
+    Args:
+        path: A .keras or .h5 file, or a SavedModel's folder.
+        allow_unsafe: Take it as it is, of a maker whom you trust.
+
+    Raises:
+        UsageError: One line that names it.
+    """
+    if Path(path).is_dir():
+        saved_model_safety.check_saved_model(path, allow_unsafe)
+    if not (allow_unsafe or saved_model_safety.trusting()):
+        foreign.try_out(path, open_once)
+
+
+def open_once(path: str) -> None:
+    """Open a model and ask it about one black image, where its shape is known.
+
+    Raises:
+        UsageError: It cannot be opened. One that can't be asked so may still be asked otherwise.
+    """
+    import tensorflow as tf
+
+    if Path(path).is_dir():
+        try:
+            loaded = tf.saved_model.load(path)  # its signatures do not keep it alive
+            ask = loaded.signatures[ENDPOINT]
+            ((name, spec),) = ask.structured_input_signature[1].items()
+            shape, dtype = spec.shape, spec.dtype
+        except Exception as error:  # TensorFlow and its file readers each raise their own kinds
+            raise _unreadable(path, error) from error
+    else:
+        ask, name, dtype = _opened(path), None, tf.float32
+        shape = tf.TensorShape(getattr(ask, "input_shape", None))
+    if shape.rank != 4:
+        return
+    _, *sides, channels = shape
+    image = tf.zeros([1, *(side or TRIED_SIZE for side in sides), channels or 3], dtype)
+    try:
+        ask(image) if name is None else ask(**{name: image})
+    except Exception as error:
+        if foreign.out_of_memory(error):
+            raise
+
+
 def _saved_model(path: str, input_shape: tuple) -> keras.Model:
     import tensorflow as tf
 
-    saved_model_safety.check_saved_model(path)
+    check(path)
     try:
         signature = tf.saved_model.load(path).signatures[ENDPOINT]
         layer = layers.TFSMLayer(path, call_endpoint=ENDPOINT, trainable=False)

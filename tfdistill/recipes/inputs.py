@@ -13,7 +13,7 @@ import numpy as np
 from tfdistill.config.registry import SOURCES
 from tfdistill.data import walk
 from tfdistill.records import RECORD_FILE, read
-from tfdistill.utils import checks, storage
+from tfdistill.utils import checks, foreign, storage
 
 IMAGES_FILE, UNLABELLED_FILE = "images.npz", "unlabelled.npz"
 GIVEN_TEACHER_FILE, GIVEN_STUDENT_FILE = "given_teacher.keras", "given_student.keras"
@@ -64,6 +64,7 @@ def network_file(network: Any, output: Path, name: str) -> Path | str:
     path = output / name
     with storage.appearing(path) as temporary:
         network.save(temporary)
+        foreign.know(storage.sha256(temporary))
     return path
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdistill.config import ModelConfig
-from tfdistill.utils import checks, storage
+from tfdistill.utils import checks, foreign, storage
 from tfdistill.utils.progress import Silent
 
 if TYPE_CHECKING:
@@ -147,5 +147,6 @@ def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: S
     with storage.appearing(found) as temporary:
         head.network.save(temporary)
         digest = storage.sha256(temporary)
+        foreign.know(digest)
     storage.write_checked(note, {"of": key, "sha256": digest, "said": said})
     return found

@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import json
 import lzma
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,20 @@ from tfdistill.utils import checks, storage
 
 ARCHIVE_FILE, RESULTS_FILE = "records.jsonl.xz", "results.csv"
 _PREDICTIONS = "predictions"
+# What is unpacked of a file: 1,000 records with what they say of 10,000 images are 200 MB.
+_MOST_BYTES, _MOST_BYTES_OF_A_LINE, _PART = 2**28, 2**25, 2**20
+_MOST_MEMORY = 100 * 2**20  # preset 9 takes 65 MiB
 # More digits than float16 has.
 _DIGITS = 4
 
 
 def write_archive(path: Path, records: Iterable[Record]) -> None:
-    """Write records and, of those that have them, predictions; equal records give equal bytes."""
+    """Write records and, of those that have them, predictions; equal records give equal bytes.
+
+    Raises:
+        UsageError: They are too many for one file.
+    """
+    size = 0
     with (
         storage.appearing(Path(path)) as temporary,
         lzma.open(temporary, "wt", encoding="utf-8", preset=9) as file,
@@ -33,7 +41,14 @@ def write_archive(path: Path, records: Iterable[Record]) -> None:
             values = as_values(record)
             if record.predictions is not None:
                 values[_PREDICTIONS] = _listed(record.predictions)
-            file.write(json.dumps(values, sort_keys=True) + "\n")
+            line = json.dumps(values, sort_keys=True) + "\n"
+            size += len(line)
+            if size > _MOST_BYTES or len(line) > _MOST_BYTES_OF_A_LINE:
+                raise checks.UsageError(
+                    f"The records are too many for one {ARCHIVE_FILE} of {_MOST_BYTES:,} bytes. "
+                    "Keep the study's folder instead."
+                )
+            file.write(line)
 
 
 def read_archive(path: Path) -> list[Record]:
@@ -45,17 +60,38 @@ def read_archive(path: Path) -> list[Record]:
     """
     path, found = Path(path), []
     try:
-        with lzma.open(path, "rt", encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file]
-    except (lzma.LZMAError, EOFError, ValueError) as error:
-        raise storage.DamagedError(path, f"is damaged ({checks.first_line(error)})") from None
-    for values in lines:
-        if not isinstance(values, dict):
-            raise storage.DamagedError(path, "is damaged (a line of it is no record)")
-        listed = values.pop(_PREDICTIONS, None)
-        record = of_values(path, values)
-        found.append(_with(record, listed) if listed else record)
+        for line in _lines(path):
+            values = json.loads(line)
+            if not isinstance(values, dict):
+                raise ValueError("a line of it is no record")
+            listed = values.pop(_PREDICTIONS, None)
+            record = of_values(path, values)
+            found.append(_with(record, listed) if listed else record)
+    except checks.UsageError:
+        raise
+    except (lzma.LZMAError, EOFError, RecursionError, ValueError) as error:
+        problem = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({problem})") from None
     return found
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of an archive as they are unpacked: a small file may hold any number."""
+    unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY)
+    size, rest = 0, b""
+    with open(path, "rb") as file:
+        while not unpacking.eof:
+            packed = file.read(2**16) if unpacking.needs_input else b""
+            if unpacking.needs_input and not packed:
+                raise EOFError("it is cut off")
+            part = unpacking.decompress(packed, _PART)
+            size += len(part)
+            if size > _MOST_BYTES or len(rest) > _MOST_BYTES_OF_A_LINE:
+                raise ValueError("it holds more than any study's records")
+            *whole, rest = (rest + part).split(b"\n")
+            yield from whole
+        if rest or unpacking.unused_data or file.read(1):
+            raise ValueError("something stands after its records")
 
 
 def read_results(path: Path, configs: Mapping[str, dict[str, Any]]) -> list[Record]:
@@ -107,9 +143,18 @@ def _listed(predictions: Predictions) -> dict[str, list[float]]:
     }
 
 
-def _with(record: Record, listed: dict[str, list[float]]) -> Record:
+def _with(record: Record, listed: Any) -> Record:
     import numpy as np
 
+    names = "labels", "classes", "probabilities"
+    columns = listed.values() if isinstance(listed, dict) else ()
+    if {*listed} != {*names} or not all(isinstance(column, list) for column in columns):
+        raise ValueError(f"predictions of {record.name} are no {', '.join(names)}")
+    *whole, shares = (listed[name] for name in names)
+    fits = all(type(value) is int and 0 <= value < 2**16 for column in whole for value in column)
+    numbers = all(isinstance(share, int | float) and not share > 1 for share in shares)
+    if len({len(column) for column in columns}) > 1 or not (fits and numbers):
+        raise ValueError(f"predictions of {record.name} are no classes and probabilities")
     predictions = Predictions(
         np.array(listed["labels"], np.uint16),
         np.array(listed["classes"], np.uint16),

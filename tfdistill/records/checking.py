@@ -13,6 +13,7 @@ from typing import Any
 
 from tfdistill.config.registry import RUN_KINDS
 from tfdistill.config.study import NETWORK
+from tfdistill.records import extras
 from tfdistill.utils import checks
 
 FINISHED, DIVERGED = "finished", "diverged"
@@ -52,6 +53,7 @@ def check(record: type, values: dict[str, Any]) -> None:
         _check_range(name, values.get(name, 0), of)
     _check_range("seconds", values.get("seconds", 0.0), MOST)
     _check_figures(values, must=status == FINISHED and config["kind"] == NETWORK)
+    extras.check(config, values.get("extra", {}))
     _check_lists("history", values.get("history", {}))
     _check_lists("calibration", values.get("calibration", {}), ("count", "confidence", "accuracy"))
     for name in values.get("files", {}):
@@ -91,9 +93,7 @@ def _check_types(record: type, values: dict[str, Any]) -> None:
     try:
         _schema(record).model_validate_json(json.dumps(values).encode())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise checks.UsageError(f"{where}: {first['msg']}") from None
+        raise checks.UsageError(extras.problem(error)) from None
 
 
 @functools.cache

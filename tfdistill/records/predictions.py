@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill.records.record import Record, check_files, run_folder
-from tfdistill.utils import storage
+from tfdistill.utils import checks, storage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,15 @@ def with_predictions(study_folder: Path, record: Record) -> Record:
 
     folder = run_folder(study_folder, record.name)
     check_files(folder, record)
-    table = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
+    path = folder / PREDICTIONS_FILE
+    try:
+        # In place: its first bytes say how large it is, and the file may be smaller.
+        table = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        line = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({line})") from None
+    if table.ndim != 1 or table.dtype != _COLUMNS:
+        raise storage.DamagedError(path, "is damaged (it holds other than predictions)")
+    table = np.array(table)
     found = Predictions(table["label"], table["class"], table["probability"])
     return dataclasses.replace(record, predictions=found)

@@ -78,7 +78,7 @@ def reproduce(
         )
     needed = _needed(before, here)
     runs = [_run(each["config"]) for each in (*needed, {"config": before.config})]
-    tensorflow.check_keras()
+    tensorflow.start(devices=False)
     from tfdistill.utils import machine
 
     machine.use_threads(before.environment.get("threads", machine.threads()))

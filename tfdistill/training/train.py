@@ -30,7 +30,7 @@ from tfdistill.training.learners import Learners
 from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
 from tfdistill.training.session import Session
 from tfdistill.training.tensorboard_logs import TensorBoardLogs
-from tfdistill.utils import checks, machine, storage
+from tfdistill.utils import checks, foreign, machine, storage
 from tfdistill.utils.storage import digest
 
 
@@ -432,6 +432,7 @@ def _measured(
             network.save(path)
             write_notes(path, job.images.multi_label, job.images.class_names)
             files[f"{part}.keras"] = storage.sha256(path)
+            foreign.know(files[f"{part}.keras"])
     return job.finish(
         **found,
         history=state.histories[place],

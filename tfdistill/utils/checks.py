@@ -190,7 +190,7 @@ def installed(packages: Iterable[str], extra: str, what: str) -> None:
         )
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text as one sentence, to be quoted in a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0][:300].rstrip(":") if lines else type(error).__name__

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # Seconds for what Python does of itself; everything is to be over after 5.
@@ -24,6 +24,7 @@ _NAMES = {
     signal.SIGHUP: "SIGHUP (its terminal was closed)",
 }
 _SHOW_CURSOR = b"\x1b[?25h"
+_before_leaving: list[Callable[[], None]] = []
 
 
 def run(command: Callable[[], int], advice: str = "") -> int:
@@ -57,6 +58,16 @@ def run(command: Callable[[], int], advice: str = "") -> int:
     if status and ending.signal:
         ending.leave(ending.signal)
     return status
+
+
+@contextlib.contextmanager
+def before_leaving(do: Callable[[], None]) -> Iterator[None]:
+    """Have something done where a signal ends the process within, though Python does no more."""
+    _before_leaving.append(do)
+    try:
+        yield
+    finally:
+        _before_leaving.remove(do)
 
 
 def _open_closed_streams() -> None:
@@ -109,6 +120,8 @@ class _Ending:
         with contextlib.suppress(OSError):
             if os.isatty(1):
                 os.write(1, _SHOW_CURSOR)
+        for do in list(_before_leaving):
+            do()
         self.say(f"stopped by {_NAMES[signal.Signals(number)]}")
         os._exit(128 + number)
 

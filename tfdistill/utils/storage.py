@@ -130,6 +130,11 @@ def problem(
     return None
 
 
+def cache_folder() -> Path:
+    """Return where what can be made again is kept: $TFDISTILL_CACHE or ~/.cache/tfdistill."""
+    return Path(os.environ.get("TFDISTILL_CACHE") or "~/.cache/tfdistill").expanduser()
+
+
 def digest(*parts: object) -> str:
     """Return a short stable hash of JSON-able parts."""
     text = json.dumps(parts, sort_keys=True)

@@ -10,7 +10,7 @@ import keras
 from tfdistill.models import applications
 from tfdistill.models.teachers import hub
 from tfdistill.models.weights.notes import write_notes
-from tfdistill.utils import checks, storage
+from tfdistill.utils import checks, foreign, storage
 
 KERAS, HUB = "keras", "hub"
 
@@ -102,6 +102,7 @@ def teacher_file(text: str, output: Path, say: Callable[[str], None] = lambda no
         opened.network.save(temporary)
         write_notes(temporary, class_names=opened.class_names)
         digest = storage.sha256(temporary)
+        foreign.know(digest)
     storage.write_checked(note, {"of": key, "sha256": digest})
     return path
 

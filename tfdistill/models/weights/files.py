@@ -1,17 +1,15 @@
 """Weights in a file of Keras's, for a network of the same architecture."""
 
-import contextlib
 import re
 import warnings
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import h5py
 import keras
 from keras import layers
 
-from tfdistill.utils import checks
+from tfdistill.models import saved_model_safety
+from tfdistill.models.weights import hdf5
+from tfdistill.utils import checks, foreign
 
 
 def load_weights(model: keras.Model, path: str | Path) -> None:
@@ -32,6 +30,8 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
             f"model.weights must be 'imagenet' or a file of weights. Received: {str(path)!r}, "
             "which is not a file."
         )
+    if not saved_model_safety.trusting():
+        foreign.try_out(path, hdf5.read_once, keep=False)
     try:
         if _paddings_in(path) not in (None, paddings(model)):
             raise checks.UsageError(
@@ -63,11 +63,7 @@ def paddings(model: keras.Model) -> int:
 
 def _paddings_in(path: str | Path) -> int | None:
     """Return `paddings` of the network whose weights a file has; None of Keras 2's kind of file."""
-    with contextlib.ExitStack() as opened:
-        file: Any = path
-        if zipfile.is_zipfile(path):  # .keras
-            file = opened.enter_context(zipfile.ZipFile(path)).open("model.weights.h5")
-        groups = opened.enter_context(h5py.File(file, "r"))
+    with hdf5.opened(path) as groups:
         if "layers" not in groups:
             return None
         names: list[str] = []

@@ -189,7 +189,8 @@ def _headings(record: Record) -> tuple[dict[str, str], dict[str, str]]:
             singles[network["name"]] = f"F{len(singles) + 1}"
         else:
             kind, _, number = network["name"].rpartition("-")
-            students[network["name"]] = f"{kind} {int(number) + 1}"
+            named = f"{kind} {int(number) + 1}" if number.isdecimal() else network["name"]
+            students[network["name"]] = named
     return singles, students
 
 
@@ -197,7 +198,7 @@ def _caption(record: Record) -> str:
     layer = record.extra["layer"] or "the last feature map"
     chosen = (
         "Images were asked for by number."
-        if record.config["settings"]["image_ids"]
+        if record.config["settings"].get("image_ids")
         else "Not typical: of the test images that the ensemble has right, those in which the "
         "single networks' views differ most, at most one of each class before a second."
     )
