@@ -113,7 +113,7 @@ def test_two_forms_are_measured(exported):
         Form("large", "teacher", "savedmodel", folder),
         Form("small", "student", "litert-float32", folder / "model.float32.tflite"),
     ]
-    rows = benchmark.measure(forms, images, labels)
+    rows = benchmark.measure(forms, [images] * len(forms), labels)
     assert rows == json.loads(json.dumps(rows, allow_nan=False))
     assert [(row["label"], row["model"], row["format"]) for row in rows] == [
         ("large", "teacher", "savedmodel"),
@@ -137,7 +137,6 @@ def test_two_forms_are_measured(exported):
 def test_a_broken_form_is_named(tmp_path):
     broken = tmp_path / "model.tflite"
     broken.write_bytes(b"no model")
+    form = Form("x", "student", "litert-float32", broken)
     with pytest.raises(ProbeError, match="model.tflite"):
-        benchmark.measure(
-            [Form("x", "student", "litert-float32", broken)], np.zeros((1, *SHAPE), np.uint8), [0]
-        )
+        benchmark.measure([form], [np.zeros((1, *SHAPE), np.uint8)], [0])

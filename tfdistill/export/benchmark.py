@@ -49,13 +49,17 @@ class Form:
 
 
 def measure(
-    forms: Sequence[Form], images: np.ndarray, labels: np.ndarray, progress: Silent | None = None
+    forms: Sequence[Form],
+    images: Sequence[np.ndarray],
+    labels: np.ndarray,
+    progress: Silent | None = None,
 ) -> list[dict]:
     """Return what was measured of every form, on one thread of the CPU.
 
     Args:
-        forms: The forms, all of the same classes and the same input.
-        images: `[n, height, width, channels]` uint8, n >= 1; used again where a batch needs more.
+        forms: The forms, all of the same classes.
+        images: The same images for each form at the size that it takes,
+            `[n, height, width, channels]` uint8, n >= 1; used again where a batch needs more.
         labels: `[n]` int.
         progress: Where to say what is being done; None says nothing.
 
@@ -69,7 +73,7 @@ def measure(
         ProbeError: A form cannot be loaded or does not answer.
 
     Example:
-        >>> rows = measure([Form("student", "student", "savedmodel", folder)], images, labels)
+        >>> rows = measure([Form("student", "student", "savedmodel", folder)], [images], labels)
         >>> rows[0]["latency"]["1"]["median"]
         0.00051
     """
@@ -79,15 +83,15 @@ def measure(
         probes = [stack.enter_context(Probe(form.path, threads=1)) for form in forms]
         latencies = _latencies(probes, images)
         peaks = [probe.peak_bytes() for probe in probes]
-        progress.say(f"Classifying {len(images)} test images with each form")
-        accuracies = [_accuracy(probe, images, labels) for probe in probes]
+        progress.say(f"Classifying {len(labels)} test images with each form")
+        accuracies = [_accuracy(*each, labels) for each in zip(probes, images, strict=True)]
     return [
         {
             "label": form.label,
             "model": form.model,
             "format": form.format,
             "accuracy": accuracy,
-            "images": len(images),
+            "images": len(labels),
             "bytes": _size(form),
             "latency": latency,
             "peak_bytes": int(peak),
@@ -149,8 +153,11 @@ class _Series:
         return self.probe.time(self.images, self.batch_size, calls)
 
 
-def _latencies(probes: Sequence[Probe], images: np.ndarray) -> list[dict]:
-    series = [{size: _Series(probe, images[:size], size) for size in BATCHES} for probe in probes]
+def _latencies(probes: Sequence[Probe], images: Sequence[np.ndarray]) -> list[dict]:
+    series = [
+        {size: _Series(probe, shown[:size], size) for size in BATCHES}
+        for probe, shown in zip(probes, images, strict=True)
+    ]
     in_turn = [of_form[size] for size in BATCHES for of_form in series]
     for one in in_turn:
         one.plan()

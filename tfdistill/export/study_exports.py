@@ -67,9 +67,15 @@ def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> N
     for subject in found:
         own = config if subject.kind == STUDENT else dataclasses.replace(config, formats=[])
         done.append(exporter.ensure(subject, f"{name}-{subject.kind}", own, progress))
-    expected = exporter.test_images(found[0].images, config.check_images)
+    # The same images for all, to each at its network's size.
+    shown = {
+        subject.kind: exporter.test_images(subject.images, config.check_images) for subject in found
+    }
+    forms = _forms(found, done)
+    images = [shown[form.model].images for form in forms]
+    labels = next(iter(shown.values())).labels
     with verify.refused():
-        rows = benchmark.measure(_forms(found, done), expected.images, expected.labels, progress)
+        rows = benchmark.measure(forms, images, labels, progress)
     exports = [str(one.folder) for one in done]
     storage.write_checked(folder / DEPLOYMENT_FILE, {"key": key, "exports": exports, "rows": rows})
 
