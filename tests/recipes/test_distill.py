@@ -135,3 +135,10 @@ def test_a_finished_run_is_a_teacher(tmp_path):
     assert inputs.finished_run(tmp_path / "run") == tmp_path / "run"
     with pytest.raises(UsageError, match="a finished run, keras:NAME.*which does not exist"):
         prepare(Wish("digits", tmp_path / "absent", tmp_path / "out"), Silent())
+
+
+def test_images_smaller_than_the_teacher_sees_are_told(loose):
+    assert inputs.smaller(loose, 8) == ""
+    said = inputs.smaller(loose, 16)
+    assert said.startswith("90 of 90 images that were looked at are smaller than the 16 pixels")
+    assert inputs.smaller("tfds:cifar10", 224) == ""

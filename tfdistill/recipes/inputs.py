@@ -17,6 +17,8 @@ from tfdistill.utils import checks, foreign, storage
 
 IMAGES_FILE, UNLABELLED_FILE = "images.npz", "unlabelled.npz"
 GIVEN_TEACHER_FILE, GIVEN_STUDENT_FILE = "given_teacher.keras", "given_student.keras"
+# Files that say how large images are.
+LOOKED_AT = 100
 PUBLISHED = ("keras", "hub")
 TEACHER_FORMS = "a .keras file, a SavedModel, a finished run, keras:NAME, hub:PRESET or train:NAME"
 
@@ -98,6 +100,36 @@ def counted(photos: str) -> str:
     found = [each for each, kind in walk.below(path) if kind == walk.IMAGE]
     folders = {each.parent for each in found}
     return f"{len(found)} images in {len(folders)} folder{'s' * (len(folders) != 1)}"
+
+
+def smaller(photos: Any, size: int) -> str:
+    """Return, in words, whether a folder's images are smaller than a network sees them.
+
+    Args:
+        photos: Of a folder, a hundred files at most are looked at.
+        size: Side in pixels.
+    """
+    path = Path(photos).expanduser() if isinstance(photos, str | Path) else None
+    if path is None or not path.is_dir():
+        return ""
+    from PIL import Image
+
+    every = [each for each, kind in walk.below(path) if kind == walk.IMAGE]
+    sides = []
+    for each in every[:: max(1, len(every) // LOOKED_AT)]:
+        try:
+            with Image.open(each) as image:
+                sides.append(min(image.size))
+        except Exception:  # whoever reads the images says what is wrong with them
+            continue
+    few = [side for side in sides if side < size]
+    if not few:
+        return ""
+    return (
+        f"{len(few)} of {len(sides)} images that were looked at are smaller than the {size} pixels "
+        f"that the teacher sees, the smallest {min(few)}: they are enlarged, and it may know less "
+        "of them"
+    )
 
 
 def _arrays(photos: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -118,6 +118,8 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
             progress.say(f"Teacher: {name}, trained on the {len(labelled.train)} labelled images")
         else:  # the last: it may write
             teacher = teachers.fitting(wish, path, labelled, progress)
+    if remark := inputs.smaller(wish.photos, size):
+        progress.warn(remark)
     alpha = 1.0 if loose else ALPHA
     progress.say(
         f"Student: {wish.student} at {seen} pixels, {training.steps} steps of "
