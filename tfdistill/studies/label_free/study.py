@@ -34,7 +34,7 @@ ENSEMBLE = "ensemble of teachers"
 NO_LABELS = "no labels, teacher on all images"
 ALL_LABELS, ALL_TAUGHT = "all labels alone", "all labels and the teacher"
 NAMES = {NO_LABELS: "the student that saw no label"}
-_ALL = "all labels"
+OTHERS = ", other rows"
 
 
 @dataclass(frozen=True)
@@ -144,21 +144,31 @@ def _teachers(config: StudyConfig, settings: Settings) -> list[RunConfig]:
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return what was learned without labels against labels alone, a family for each budget.
+    """Return what was learned without labels against labels alone.
 
-    The largest budget first, then the others, and last all labels.
+    First no labels against the middle number of labels, then against all, then against the other
+    numbers; and last the other rows of each number.
     """
-    rows = by_row(records)
-    families = []
-    for budget in reversed(budgets(records)):
-        names = (NO_LABELS, on_labelled(budget), mixed(budget))
-        some = {name: rows[name] for name in names if name in rows}
-        words = f"the same network from {budget} labels alone"
-        families.append(compare_runs(rows.get(alone(budget), []), some, words, f"{budget} labels"))
-    some = {name: rows[name] for name in (ALL_TAUGHT, NO_LABELS) if name in rows}
-    words = "the same network from all labels alone"
-    families.append(compare_runs(rows.get(ALL_LABELS, []), some, words, _ALL))
-    return common.compared(*families)
+    rows, given = by_row(records), budgets(records)
+    main = {budget: _family(rows, str(budget), alone(budget), NO_LABELS) for budget in given}
+    first = main.pop(given[len(given) // 2]) if given else None
+    return common.compared(
+        first,
+        _family(rows, "all", ALL_LABELS, NO_LABELS, ALL_TAUGHT),
+        *main.values(),
+        *(
+            _family(rows, str(each), alone(each), on_labelled(each), mixed(each), more=OTHERS)
+            for each in given
+        ),
+    )
+
+
+def _family(
+    rows: dict[str, list[Record]], count: str, baseline: str, *names: str, more: str = ""
+) -> Family | None:
+    some = {name: rows[name] for name in names if name in rows}
+    words = f"the same network from {count} labels alone"
+    return compare_runs(rows.get(baseline, []), some, words, f"{count} labels{more}")
 
 
 def budgets(records: Sequence[Record]) -> list[int]:
@@ -207,37 +217,31 @@ def _accuracy_table(records: Sequence[Record], rows: dict[str, list[Record]]) ->
 
 
 def _gains_table(records: Sequence[Record], rows: dict[str, list[Record]]) -> Table:
-    families = {family.title: family for family in comparisons(records)}
-    given = budgets(records)
+    families, given = comparisons(records), budgets(records)
     kinds = {
         NO_LABELS: {budget: NO_LABELS for budget in given},
         "no labels, teacher on the labelled images": {each: on_labelled(each) for each in given},
         "labels, teacher on all images": {budget: mixed(budget) for budget in given},
         ALL_TAUGHT: {},
     }
+    found = {(f.title.removesuffix(OTHERS), row): f for f in families for row in f.rows}
+
+    def cell(title: str, row: str, baseline: str) -> str:
+        members = rows.get(row, []) if row else []
+        family = found.get((title, row))
+        return common.interval_cell(family, row, members, rows.get(baseline, []))
+
     lines = []
     for kind, row_of in kinds.items():
-        cells = [
-            common.interval_cell(
-                families.get(f"{budget} labels"),
-                row_of.get(budget),
-                rows.get(row_of.get(budget, ""), []),
-                rows.get(alone(budget), []),
-            )
-            for budget in given
-        ]
+        cells = [cell(f"{each} labels", row_of.get(each, ""), alone(each)) for each in given]
         last = kind if kind in (NO_LABELS, ALL_TAUGHT) else ""
-        cells.append(
-            common.interval_cell(
-                families.get(_ALL), last, rows.get(last, []), rows.get(ALL_LABELS, [])
-            )
-        )
+        cells.append(cell("all labels", last, ALL_LABELS))
         if any(cell != text.MISSING for cell in cells):
             lines.append((kind, *cells))
     columns = ("", *(f"over {budget} labels" for budget in given), "over all labels")
     note = (
         "Points of test accuracy above the same network that learned from so many labels alone, "
-        "with 95 % intervals: Dunnett's test with seeds as blocks, simultaneous over the rows of "
-        "one number of labels."
+        "with 95 % intervals: no labels by a paired t-test over the seeds; the other rows of one "
+        "number of labels, and those over all, by Dunnett's test with seeds as blocks."
     )
     return Table("What the teacher's answers are worth", columns, tuple(lines), note)
