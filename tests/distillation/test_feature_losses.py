@@ -208,6 +208,7 @@ def test_a_warm_up_goes_on_where_a_saved_distiller_stopped(images, tmp_path):
     assert float(logs["loss"]) == pytest.approx(0.75 * 0.9 * float(logs["soft_loss"]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", FEATURE_LOSSES.values(), ids=FEATURE_LOSSES)
 def test_half_precision_gives_about_the_same_loss(kind, images):

@@ -35,6 +35,7 @@ def test_a_ratio_that_is_no_whole_number_is_averaged_and_resized():
     np.testing.assert_allclose(network(flat), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded_and_its_layers_can_be_compared(tmp_path):
     network, teacher = build("cnn2", 16, width=0.5), build("cnn2", 16)
     network.save(tmp_path / "small.keras")
