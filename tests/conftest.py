@@ -128,6 +128,19 @@ def learning_speed(made_once):
 
 
 @pytest.fixture
+def eagerly():
+    """For a test of what one or two steps compute: tracing a step takes four times as long.
+
+    Other tests of the same module run the same steps in a graph.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
 def forked_probes():
     """For a test of exports that is not about the start of the processes that check them."""
     with forked.probes():

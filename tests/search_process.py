@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -72,16 +74,29 @@ def tuner_of(kind, folder, **settings):
     return tuner(hypermodel, "val_loss", **own)
 
 
-def search(kind, folder, **settings):
+class WaitAt(keras.callbacks.Callback):
+    """Says that a file is there, where an epoch begins, and waits to be killed."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if Path(self.file).exists():
+            print("there", flush=True)
+            time.sleep(1000)
+
+
+def search(kind, folder, callbacks=None, **settings):
     """Run a search to its end and return its tuner."""
     tuner = tuner_of(kind, folder, seeds=(0, 1), **settings)
-    tuner.search(batches, **FIT)
+    tuner.search(batches, callbacks=callbacks, **FIT)
     return tuner
 
 
-def main(kind, folder):
-    """Run a search in a process of its own."""
+def main(kind, folder, file=None):
+    """Run a search in a process of its own, which waits where there is the file."""
     try:
-        search(kind, folder)
+        search(kind, folder, callbacks=[WaitAt(file)] if file else None)
     except ValueError as error:
         sys.exit(str(error))

@@ -98,45 +98,38 @@ def distillers(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_new_logit_loss_teaches_through_a_configuration(tmp_path, monkeypatch, distillers):
+def test_new_losses_teach_through_a_configuration(tmp_path, monkeypatch, distillers):
     monkeypatch.setitem(LOGIT_LOSSES, "half_square", HalfSquare)
-    records = trained(tmp_path, {"distillation": {"loss": "half_square", "beta": 2.0}})
+    monkeypatch.setitem(FEATURE_LOSSES, "means", Means)
+    learned = {"loss": "half_square", "beta": 2.0, "features": [{"loss": "means"}]}
+    records = trained(tmp_path, {"distillation": learned, "cache": None})
     [distiller] = distillers
     assert type(distiller.soft_loss) is HalfSquare and distiller.soft_loss.weight == 2.0
-    assert records["distilled-0"].history["soft_loss"][0] > 0
+    [feature] = distiller.features
+    assert type(feature.loss) is Means and feature.weight == 30.0
+    history = records["distilled-0"].history
+    assert history["soft_loss"][0] > 0 and history["feature_loss"][0] > 0
+    total = history["hard_loss"][0] * (1 - 0.9) + history["soft_loss"][0] * 0.9
+    assert history["loss"][0] == pytest.approx(total + history["feature_loss"][0], rel=1e-4)
     assert records["distilled-0"].weights != records["alone-0"].weights
 
 
 @pytest.mark.slow
-def test_a_new_feature_loss_teaches_through_a_configuration(tmp_path, monkeypatch, distillers):
-    monkeypatch.setitem(FEATURE_LOSSES, "means", Means)
-    values = {"distillation": {"alpha": 0.0, "features": [{"loss": "means"}]}, "cache": None}
-    records = trained(tmp_path, values)
-    [distiller] = distillers
-    [feature] = distiller.features
-    assert type(feature.loss) is Means and feature.weight == 30.0
-    assert records["distilled-0"].weights != records["alone-0"].weights
-
-
-def test_a_new_source_is_read_through_a_configuration(tmp_path, monkeypatch):
+def test_a_new_source_and_a_new_network_are_used_through_a_configuration(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "stripes", Reader(stripes, argument="COUNT"))
+    monkeypatch.setitem(
+        NETWORKS, "tiny", Family(f"{__name__}:one_convolution", ("tiny", "tinier"), ("width",))
+    )
     data = {"source": "stripes:96", "validation": 32}
-    records = trained(tmp_path, {"data": data, "teacher": None, "student": STUDY["teacher"]})
+    student = {"name": "tinier", "width": 0.5}
+    records = trained(tmp_path, {"data": data, "teacher": None, "student": student})
     assert records["alone-0"].config["data"]["source"] == "stripes:96"
     assert records["alone-0"].images
+    assert records["alone-0"].parameters == 3 * 3 * 4 + 4 * 2 + 2
     with pytest.raises(
         UsageError, match="data.source must be stripes:COUNT. Received: .*'stripes'"
     ):
         load(DataConfig("stripes"))
-
-
-def test_a_new_network_is_trained_by_name_through_a_configuration(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        NETWORKS, "tiny", Family(f"{__name__}:one_convolution", ("tiny", "tinier"), ("width",))
-    )
-    student = {"name": "tinier", "width": 0.5}
-    records = trained(tmp_path, {"teacher": None, "student": student})
-    assert records["alone-0"].parameters == 3 * 3 * 4 + 4 * 10 + 10
     with pytest.raises(UsageError, match="must be one of: cnn2.* tiny, tinier. .*mean 'tiny'"):
         ModelConfig("tinny")
 

@@ -101,6 +101,7 @@ NOT_SERVED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_and_png_are_the_same_everywhere(served, channels):
     files = {kind: data for kind, data in SAME.items() if channels == 3 or kind != "cmyk jpeg"}
@@ -148,6 +149,7 @@ def test_colours_are_those_of_the_picture(kind):
     assert abs(seen - expected).mean() <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "JPEG"])
 def test_a_picture_is_turned_as_its_camera_noted(served, format):
     settings = {"lossless": True} if format == "WEBP" else {}
@@ -187,6 +189,7 @@ def strange_notes():
     yield file("PNG"), 1
 
 
+@pytest.mark.slow
 def test_the_graph_and_python_read_the_same_notes():
     signature = [tf.TensorSpec((), tf.string)]
     jpeg = tf.function(lambda data: tuple(structure.jpeg_in_graph(data)), signature)
@@ -229,6 +232,7 @@ def photo():
     return data.getvalue(), ImageOps.exif_transpose(Image.open(io.BytesIO(data.getvalue())))
 
 
+@pytest.mark.slow
 def test_a_large_photo_is_reduced_while_it_is_decoded(photo, served):
     data, shown = photo
     found = headers.checked(data, 3, SIDE)

@@ -57,14 +57,17 @@ def seen(examples, teacher_view, epochs, change=CROPPED, first_epoch=0):
     return found
 
 
+@pytest.mark.slow
 def test_a_fixed_teacher_answers_once_for_all_views(numbered_images):
     assert seen(numbered_images, "fixed", 6) == [{0}] * 6
 
 
+@pytest.mark.slow
 def test_a_teacher_of_the_same_view_sees_what_the_student_sees(numbered_images):
     assert seen(numbered_images, "same", 6) == [{0}, {1}, {2}, {3}, {0}, {1}]
 
 
+@pytest.mark.slow
 def test_an_independent_teacher_sees_every_other_view_in_turn(numbered_images):
     rounds = VIEWS - 1
     found = [view for (view,) in seen(numbered_images, "independent", VIEWS * rounds)]
@@ -73,6 +76,7 @@ def test_an_independent_teacher_sees_every_other_view_in_turn(numbered_images):
         assert others == set(range(VIEWS)) - {own}
 
 
+@pytest.mark.slow
 def test_an_independent_teacher_goes_on_where_it_stopped(numbered_images):
     whole = seen(numbered_images, "independent", 9)
     assert seen(numbered_images, "independent", 9, first_epoch=5) == whole[5:]
@@ -106,6 +110,7 @@ def stored(study, config):
     return cache.logits(), cache.shape
 
 
+@pytest.mark.slow
 def test_stored_logits_of_a_fixed_teacher_are_of_the_unchanged_images(study):
     logits, shape = stored(study, run("fixed", "fixed"))
     assert shape[0] == 1
@@ -115,6 +120,7 @@ def test_stored_logits_of_a_fixed_teacher_are_of_the_unchanged_images(study):
     np.testing.assert_allclose(logits[0, images.train.ids], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_same_and_independent_views_share_a_cache_that_a_fixed_teacher_does_not(study):
     folders = [
         teacher_logits.folder_of(run("x", view), study) for view in ("same", "independent", "fixed")
@@ -130,7 +136,11 @@ def test_only_students_of_the_same_teacher_view_are_trained_together():
 
 @pytest.mark.slow
 def test_the_views_teach_different_students_of_the_same_start(study):
-    found = {view: train.run(run(view, view), study) for view in ("same", "fixed", "independent")}
+    session = Session()
+    found = {
+        view: train.run(run(view, view), study, session)
+        for view in ("same", "fixed", "independent")
+    }
     # The same initial weights and images, but other answers of the teacher, from the first epoch.
     assert len({record.weights["last"] for record in found.values()}) == 3
     losses = [record.history["soft_loss"][0] for record in found.values()]
@@ -156,6 +166,7 @@ def test_other_views_without_stored_logits_are_refused(teacher_view, changes, ne
         train.check(run("refused", teacher_view, **changes), Session())
 
 
+@pytest.mark.slow
 def test_a_run_without_the_check_before_is_refused_too(study):
     with pytest.raises(UsageError, match="needs a cache"):
         train.run(run("uncached", "fixed", cache=None), study)

@@ -145,6 +145,7 @@ def woof(tmp_path, archive, **settings):
     return DataConfig(source="imagewoof", archive=archive and str(archive), **config | settings)
 
 
+@pytest.mark.slow
 def test_imagewoof_is_prepared_from_its_archive(tmp_path, archive, capfd):
     from tfdistill.data.sources import imagewoof
 

@@ -32,6 +32,7 @@ def copy_of(model):
     return other
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_formula_with_weights_and_regularisation(small_network, images):
     x, y = images
     student, teacher = small_network(penalty=keras.regularizers.L2(0.3)), small_network()
@@ -52,6 +53,7 @@ def test_the_loss_is_the_formula_with_weights_and_regularisation(small_network, 
     assert float(logs["soft_loss"]) == pytest.approx((soft * sample_weight).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_of_examples_count_beside_arrays_and_beside_datasets(small_network, images):
     x, y = images
     targets = {"label": y, "teacher_logits": small_network()(x).numpy()}
@@ -70,6 +72,7 @@ def test_weights_of_examples_count_beside_arrays_and_beside_datasets(small_netwo
     assert losses[0] != pytest.approx(unweighted.history["loss"][0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_logits_in_the_batch_train_as_the_live_teacher_does(small_network, images):
     x, y = images
     student, teacher = small_network(batch_norm=True), small_network()
@@ -84,6 +87,7 @@ def test_logits_in_the_batch_train_as_the_live_teacher_does(small_network, image
     assert_same(weights_of(student), weights_of(other), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_teacher_never_changes_and_is_no_part_of_the_distiller(small_network, images, tmp_path):
     x, y = images
     student, teacher = small_network(), small_network(batch_norm=True, dropout=0.5)
@@ -101,6 +105,7 @@ def test_the_teacher_never_changes_and_is_no_part_of_the_distiller(small_network
     )
 
 
+@pytest.mark.slow
 def test_the_teacher_runs_in_inference_mode(small_network, images):
     x, y = images
     student, teacher = small_network(), small_network(batch_norm=True, dropout=0.9)
@@ -110,6 +115,7 @@ def test_the_teacher_runs_in_inference_mode(small_network, images):
     assert float(logs["soft_loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha, moves_with", [(0.0, "labels"), (1.0, "teacher")])
 def test_alpha_at_its_ends_leaves_one_loss_alone(small_network, images, alpha, moves_with):
     x, y = images
@@ -139,6 +145,7 @@ def test_without_a_teacher_it_raises_instead_of_training_on_labels(small_network
     assert_same(before, weights_of(student))
 
 
+@pytest.mark.slow
 def test_saving_and_loading_goes_on_as_if_never_interrupted(small_network, images, tmp_path):
     x, y = images
     teacher = small_network()
@@ -157,6 +164,7 @@ def test_saving_and_loading_goes_on_as_if_never_interrupted(small_network, image
     np.testing.assert_array_equal(distiller.predict(x, verbose=0), loaded.predict(x, verbose=0))
 
 
+@pytest.mark.slow
 def test_a_new_teacher_replaces_the_old_in_a_compiled_step(small_network, images):
     x, y = images
     first, second = small_network(), small_network()
@@ -168,6 +176,7 @@ def test_a_new_teacher_replaces_the_old_in_a_compiled_step(small_network, images
     assert loss == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_alpha_and_temperature_follow_a_schedule_without_retracing(small_network, images):
     x, y = images
     traces = []
@@ -199,6 +208,7 @@ def test_alpha_and_temperature_follow_a_schedule_without_retracing(small_network
     assert len(traces) <= 2  # Keras may trace once for the shapes
 
 
+@pytest.mark.slow
 def test_evaluation_measures_the_student_and_shows_no_zero_soft_loss(small_network, images):
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network()))
@@ -210,6 +220,7 @@ def test_evaluation_measures_the_student_and_shows_no_zero_soft_loss(small_netwo
     assert distiller.evaluate(x, y, return_dict=True, verbose=0)["loss"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_dropout_stays_on_in_training_after_a_validation(small_network, images):
     x, y = images
     student = small_network(dropout=0.5)
@@ -221,6 +232,7 @@ def test_dropout_stays_on_in_training_after_a_validation(small_network, images):
     assert any((a != b).any() for a, b in zip(seeds, after, strict=True))
 
 
+@pytest.mark.slow
 def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, images):
     x, y = images
     student, teacher = small_network(4), small_network(6)
@@ -236,6 +248,7 @@ def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, i
     assert distiller.predict(x, verbose=0).shape == (24, 3)
 
 
+@pytest.mark.slow
 def test_an_ensemble_teaches_its_mean_probabilities(small_network, images):
     x, y = images
     members = [small_network(), small_network(5)]
@@ -247,6 +260,7 @@ def test_an_ensemble_teaches_its_mean_probabilities(small_network, images):
     assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_with_several_steps_in_one_call_it_trains_the_same(small_network, images):
     x, y = images
     start, teacher = small_network(), small_network()
@@ -259,6 +273,7 @@ def test_with_several_steps_in_one_call_it_trains_the_same(small_network, images
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_class_weight_counts(small_network, images):
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network(), alpha=0.0))
@@ -284,6 +299,7 @@ def test_mixed_float16_scales_the_loss_also_for_a_loaded_student(small_network, 
     assert all(weight.dtype == "float32" for weight in student.trainable_weights)
 
 
+@pytest.mark.slow
 def test_callbacks_that_restore_the_best_weights_work(small_network, images, tmp_path):
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network()))
@@ -305,6 +321,7 @@ def test_callbacks_that_restore_the_best_weights_work(small_network, images, tmp
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images):
     x, y = images
 

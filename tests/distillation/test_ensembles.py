@@ -42,6 +42,7 @@ def test_saved_and_loaded_it_predicts_the_same(small_network, images, tmp_path, 
     assert loaded.average == average
 
 
+@pytest.mark.slow
 def test_fitted_it_trains_all_members_through_their_average(small_network, images):
     x, y = images
     ensemble = Ensemble([small_network(), small_network()], "logits")

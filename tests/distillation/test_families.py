@@ -72,6 +72,7 @@ class TestNumbersByHand:
         assert float(plain[0, 0]) == pytest.approx(0.5)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("loss", [BINARY(from_logits=True), "binary_crossentropy", BINARY()])
 def test_one_output_learns_from_its_teacher(loss):
     student, teacher = network(1), network(1, seed=5)
@@ -82,6 +83,7 @@ def test_one_output_learns_from_its_teacher(loss):
     assert logs["soft_loss"] == pytest.approx(expected, rel=1e-5) and expected > 1e-3
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_outputs_that_do_not_exclude_each_other():
     student, teacher = network(3), network(3, seed=5)
     expected = float(np.mean(binary_soft_targets(teacher(X), student(X), 4.0)))
@@ -90,6 +92,7 @@ def test_outputs_that_do_not_exclude_each_other():
     assert logs["soft_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("loss", ["mse", keras.losses.Huber(), "mean_absolute_error"])
 def test_between_numbers_it_is_the_squared_difference(loss):
     student, teacher = network(2), network(2, seed=5)
@@ -100,6 +103,7 @@ def test_between_numbers_it_is_the_squared_difference(loss):
         trained(student, teacher, loss, X[:, :2], temperature=2.0)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_class_at_each_position_with_weights_of_images():
     def dense(seed):
         start = keras.initializers.GlorotUniform(seed)
@@ -124,18 +128,24 @@ def test_a_class_at_each_position_with_weights_of_images():
 
 
 class TestLastActivations:
+    @pytest.fixture(scope="class")
+    def plain(self):
+        """What a student learns between networks that give logits."""
+        return trained(network(), network(seed=5), SPARSE(from_logits=True), labels())
+
+    @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize(
         "loss", [SPARSE(from_logits=True), SPARSE(), "sparse_categorical_crossentropy"]
     )
     @pytest.mark.parametrize("student_end", [None, "softmax"])
     @pytest.mark.parametrize("teacher_end", [None, "softmax"])
-    def test_softmax_at_either_end_trains_as_without(self, loss, student_end, teacher_end):
-        plain = trained(network(), network(seed=5), SPARSE(from_logits=True), labels())
+    def test_softmax_at_either_end_trains_as_without(self, plain, loss, student_end, teacher_end):
         ended = trained(network(3, student_end), network(3, teacher_end, seed=5), loss, labels())
         assert ended[0] == pytest.approx(plain[0], rel=1e-5)
         for one, other in zip(plain[1], ended[1], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_sigmoid_at_either_end_trains_as_without(self):
         loss = BINARY(from_logits=True)
         plain = trained(network(1), network(1, seed=5), loss, labels(1), ["accuracy"])
@@ -143,6 +153,7 @@ class TestLastActivations:
         ended = trained(student, teacher, BINARY(), labels(1), ["accuracy"])
         assert ended[0] == pytest.approx(plain[0], rel=1e-5)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_metrics_and_predictions_are_of_the_students_own_outputs(self):
         student = network(3, "softmax")
         _, _, distiller = trained(student, network(seed=5), SPARSE(), labels(), ["accuracy"])
@@ -178,7 +189,8 @@ class TestLastActivations:
         mean = (np.asarray(sigmoids[0](X)) + np.asarray(sigmoids[1](X))) / 2
         np.testing.assert_allclose(ops.sigmoid(ensemble(X)), mean, rtol=1e-5)
 
-    def test_a_population_takes_the_teachers_logits_too(self):
+    @pytest.mark.slow
+    def test_a_population_takes_the_teachers_logits_too(self, plain):
         members = [Distiller(network(seed=place)) for place in range(2)]
         for member in members:
             member.compile(keras.optimizers.SGD(0.1), SPARSE(from_logits=True))
@@ -186,10 +198,10 @@ class TestLastActivations:
             population = Population(members, network(3, "softmax", seed=5))
         population.compile()
         history = population.fit(X, labels(), batch_size=len(X), shuffle=False, verbose=0).history
-        alone = trained(network(), network(seed=5), SPARSE(from_logits=True), labels())[0]
-        assert history["0/soft_loss"][0] == pytest.approx(alone["soft_loss"], rel=1e-5)
+        assert history["0/soft_loss"][0] == pytest.approx(plain[0]["soft_loss"], rel=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("end", [None, "softmax"])
 def test_feature_losses_between_sequential_networks(end):
     def named(seed):
@@ -216,6 +228,7 @@ class Subclassed(keras.Model):
 
 
 class TestProbabilitiesThatNoLayerTells:
+    @pytest.mark.slow
     @pytest.mark.parametrize("batches", [False, True])
     def test_of_a_teacher_stop_the_training(self, batches):
         import tensorflow as tf
@@ -229,6 +242,7 @@ class TestProbabilitiesThatNoLayerTells:
         with pytest.raises(UsageError, match="teacher's outputs are probabilities"):
             distiller.fit(*data, verbose=0)
 
+    @pytest.mark.slow
     def test_of_a_student_and_of_a_members_teacher(self):
         distiller = Distiller(Subclassed(softmax=True), network())
         distiller.compile("sgd", SPARSE())
@@ -241,6 +255,7 @@ class TestProbabilitiesThatNoLayerTells:
         with pytest.raises(UsageError, match="teacher's outputs are probabilities"):
             population.fit(X, labels(), verbose=0)
 
+    @pytest.mark.slow
     def test_logits_of_such_networks_train(self):
         distiller = Distiller(Subclassed(softmax=False), Subclassed(softmax=False))
         distiller.compile("sgd", SPARSE(from_logits=True))
@@ -248,6 +263,7 @@ class TestProbabilitiesThatNoLayerTells:
 
 
 class TestRefusals:
+    @pytest.mark.usefixtures("eagerly")
     def test_a_loss_that_does_not_tell_what_outputs_are(self):
         with pytest.raises(UsageError, match="soft loss must be named"):
             trained(network(), network(seed=5), "poisson", labels())
@@ -386,6 +402,7 @@ class TestNamesOfKeras:
         with pytest.warns(UserWarning, match="more weights than its teacher"):
             Distiller(network(hidden=50), network())
 
+    @pytest.mark.usefixtures("eagerly")
     def test_the_settings_that_the_documentation_gives_for_theirs_train_the_same(self):
         theirs, ours, teacher = network(), network(), network(seed=5)
         divergence = keras.losses.KLDivergence()

@@ -50,6 +50,7 @@ def connectors_of(distiller):
     return [v for v in distiller.trainable_variables if id(v) not in of_student]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FEATURE_LOSSES.values(), ids=FEATURE_LOSSES)
 def test_every_feature_loss_falls_when_it_is_trained(kind, images):
     x, y = images
@@ -61,6 +62,7 @@ def test_every_feature_loss_falls_when_it_is_trained(kind, images):
     assert history["loss"] == pytest.approx(history["feature_loss"], rel=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_regressors_of_hints_are_trained_beside_the_student_and_stay_behind(images, tmp_path):
     x, y = images
     student = network(4)
@@ -94,6 +96,7 @@ def counting():
     return keras.Model(inner.inputs[0], counter(inner.output)), counter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft_loss", [SoftTargets(), Decoupled()], ids=lambda loss: loss.name)
 def test_teacher_and_student_run_once_in_a_step(soft_loss, images):
     x, y = images
@@ -140,6 +143,7 @@ def test_a_saved_distiller_goes_on_with_its_regressors(images, tmp_path):
     assert same(values(distiller.trainable_variables), values(loaded.trainable_variables))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_teacher_may_come_later_and_another_after_it(images):
     x, y = images
     distiller = Distiller(network(4), features=[hints()])
@@ -152,6 +156,7 @@ def test_a_teacher_may_come_later_and_another_after_it(images):
         distiller.set_teacher(network(7))
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_decoupled_gets_the_labels(one_hot, images):
     x, y = images
@@ -167,6 +172,7 @@ def test_decoupled_gets_the_labels(one_hot, images):
     assert float(logs["soft_loss"]) != pytest.approx(float(np.mean(other)), rel=1e-2)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_labels_and_soft_loss_have_the_given_weights_and_the_penalty_its_own(small_network, images):
     x, y = images
     student = small_network(penalty=keras.regularizers.L2(0.3))
@@ -177,6 +183,7 @@ def test_labels_and_soft_loss_have_the_given_weights_and_the_penalty_its_own(sma
     assert float(logs["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_the_soft_loss_gains_its_weight_over_the_first_steps(dtype, images):
     x, y = images
@@ -202,6 +209,7 @@ def test_a_warm_up_goes_on_where_a_saved_distiller_stopped(images, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", FEATURE_LOSSES.values(), ids=FEATURE_LOSSES)
 def test_half_precision_gives_about_the_same_loss(kind, images):
     x, y = images
@@ -258,18 +266,13 @@ def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study):
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_process_gives_the_same_bits(study, whole):
+def test_a_second_run_in_the_process_and_another_folder_gives_the_same_bits(whole, tmp_path):
     session = Session()
-    train.run(renamed(HINTED, "between", seed=9), study, session)
-    again = train.run(renamed(HINTED, "again"), study, session)
+    train.run(TEACHER, tmp_path, session)
+    train.run(renamed(HINTED, "between", seed=9), tmp_path, session)
+    again = train.run(renamed(HINTED, "again"), tmp_path, session)
     assert again.weights == whole.weights
     assert again.history == whole.history
-
-
-@pytest.mark.slow
-def test_the_same_run_in_another_folder_gives_the_same_bits(study, whole, tmp_path):
-    train.run(TEACHER, tmp_path)
-    assert train.run(renamed(HINTED, "twin"), tmp_path).weights == whole.weights
 
 
 @pytest.mark.slow

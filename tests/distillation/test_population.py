@@ -152,6 +152,7 @@ def test_the_teacher_runs_once_for_all_members(small_network, images, family):
     assert runs == [(24, 3)]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_logits_in_the_batch_go_before_the_teacher(small_network, images, targets, family):
     x, _ = images
     members, alone = family()[:1], family()[:1]
@@ -161,6 +162,7 @@ def test_logits_in_the_batch_go_before_the_teacher(small_network, images, target
         assert_same(weights_of(member), weights_of(other))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_member_with_feature_losses_runs_its_own_teacher(small_network, images, targets):
     x, _ = images
     teacher = small_network(6)
@@ -184,6 +186,7 @@ def test_without_any_teacher_logits_it_raises(images, family):
         together(family()).fit(*images, **FIT)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_sample_weight_counts_for_every_member(images, targets, family):
     x, _ = images
     weight = np.linspace(0.0, 2.0, len(x)).astype("float32")
@@ -198,6 +201,7 @@ def test_sample_weight_counts_for_every_member(images, targets, family):
         assert_same(weights_of(member), weights_of(other))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_evaluate_and_predict_measure_every_member(images, targets, family):
     x, y = images
     members = family()[::3]
@@ -212,6 +216,7 @@ def test_evaluate_and_predict_measure_every_member(images, targets, family):
         assert of_member["accuracy"] == pytest.approx(accuracy)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_early_stopping_watches_one_member_and_restores_all(images, targets, family):
     x, y = images
     population = together(family()[:2])
@@ -251,6 +256,7 @@ def test_callbacks_that_act_on_one_model_are_refused(make, images, targets, fami
     assert_same(population.get_weights(), before)
 
 
+@pytest.mark.slow
 def test_callbacks_that_look_at_all_members_are_taken(images, targets, family, tmp_path):
     x, y = images
     weights = tmp_path / "all.weights.h5"
@@ -269,6 +275,7 @@ def test_callbacks_that_look_at_all_members_are_taken(images, targets, family, t
     assert_same(again.get_weights(), population.get_weights())
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_saved_weights_continue_every_member(images, targets, family, tmp_path):
     x, _ = images
     first, second = together(family()[:2]), together(family()[:2])
@@ -293,6 +300,7 @@ def test_a_member_that_diverges_disturbs_no_other(small_network, images, targets
         assert_same(weights_of(member), weights_of(other))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_mixed_float16_scales_the_loss_of_its_member_only(small_network, images, targets):
     x = images[0]
     half = compiled(Distiller(small_network(dtype="mixed_float16"), alpha=0.5))
@@ -309,6 +317,7 @@ def test_mixed_float16_scales_the_loss_of_its_member_only(small_network, images,
     assert_same(weights_of(full), weights_of(other))
 
 
+@pytest.mark.slow
 def test_a_subclassed_member_is_built_by_its_first_batch(small_network, images):
     members = [compiled(Student()), compiled(Distiller(Student()))]
     losses = together(members, small_network()).fit(*images, epochs=3, **FIT).history

@@ -39,6 +39,7 @@ def hard_of(student, labels):
 
 
 class TestWithoutLabels:
+    @pytest.mark.slow
     @pytest.mark.parametrize("jit", [False, True])
     def test_minus_one_counts_in_the_soft_loss_alone(self, jit):
         made = distiller(jit_compile=jit)
@@ -52,6 +53,7 @@ class TestWithoutLabels:
         assert logs["loss"] == pytest.approx((expected + soft) / 2, rel=1e-5)
         assert logs["accuracy"] == pytest.approx(right)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_weights_of_examples_count_beside_it(self):
         made = distiller()
         weights = np.linspace(0.5, 2.0, 12).astype("float32")
@@ -61,6 +63,7 @@ class TestWithoutLabels:
         logs = one_epoch(made, y, sample_weight=weights)
         assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_rows_of_one_hot_labels_and_yes_or_no(self):
         rows = np.where((SOME >= 0)[:, None], np.eye(3)[np.maximum(SOME, 0)], -1.0)
         one_hot = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -74,10 +77,12 @@ class TestWithoutLabels:
         logs = one_epoch(made, {"label": rows.astype("float32"), "teacher_logits": LOGITS})
         assert logs["hard_loss"] == pytest.approx(each[SOME >= 0].mean(), rel=1e-5)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_a_batch_without_any_label_has_no_hard_loss(self):
         logs = one_epoch(distiller(), {"label": np.full(12, -1), "teacher_logits": LOGITS})
         assert logs["hard_loss"] == 0.0 and logs["loss"] == pytest.approx(logs["soft_loss"] / 2)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_the_teachers_class_stands_for_the_label_that_a_soft_loss_needs(self):
         made = distiller(alpha=1.0, soft_loss=Decoupled())
         filled = np.where(SOME >= 0, SOME, LOGITS.argmax(-1))
@@ -85,6 +90,7 @@ class TestWithoutLabels:
         logs = one_epoch(made, {"label": SOME, "teacher_logits": LOGITS})
         assert logs["soft_loss"] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize("loss", [None, HARD])
     def test_the_teacher_alone_needs_no_labels(self, loss):
         figures = []
@@ -218,6 +224,7 @@ class TestMetricsWithoutLabels:
         assert found["iou"] == pytest.approx((1 / 2 + 0 + 0) / 3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_class_weights_count_beside_stored_logits_as_beside_a_teacher():
     class_weight = {0: 3.0, 2: 0.0}
     per_class = np.array([3.0, 1.0, 0.0])[Y]
@@ -237,6 +244,7 @@ def test_class_weights_count_beside_stored_logits_as_beside_a_teacher():
         assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_loss_of_an_evaluation_is_that_of_the_labels_wherever_logits_come_from():
     stored, live = distiller(), distiller()
     live.set_teacher(network(1))
@@ -250,6 +258,7 @@ def test_the_loss_of_an_evaluation_is_that_of_the_labels_wherever_logits_come_fr
         live.evaluate(X, verbose=0)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_figures_of_an_epoch_add_up_with_a_small_last_batch():
     made = distiller(0.3)
     y = {"label": Y, "teacher_logits": LOGITS}
@@ -328,6 +337,7 @@ class TestRefusedBeforeTraining:
         with pytest.raises(UsageError, match="-2 in row 0"):
             population.fit(X, {"label": Y - 2, "teacher_logits": LOGITS}, verbose=0)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_minus_infinity_is_a_class_that_cannot_be(self):
         logits = LOGITS.copy()
         logits[:, 2] = -np.inf

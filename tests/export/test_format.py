@@ -13,6 +13,8 @@ from tfdistill.config import ModelConfig
 from tfdistill.export import litert, onnx, saved_model
 from tfdistill.export.format import MissingPackage, open_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("cat", "Käfer", "tree")
 KINDS = {"savedmodel": "served", "litert": "model.tflite", "onnx": "model.onnx"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)

@@ -98,9 +98,8 @@ def test_networks_convert_and_lower_precision_is_smaller(tmp_path):
         assert quarter < 0.4 * whole
 
 
-@pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_ensembles_convert(tmp_path, average):
-    ensemble = Ensemble([build("cnn2"), build("cnn2")], average)
+def test_ensembles_convert(tmp_path):
+    ensemble = Ensemble([build("cnn2"), build("cnn2")])
     folder = numeric(ensemble, tmp_path)
     assert largest_error(ensemble, folder, "float32") < 1e-4
     assert largest_error(ensemble, folder, "int8") < 0.2

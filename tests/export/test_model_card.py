@@ -297,6 +297,7 @@ def exported(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert-float32", "onnx"])
 def test_snippets_run_in_the_folder(exported, format):
     name = {"litert-float32": "model.float32.tflite", "onnx": "model.onnx"}[format]

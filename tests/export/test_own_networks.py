@@ -36,6 +36,8 @@ def network(images):
     return network, network.evaluate(test.images / 255.0, test.labels, verbose=0)[1]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_probes")
 def test_the_range_that_a_network_expects_goes_into_its_export(tmp_path, images, network):
     trained, accuracy = network
     with pytest.warns(UserWarning, match="network ends in softmax"):

@@ -78,6 +78,20 @@ def served(exported):
     return _served(exported[1])
 
 
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    """The export of a network that was compiled with XLA, for images of its own size alone."""
+    network, folder = _network(), tmp_path_factory.mktemp("fixed") / "1"
+    network.compile(jit_compile=True)
+    saved_model.write(network, folder, SHAPE, NAMES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served_fixed(fixed):
+    return _served(fixed)
+
+
 def test_answers_are_the_networks(exported, served):
     pixels = _pixels()
     found, logits = served("serving_default", image=pixels), exported[0].predict(pixels, verbose=0)
@@ -93,9 +107,8 @@ def test_answers_are_the_networks(exported, served):
     }
 
 
-def test_files_of_the_networks_size_stay_untouched_where_images_are_stored_so(tmp_path):
-    saved_model.write(_network(), tmp_path / "1", SHAPE, NAMES)
-    served, pixels = _served(tmp_path / "1"), _pixels()
+def test_files_of_the_networks_size_stay_untouched_where_images_are_stored_so(served_fixed):
+    served, pixels = served_fixed, _pixels()
     from_pixels = served("serving_default", image=pixels)
     from_files = served("bytes", image_bytes=[_file(image) for image in pixels])
     np.testing.assert_array_equal(from_files["logits"], from_pixels["logits"])
@@ -120,9 +133,8 @@ def test_pixels_of_another_size_are_prepared_as_files_are(served):
     np.testing.assert_array_equal(from_pixels, from_files)
 
 
-def test_without_resize_only_the_networks_size_is_taken(tmp_path):
-    saved_model.write(_network(), tmp_path / "1", SHAPE, NAMES)
-    served = _served(tmp_path / "1")
+def test_without_resize_only_the_networks_size_is_taken(served_fixed):
+    served = served_fixed
     assert served("serving_default", image=_pixels(2))["logits"].shape == (2, 3)
     with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError)):
         served("serving_default", image=_pixels(2, (9, 9, 3)))
@@ -181,9 +193,8 @@ def test_a_distillers_student_is_exported_alone(tmp_path):
     np.testing.assert_allclose(found, student.predict(_pixels(), verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_an_ensemble(average, tmp_path):
-    network = Ensemble([_network(), _network(channels=3)], average)
+def test_an_ensemble(tmp_path):
+    network = Ensemble([_network(), _network(channels=3)])
     saved_model.write(network, tmp_path / "1", SHAPE, NAMES)
     found = _served(tmp_path / "1")("serving_default", image=_pixels())["logits"]
     np.testing.assert_allclose(found, network.predict(_pixels(), verbose=0), atol=1e-5)
@@ -217,11 +228,8 @@ def test_a_users_saved_model_with_a_lookup_table(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_network_compiled_with_xla_is_exported_without(tmp_path):
-    network = _network()
-    network.compile(jit_compile=True)
-    saved_model.write(network, tmp_path / "1", SHAPE, NAMES)
-    data = (tmp_path / "1" / "saved_model.pb").read_bytes()
+def test_a_network_compiled_with_xla_is_exported_without(fixed):
+    data = (fixed / "saved_model.pb").read_bytes()
     (graph,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
     functions = graph.graph_def.library.function
     nodes = [node for function in functions for node in function.node_def]

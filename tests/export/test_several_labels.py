@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import forked
 from tfdistill import Ensemble
 from tfdistill.config import DataConfig
 from tfdistill.data import from_arrays
@@ -36,7 +37,8 @@ def exported(tmp_path_factory):
     """A network, whose sigmoid must not be applied twice, and its export."""
     keras.utils.set_random_seed(3)
     folder, own = str(tmp_path_factory.mktemp("models")), network("sigmoid")
-    return own, export_network(own, "net", images(), ["litert-int8", "onnx"], folder=folder)
+    with forked.probes():
+        return own, export_network(own, "net", images(), ["litert-int8", "onnx"], folder=folder)
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ from tfdistill.export import litert, onnx, saved_model
 from tfdistill.inference import classifiers, output, predictions
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 SHAPE, NAMES = (8, 8, 3), ("apple", "bean, green", "Kirsche")
 FILES = {
     "SavedModel": "",
@@ -390,7 +392,12 @@ class TestOutput:
 
 
 def test_a_reader_that_leaves_early_is_no_error(export, photos):
-    arguments = [str(export), *[str(photos / "0.png")] * 3000, "--format", "csv"]
+    arguments = [
+        str(export / "2" / FILES["ONNX"]),
+        *[str(photos / "0.png")] * 3000,
+        "--format",
+        "csv",
+    ]
     command = [sys.executable, "-m", "tfdistill", "predict", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline().startswith("image,class")

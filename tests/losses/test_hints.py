@@ -81,6 +81,7 @@ def test_the_regressor_has_the_policy_in_force():
     assert Hints()(np.ones((2, 4, 4, 2), "float16"), predicted).dtype == "float32"
 
 
+@pytest.mark.slow
 def test_a_regressor_learns_to_predict_the_teacher():
     student = np.random.default_rng(0).normal(size=(64, 4, 4, 3)).astype("float32")
     teacher = np.maximum(student @ np.array([[1.0, 0.5], [-1.0, 0.0], [0.0, 2.0]]), 0.0)

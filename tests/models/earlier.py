@@ -1,4 +1,4 @@
-"""A ResNet-8 as it was built before strided convolutions were padded on both sides."""
+"""Networks as they were built before strided convolutions were padded on both sides."""
 
 import keras
 from keras import layers
@@ -17,6 +17,13 @@ def resnet8(input_shape, classes, width=4, mean=0.0, std=1.0):
         shortcut = x if name == "stage1" else _norm(_conv(x, channels, 1, stride))
         x = layers.Activation("relu", name=name)(layers.Add()([y, shortcut]))
     return classify(inputs, x, classes, "resnet8")
+
+
+def one_convolution(input_shape, classes, mean=0.0, std=1.0):
+    """Return the network of one strided convolution."""
+    inputs, x = pixels(input_shape, mean, std)
+    features = layers.Activation("relu", name="features")(_norm(_conv(x, 4, 3, 2)))
+    return classify(inputs, features, classes, "changing")
 
 
 def _conv(x, channels, size, stride):

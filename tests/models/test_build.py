@@ -58,6 +58,7 @@ def test_the_table_of_applications_is_complete():
         assert callable(sys.modules[vars(keras.applications)[name].__module__].preprocess_input)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -109,6 +110,7 @@ def test_depths_outside_the_families():
         resnet((16, 16, 3), 5, stem="other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 def test_weights_come_from_a_file(tmp_path, suffix):
     path = tmp_path / f"network{suffix}"
@@ -119,6 +121,7 @@ def test_weights_come_from_a_file(tmp_path, suffix):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_do_not_fit(tmp_path):
     path = tmp_path / "network.weights.h5"
     _build(ModelConfig("resnet8"), classes=4).save_weights(path)

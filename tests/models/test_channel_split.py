@@ -51,6 +51,7 @@ CUTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings", "layer"), CUTS)
 def test_below_the_cut_nothing_changes_and_above_all_does(name, settings, layer, pixels):
     base = trained(name, **settings)
@@ -71,6 +72,7 @@ def test_below_the_cut_nothing_changes_and_above_all_does(name, settings, layer,
     assert network.output_shape == (None, 4)
 
 
+@pytest.mark.slow
 def test_the_upper_part_sees_the_channels_of_its_part(pixels):
     base = trained("wrn-10-1")
     channels = inner(base, "stage1", pixels)
@@ -82,6 +84,7 @@ def test_the_upper_part_sees_the_channels_of_its_part(pixels):
         np.testing.assert_array_equal(seen, channels[..., 4 * part : 4 * part + 4])
 
 
+@pytest.mark.slow
 def test_the_trained_network_stays_as_it_is(pixels):
     base = trained("resnet8")
     before, trainable = weights_hash(base), len(base.trainable_weights)
@@ -90,6 +93,7 @@ def test_the_trained_network_stays_as_it_is(pixels):
     assert len(base.trainable_weights) == trainable
 
 
+@pytest.mark.slow
 def test_one_part_is_the_whole_network_with_a_fresh_upper_part(pixels):
     base = trained("resnet8")
     network = split_upper(base, "stage1", parts=1, part=0)
@@ -117,6 +121,7 @@ def test_the_seed_in_force_decides_the_upper_part():
     assert (drawn[0] != drawn[2]).any()
 
 
+@pytest.mark.slow
 def test_the_upper_part_of_a_frozen_network_is_trained(pixels):
     base = trained("resnet8")
     base.trainable = False
@@ -125,6 +130,7 @@ def test_the_upper_part_of_a_frozen_network_is_trained(pixels):
     assert not network.layers[2].trainable  # its first convolution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "wrn-10-1"])
 def test_saved_and_loaded_it_is_the_same_and_as_frozen(name, pixels, tmp_path):
     network = fitted(split_upper(trained(name), "stage1", 4, 3), pixels)
@@ -138,6 +144,7 @@ def test_saved_and_loaded_it_is_the_same_and_as_frozen(name, pixels, tmp_path):
     assert {type(step).__module__.partition(".")[0] for step in loaded.operations} == {"keras"}
 
 
+@pytest.mark.slow
 def test_a_split_network_can_be_split_again(pixels):
     half = fitted(split_upper(trained("wrn-10-1"), "stage1", 2, 1), pixels)
     quarter = split_upper(half, "stage2", 4, 0)
@@ -164,6 +171,7 @@ def test_what_cannot_be_split_is_refused_in_one_line(layer, parts, part, message
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [2, 16])  # 16: one channel, which an addition would broadcast
 def test_a_cut_before_an_identity_shortcut_is_refused(parts):
     base = models.build(ModelConfig("resnet14"), (8, 8, 3), 4)

@@ -40,6 +40,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build, activation", ENDS.values(), ids=ENDS)
 def test_what_stands_before_the_last_activation_gives_the_networks_outputs(build, activation):
     network = build()

@@ -40,6 +40,7 @@ def test_number_of_weights_is_the_published_one(name, classes, millions):
     assert network.name == name
 
 
+@pytest.mark.slow
 def test_imagenet_resnet50_has_the_published_number_of_weights():
     network = models.build(ModelConfig("resnet50-imagenet"), (64, 64, 3), 1000)
     trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
@@ -58,6 +59,7 @@ def test_cnn4_takes_small_images(size):
     assert network.output_shape == (None, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_logits_features_and_uint8(name, pixels):
     network = _small(name)

@@ -103,6 +103,7 @@ def test_impossible_probabilities_give_finite_logits(file):
     np.testing.assert_allclose(exact[0], [1000, 0, 0, 0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_outputs_picked_by_number_and_by_name(file, tmp_path, pixels):
     users = _users_model("softmax")
     users.save(file)

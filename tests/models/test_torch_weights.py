@@ -157,6 +157,7 @@ UNKNOWN = [  # as in github.com/weiaicunzai/pytorch-cifar100
 ]
 
 
+@pytest.mark.slow
 def test_unknown_names_are_taken_in_their_order_and_that_is_said(caplog):
     deep = published.resnet(QUARTER, [3, 4, 6, 3], bottleneck=True)
     unknown = {f"part{place}.{name.split('.')[-1]}": deep[name] for place, name in enumerate(deep)}

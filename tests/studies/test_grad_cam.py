@@ -133,6 +133,7 @@ def nested(dtype=None):
     return keras.Model(inputs, layers.Dense(3)(x)), backbone
 
 
+@pytest.mark.slow
 def test_a_backbone_inside_a_model_is_seen_through():
     model, backbone = nested()
     x = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))

@@ -84,6 +84,7 @@ def networks(study, name):
     return Networks(GROUP.network, *saved(study, name))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_record_and_its_weights(study):
     record = records.read(records.run_folder(study, "single"))
     folder = records.run_folder(study, "single")
@@ -128,6 +129,7 @@ def test_the_same_run_twice_gives_the_same_bits(study):
     assert again.extra == first.extra
 
 
+@pytest.mark.slow
 def test_going_on_from_a_finished_run_is_training_in_one_go(study):
     rest = dataclasses.replace(GROUP, steps=15)
     parted = do(run_of("control", rest, start="single"), study)
@@ -173,6 +175,7 @@ def next_of(logits):
     return np.roll(logits, -1, axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("taught_by", "teacher"), [("ensemble", ensemble_of), ("next", next_of)], ids=["all", "next"]
 )
@@ -184,6 +187,7 @@ def test_students_come_near_their_own_teacher(study, taught_by, teacher):
     assert (gap(study, run.name, teacher) < gap(study, run.name, other)).all()
 
 
+@pytest.mark.slow
 def test_a_teacher_that_only_knows_the_labels_is_the_same_for_a_whole_class(study):
     logits = networks(study, "single").outputs(task(DATA, 5).train.patches)
     labels = task(DATA, 5).train.labels
@@ -195,6 +199,7 @@ def test_a_teacher_that_only_knows_the_labels_is_the_same_for_a_whole_class(stud
     assert do(run, study).status == records.FINISHED
 
 
+@pytest.mark.slow
 def test_the_papers_update_trains_other_students_than_soft_targets(study):
     settings = dataclasses.replace(GROUP, soft_loss="one_sided", steps=50)
     runs = [

@@ -80,6 +80,7 @@ def extra_of(study, *arguments, **settings):
     return saliency_run.run(look(*arguments, **settings), study, Session()).extra
 
 
+@pytest.mark.slow
 def test_coverage_by_hand(by_hand):
     singles = ["left", "top", "all"]
     found = extra_of(by_hand, [*singles, "last"], singles, test_images=50)
@@ -107,6 +108,7 @@ def test_coverage_by_hand(by_hand):
         assert network["blank"] == 0
 
 
+@pytest.mark.slow
 def test_only_images_that_the_ensemble_has_right_are_shown(by_hand):
     # The ensemble of these takes every image for a 3, and the network outside for a 5.
     shown = extra_of(by_hand, ["left", "top", "last"], ["left", "top"], images=4)["images"]
@@ -127,10 +129,10 @@ def decoded(png):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study folder with two single networks and a student of both, trained for real."""
-    folder = tmp_path_factory.mktemp("study")
+    folder, session = tmp_path_factory.mktemp("study"), Session()
     single = RunConfig("a", "single", 0, DIGITS, NETWORK, SHORT)
-    train.run(single, folder)
-    train.run(dataclasses.replace(single, name="b", seed=1), folder)
+    train.run(single, folder, session)
+    train.run(dataclasses.replace(single, name="b", seed=1), folder, session)
     student = dataclasses.replace(
         single,
         name="student",
@@ -139,7 +141,7 @@ def study(tmp_path_factory):
         teachers=("a", "b"),
         distillation=DistillationConfig(),
     )
-    train.run(student, folder)
+    train.run(student, folder, session)
     return folder
 
 
@@ -149,7 +151,8 @@ MEMBERS = ["a", "b", "student"]
 @pytest.mark.slow
 def test_what_is_shown_is_what_the_networks_see_and_say(study):
     images = data.load(DIGITS)
-    found = extra_of(study, MEMBERS, ["a", "b"], image_ids=[700, 5], layer="conv2d_1")
+    asked = {"image_ids": [700, 5], "layer": "conv2d_1", "test_images": 50}
+    found = extra_of(study, MEMBERS, ["a", "b"], **asked)
     assert [image["id"] for image in found["images"]] == [700, 5]
     networks = {name: evaluation.load_network(study, name, images) for name in MEMBERS}
     networks["ensemble"] = Ensemble([networks["a"], networks["b"]])
@@ -173,7 +176,9 @@ def test_what_is_shown_is_what_the_networks_see_and_say(study):
 
 @pytest.mark.slow
 def test_images_are_of_different_classes_and_the_same_again(study):
-    found, again = (extra_of(study, MEMBERS, ["a", "b"], images=5) for _ in range(2))
+    found, again = (
+        extra_of(study, MEMBERS, ["a", "b"], images=5, test_images=100) for _ in range(2)
+    )
     labels = [image["label"] for image in found["images"]]
     assert len(labels) == 5 and labels == sorted(set(labels))
     assert found == again

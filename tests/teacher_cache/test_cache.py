@@ -50,6 +50,7 @@ def softmax(logits):
 # What is stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_every_row_is_the_teachers_answer_to_the_view(tmp_path, pictures, teachers, change):
     cache = build(tmp_path, teachers, pictures, settings(change))
@@ -70,6 +71,7 @@ def test_views_differ(finished, pictures):
     assert np.abs(reader[0, pictures.train.ids] - reader[1, pictures.train.ids]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_average_of_far_apart_probabilities_is_finite(tmp_path, pictures):
     teachers = [Teacher.of(network(n, scale=1e5), f"t{n}") for n in (1, 2)]
     cache = build(tmp_path, teachers, pictures, settings())
@@ -88,6 +90,7 @@ def test_half_precision_differs_by_a_tenth_of_a_percent(tmp_path, pictures, teac
     assert np.any(stored != exact)
 
 
+@pytest.mark.slow
 def test_student_learns_the_same_as_beside_the_live_teacher(finished, pictures, teachers):
     def student_after(reader, teacher):
         keras.utils.set_random_seed(5)
@@ -112,6 +115,7 @@ def test_student_learns_the_same_as_beside_the_live_teacher(finished, pictures, 
 # Finished caches
 
 
+@pytest.mark.slow
 def test_complete_cache_loads_no_teacher(tmp_path, pictures):
     load = Counting(1)
     first = build(tmp_path, [load.teacher("one")], pictures, settings())
@@ -159,6 +163,7 @@ def test_what_changed_is_named(finished, pictures, teachers, name):
     assert str(finished) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_pads_otherwise_is_another_one(tmp_path, pictures):
     # Of the same name and weights: a ResNet-8 of today and one from before.
     before = earlier.resnet8((8, 8, 3), CLASSES)
@@ -184,6 +189,7 @@ def test_another_version_is_refused(finished, pictures, teachers, monkeypatch):
         build(finished, teachers, pictures, settings())
 
 
+@pytest.mark.slow
 def test_same_architecture_has_the_same_hash():
     assert architecture_hash(network(1)) == architecture_hash(network(1))
     compiled = network(1)
@@ -271,6 +277,7 @@ def _tamper(folder):
     (folder / "chunks.json").write_text(json.dumps(sums))
 
 
+@pytest.mark.slow
 def test_verification_finds_tampered_logits(finished, copied, pictures, teachers):
     good = open_cache(finished).verify(teachers, pictures, settings(), rows=30)
     assert good.rows == 30 and good.largest_difference < 1e-4 and good.agreement == 1.0
@@ -279,6 +286,7 @@ def test_verification_finds_tampered_logits(finished, copied, pictures, teachers
     assert bad.largest_difference > 49 and bad.agreement < 0.9
 
 
+@pytest.mark.slow
 def test_verification_of_the_largest_classes(largest, pictures, teachers):
     found = largest.verify(teachers, pictures, settings(), rows=10**6)
     assert found.rows == 2 * COUNT

@@ -5,15 +5,14 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
-import textwrap
 import threading
 import types
 
 import numpy as np
 import pytest
 
+from tests import small_teachers
+from tests.forked import Forked
 from tests.small_teachers import (
     BATCH,
     CLASSES,
@@ -26,7 +25,7 @@ from tests.small_teachers import (
     settings,
 )
 from tfdistill import UsageError
-from tfdistill.teacher_cache import build, logit_files, open_cache
+from tfdistill.teacher_cache import Teacher, build, logit_files, open_cache
 from tfdistill.teacher_cache.logit_files import Files, Layout, new_manifest
 from tfdistill.utils.progress import Silent
 
@@ -89,14 +88,11 @@ def test_disk_that_fills_up_says_how_to_go_on(tmp_path, pictures, monkeypatch):
     assert chunk not in files.missing()
 
 
-KILLED = """
-    import os, sys
-    from tests import small_teachers as t
-    from tfdistill import teacher_cache
-    from tfdistill.teacher_cache import logit_files
-    images, finished = t.dataset(), teacher_cache.open_cache(sys.argv[2]).logits()
-    print(float(finished[1, images.train.ids].sum()), flush=True)
-    logit_files.CHUNK_ROWS = 2 * t.BATCH
+def killed_build(folder, finished):
+    """Print what a process reads of a finished cache, and end in the fifth chunk of a new one."""
+    images = small_teachers.dataset()
+    print(float(open_cache(finished).logits()[1, images.train.ids].sum()), flush=True)
+    logit_files.CHUNK_ROWS = 2 * BATCH
     write, left = logit_files._File.write, [4]
 
     def die_at_the_fifth(*args):
@@ -106,9 +102,8 @@ KILLED = """
         write(*args)
 
     logit_files._File.write = die_at_the_fifth
-    teachers = [t.Teacher.of(t.network(n), name) for n, name in ((1, "one"), (2, "two"))]
-    teacher_cache.build(sys.argv[1], teachers, images, t.settings())
-"""
+    networks = {"one": small_teachers.network(1), "two": small_teachers.network(2)}
+    build(folder, [Teacher.of(networks[name], name) for name in networks], images, settings())
 
 
 @pytest.mark.slow
@@ -116,11 +111,10 @@ def test_another_process_reads_and_a_build_goes_on_after_a_kill_with_the_same_by
     tmp_path, finished, pictures, teachers, monkeypatch
 ):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    program = [sys.executable, "-c", textwrap.dedent(KILLED), str(killed), str(finished)]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    died = subprocess.run(program, env=environment, stdout=subprocess.PIPE, text=True)
-    assert died.returncode == 9
-    assert float(died.stdout) == float(open_cache(finished).logits()[1, pictures.train.ids].sum())
+    died = Forked(killed_build, killed, finished)
+    printed, errors = died.communicate()
+    assert died.returncode == 9, errors
+    assert float(printed) == float(open_cache(finished).logits()[1, pictures.train.ids].sum())
     monkeypatch.setattr(logit_files, "CHUNK_ROWS", 2 * BATCH)  # as in the other process
     assert len(json.loads((killed / "chunks.json").read_text())) == 4
     with pytest.raises(UsageError, match="unfinished or damaged"):

@@ -11,6 +11,8 @@ from sklearn.datasets import load_digits
 from tfdistill import UsageError, data, new_head
 from tfdistill.models.logits import features_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digits():

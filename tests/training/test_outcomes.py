@@ -12,6 +12,7 @@ from tfdistill import Distiller, data, records
 from tfdistill.config import DataConfig, StudyConfig, build
 from tfdistill.config.registry import LOGIT_LOSSES
 from tfdistill.training import runner, train
+from tfdistill.training.session import Session
 
 CONFIG = {
     "study": "single",
@@ -26,14 +27,14 @@ NAMES = sorted(LOGIT_LOSSES)
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """Records of students taught by the same teacher, by the name of their loss."""
-    folder, found = tmp_path_factory.mktemp("losses"), {}
+    folder, found, session = tmp_path_factory.mktemp("losses"), {}, Session()
     for name in NAMES:
         config = build(StudyConfig, {**CONFIG, "distillation": {"loss": name}})
         runs = {run.name: run for run in runner.plan(config)}
         if not found:
-            train.run(runs["teacher"], folder)
+            train.run(runs["teacher"], folder, session)
         student = dataclasses.replace(runs["distilled-0"], name=name)
-        found[name] = student, train.run(student, folder)
+        found[name] = student, train.run(student, folder, session)
     return found
 
 
@@ -60,6 +61,7 @@ def network(width):
     return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
 
 
+@pytest.mark.slow
 def test_a_strong_teacher_beats_labels_alone():
     """60 digits for the students, all for the teacher: measured 92 against 78 %, of three seeds."""
     keras.utils.set_random_seed(0)

@@ -60,6 +60,7 @@ def test_one_after_the_other_is_in_the_order_of_the_plan():
     assert groups(alone) == [[run.name] for run in runner.plan(alone)]
 
 
+@pytest.mark.slow
 def test_as_many_as_the_memory_holds_are_trained_together():
     def largest(memory):
         config = dataclasses.replace(CONFIG, population=PopulationConfig(size=None, memory=memory))

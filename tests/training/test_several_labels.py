@@ -87,6 +87,7 @@ def record(folder, name):
     return records.read(records.run_folder(folder, name))
 
 
+@pytest.mark.slow
 def test_a_study_learns_both_labels_and_measures_what_they_need(finished, images):
     teacher, alone, student = (record(finished, n) for n in ("teacher", "alone-0", "distilled-0"))
     labels = data.load(images).test.labels
@@ -103,6 +104,7 @@ def test_a_study_learns_both_labels_and_measures_what_they_need(finished, images
     assert "share of all labels" in table.note
 
 
+@pytest.mark.slow
 def test_the_record_tells_what_the_saved_network_does(finished, images):
     found, test = record(finished, "distilled-0"), data.load(images).test
     logits = [
@@ -119,6 +121,7 @@ def test_the_record_tells_what_the_saved_network_does(finished, images):
     assert found.figures["validation_accuracy"] == pytest.approx(max(found.history["val_accuracy"]))
 
 
+@pytest.mark.slow
 def test_evaluate_shows_the_figures_of_labels(finished, images):
     network = records.run_folder(finished, "distilled-0") / "best.keras"
     teacher = records.run_folder(finished, "teacher") / "best.keras"
@@ -130,6 +133,7 @@ def test_evaluate_shows_the_figures_of_labels(finished, images):
     assert not any("calibration" in name for name in shown)
 
 
+@pytest.mark.slow
 def test_predictions_name_the_labels_above_a_half(finished, images):
     folder = Path(images.source.removeprefix("csv:")).parent
     files = [folder / f"{number}.png" for number in range(8)]
@@ -192,6 +196,7 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_student_ends_with_the_same_weights(finished, study):
     parted = dataclasses.replace(runs(study)["distilled-0"], name="parted")
     with pytest.raises(KeyboardInterrupt):
@@ -229,6 +234,7 @@ def test_mixed_and_smoothed_labels_train_with_live_teachers(finished, study):
     assert found.figures["test_accuracy"] > 0.7 and found.history["accuracy"][-1] > 0.6
 
 
+@pytest.mark.slow
 def test_a_weak_teachers_logits_between_0_and_1_teach(images, tmp_path):
     """Of a label that most images have they look like probabilities in every batch."""
     inputs = keras.Input((8, 8, 3))
@@ -249,6 +255,7 @@ def test_a_weak_teachers_logits_between_0_and_1_teach(images, tmp_path):
     assert found[-1].status == records.FINISHED and found[-1].history["soft_loss"][0] > 0
 
 
+@pytest.mark.slow
 def test_an_ensemble_averages_sigmoids(finished, study):
     ensemble = dataclasses.replace(
         runs(study)["alone-0"],

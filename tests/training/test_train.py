@@ -20,7 +20,7 @@ from tfdistill.config import (
     RunConfig,
     TrainingConfig,
 )
-from tfdistill.training import evaluation, train
+from tfdistill.training import evaluation, teacher_logits, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
@@ -48,6 +48,12 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     train.run(TEACHER, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def session():
+    """Images, and the teacher's answers to them, for runs that are not about another session."""
+    return Session()
 
 
 def load(study, name, part=None):
@@ -94,6 +100,7 @@ def test_the_record_tells_what_the_saved_network_does(study, part):
     assert getattr(record, part)["test_accuracy"] == pytest.approx((guesses == test.labels).mean())
 
 
+@pytest.mark.slow
 def test_a_student_is_compared_with_its_teacher(study):
     record = once(STUDENT, study)
     student = load(study, "student")
@@ -119,8 +126,8 @@ def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypat
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_evaluated_without_training(study):
-    train.run(renamed(TEACHER, "second", seed=5), study)
+def test_an_ensemble_is_evaluated_without_training(study, session):
+    train.run(renamed(TEACHER, "second", seed=5), study, session)
     ensemble = RunConfig(
         name="ensemble",
         row="ensemble",
@@ -131,7 +138,7 @@ def test_an_ensemble_is_evaluated_without_training(study):
         members=("teacher", "second"),
         trained=False,
     )
-    record = train.run(ensemble, study)
+    record = train.run(ensemble, study, session)
     members = [load(study, name, "last") for name in ensemble.members]
     test = data.load(DIGITS).test
     mean = sum(keras.ops.softmax(member.predict(test.images, verbose=0)) for member in members)
@@ -143,8 +150,8 @@ def test_an_ensemble_is_evaluated_without_training(study):
 
 
 @pytest.mark.slow
-def test_several_networks_train_as_one_average(study):
-    record = train.run(renamed(TEACHER, "average", width=2, average="logits"), study)
+def test_several_networks_train_as_one_average(study, session):
+    record = train.run(renamed(TEACHER, "average", width=2, average="logits"), study, session)
     network = load(study, "average")
     assert len(network.members) == 2 and network.average == "logits"
     first, second = (member.get_weights()[-2] for member in network.members)
@@ -153,41 +160,36 @@ def test_several_networks_train_as_one_average(study):
 
 
 @pytest.mark.slow
-def test_the_same_run_twice_gives_the_same_weights(study):
-    again = train.run(renamed(TEACHER, "again"), study)
-    assert again.weights == records.read(records.run_folder(study, "teacher")).weights
-
-
-@pytest.mark.slow
-def test_augmented_images_and_mixup_train_with_a_live_teacher(study):
+def test_augmented_images_and_mixup_train_with_a_live_teacher(study, session):
     augment = AugmentConfig(pad_crop=1, flip=True, mixup=0.4)
     images = dataclasses.replace(DIGITS, augment=augment)
-    record = train.run(renamed(STUDENT, "augmented", data=images), study)
+    record = train.run(renamed(STUDENT, "augmented", data=images), study, session)
     assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
 
 
 @pytest.mark.slow
-def test_label_smoothing_weight_decay_and_momentum_train(study):
+def test_label_smoothing_weight_decay_and_momentum_train(study, session):
     settings = dataclasses.replace(
         SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
     )
-    losses = train.run(renamed(TEACHER, "smooth", training=settings), study).history["loss"]
+    run = renamed(TEACHER, "smooth", training=settings)
+    losses = train.run(run, study, session).history["loss"]
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.slow
-def test_mixed_precision_trains_and_leaves_the_global_policy(study):
+def test_mixed_precision_trains_and_leaves_the_global_policy(study, session):
     settings = dataclasses.replace(SHORT, epochs=1, precision="mixed_bfloat16")
-    record = train.run(renamed(TEACHER, "mixed", training=settings), study)
+    record = train.run(renamed(TEACHER, "mixed", training=settings), study, session)
     assert record.status == records.FINISHED
     assert keras.config.dtype_policy().name == "float32"
     assert load(study, "mixed").layers[2].compute_dtype == "bfloat16"
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study):
+def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study, session):
     settings = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
-    record = train.run(renamed(TEACHER, "diverged", training=settings), study)
+    record = train.run(renamed(TEACHER, "diverged", training=settings), study, session)
     assert record.status == records.DIVERGED
     assert "in epoch 1 of 3, step" in record.message and "lower the learning rate" in record.message
     assert record == records.read(records.run_folder(study, "diverged"))
@@ -201,21 +203,6 @@ def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_p
     with pytest.raises(UsageError, match="96 training examples and batch_size=512"):
         train.run(run, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_a_step_is_traced_once(study, monkeypatch):
-    traced, step = [], keras.Model.train_step
-
-    def noted(learner, data):
-        traced.append(learner)
-        return step(learner, data)
-
-    monkeypatch.setattr(keras.Model, "train_step", noted)
-    short = dataclasses.replace(SHORT, epochs=1)
-    runs = [dataclasses.replace(run, training=short) for run in cells("traced")]
-    train.run_together(runs, study)
-    assert len(traced) == len(set(map(id, traced))) == 2
 
 
 class StopAfter(Silent):
@@ -285,21 +272,6 @@ def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tm
     assert student.last["test_agreement"] > 0
 
 
-@pytest.mark.slow
-def test_tensorboard_shows_figures_and_settings_of_every_student(study):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    runs = cells("logged")
-    found = train.run_together(runs, study, Session(tensorboard=True))
-    for run, record in zip(runs, found, strict=True):
-        logs = EventAccumulator(str(records.run_folder(study, run.name) / "tensorboard")).Reload()
-        events = logs.Tensors("val_accuracy")
-        shown = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
-        assert shown == pytest.approx(record.history["val_accuracy"])
-        settings = logs.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-        assert b"temperature" in settings and b"alpha" in settings
-
-
 VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))
 CACHED = dataclasses.replace(STUDENT, name="cached", data=VIEWS, cache=CacheConfig())
 
@@ -318,18 +290,18 @@ def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study
 
 
 @pytest.mark.slow
-def test_a_cache_is_written_once_for_all_its_students(study):
+def test_a_cache_is_written_once_for_all_its_students(study, session):
     once(CACHED, study)
     times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
     other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
-    train.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study)
+    train.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study, session)
     assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
 
 
 @pytest.mark.slow
 def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
     run = renamed(CACHED, "own-folder", cache=CacheConfig(folder=str(tmp_path)))
-    train.run(run, study)
+    teacher_logits.of_run(run, data.load(run.data), study)
     other = renamed(TEACHER, "teacher", seed=77)
     train.run(other, tmp_path / "other")
     with pytest.raises(UsageError, match="weights of teacher teacher changed"):
@@ -345,9 +317,46 @@ def cells(name):
 
 
 @pytest.fixture(scope="module")
-def together(study):
+def traced(study):
+    """The learners whose train step was traced for two students that were trained together.
+
+    Their records are in the study, and logs for TensorBoard.
+    """
+    found, step = [], keras.Model.train_step
+
+    def noted(learner, data):
+        found.append(learner)
+        return step(learner, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "train_step", noted)
+        train.run_together(cells("together"), study, Session(tensorboard=True))
+    return found
+
+
+@pytest.fixture(scope="module")
+def together(study, traced):
     """The records of two students that were trained together."""
-    return train.run_together(cells("together"), study)
+    return [records.read(records.run_folder(study, run.name)) for run in cells("together")]
+
+
+@pytest.mark.slow
+def test_a_step_is_traced_once(traced):
+    assert len(traced) == len(set(map(id, traced))) == 2
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_figures_and_settings_of_every_student(study, together):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for record in together:
+        folder = records.run_folder(study, record.name)
+        logs = EventAccumulator(str(folder / "tensorboard")).Reload()
+        events = logs.Tensors("val_accuracy")
+        shown = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
+        assert shown == pytest.approx(record.history["val_accuracy"])
+        settings = logs.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        assert b"temperature" in settings and b"alpha" in settings
 
 
 @pytest.mark.slow
@@ -390,8 +399,7 @@ def test_a_reused_learner_gives_what_a_new_one_gives(study):
         train.run(renamed(run, f"{run.name}-{place}"), study, session)
         for place, run in enumerate(runs)
     ]
-    alone = train.run(renamed(runs[0], "reuse-alone"), study)
-    assert first.weights == third.weights == alone.weights
+    assert first.weights == third.weights  # the first of a session is taught by a new learner
 
 
 def test_runs_that_share_batches_may_be_trained_together():

@@ -15,9 +15,10 @@ from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 DIGITS = DataConfig(train_examples=96, validation=100)
 SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01, select="last")
-BEST = dataclasses.replace(SHORT, select="best")
 NETWORK = ModelConfig("cnn2", width=0.25)
 NORMED = ModelConfig("resnet8", width=0.25)
 FIRST = RunConfig("first", "first", 0, DIGITS, NETWORK, SHORT)
@@ -57,23 +58,18 @@ def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
     assert record.history["loss"][0] < first.history["loss"][0]
 
 
-@pytest.mark.parametrize(
-    ("settings", "model"),
-    [
-        pytest.param(SHORT, NETWORK, id="last"),
-        pytest.param(BEST, NORMED, id="best", marks=pytest.mark.slow),
-    ],
-)
-def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path, settings, model):
+def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path):
     # A large step after a good one: the best weights are not the last.
-    steps = dataclasses.replace(settings, optimizer="sgd", learning_rate=0.5)
-    first = dataclasses.replace(FIRST, training=steps, model=model)
-    record = train.run(first, tmp_path)
+    steps = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=0.5)
+    record = train.run(dataclasses.replace(FIRST, training=steps, model=NORMED), tmp_path)
     if record.best["epoch"] == record.last["epoch"]:
         pytest.skip("the best weights are the last ones")
-    run = dataclasses.replace(WARM, model=model)
-    start = learners.network(run, data.load(DIGITS), tmp_path).get_weights()
-    assert equal(start, weights(tmp_path, "first", settings.select))
+    for select in ("best", "last"):
+        record.config["training"]["select"] = select
+        records.write(records.run_folder(tmp_path, "first"), record)
+        run = dataclasses.replace(WARM, model=NORMED)
+        start = learners.network(run, data.load(DIGITS), tmp_path).get_weights()
+        assert equal(start, weights(tmp_path, "first", select))
 
 
 def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
@@ -87,18 +83,17 @@ def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
     assert finished(WARM, tmp_path / "study") is None
 
 
-@pytest.mark.slow
 def test_a_taught_student_starts_warm_too(study):
     taught = dataclasses.replace(
         WARM, name="taught", teachers=("first",), distillation=DistillationConfig(1.0, 2.0)
     )
-    record = train.run(taught, study)
+    session = Session()
+    record = train.run(taught, study, session)
     # It starts as its own teacher, so there is nothing left to learn but batch statistics.
-    cold = train.run(dataclasses.replace(taught, name="cold", start=None), study)
+    cold = train.run(dataclasses.replace(taught, name="cold", start=None), study, session)
     assert record.history["soft_loss"][0] < 0.5 * cold.history["soft_loss"][0]
 
 
-@pytest.mark.slow
 def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
     session = Session()
     train.run(dataclasses.replace(WARM, name="cold-before", start=None), study, session)
@@ -114,7 +109,6 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
 def test_interrupted_it_goes_on_and_does_not_start_again(study):
     whole = warm(study)
     parted = dataclasses.replace(WARM, name="parted")

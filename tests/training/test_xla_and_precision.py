@@ -22,7 +22,6 @@ HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 MODES = {
     "XLA": (True, "float32", 1e-4),
     "bfloat16": (False, "mixed_bfloat16", 3e-2),
-    "float16": (False, "mixed_float16", 3e-3),
     "XLA with float16": (True, "mixed_float16", 3e-3),
 }
 

@@ -14,7 +14,7 @@ KINDS = {
     "random": (tuners.RandomSearch, {"max_trials": 4, "seed": 0}),
     "bayesian": (
         tuners.BayesianOptimization,
-        {"max_trials": 4, "num_initial_points": 2, "seed": 0},
+        {"max_trials": 3, "num_initial_points": 2, "seed": 0},  # a proposal takes seconds
     ),
     "hyperband": (tuners.Hyperband, {"max_epochs": 4, "factor": 2, "seed": 0}),
 }
@@ -81,12 +81,12 @@ def killed_before_write(monkeypatch, number, *args):
 @pytest.mark.parametrize(
     "kind, population, stride",
     [
-        pytest.param("grid", 1, 1, marks=pytest.mark.slow),
+        pytest.param("grid", 1, 3, marks=pytest.mark.slow),  # 10 files a trial: each kind of them
         ("grid", 2, 3),
         pytest.param("random", 1, 1, marks=pytest.mark.slow),
         ("random", 3, 3),
         pytest.param("bayesian", 1, 9, marks=pytest.mark.slow),
-        pytest.param("bayesian", 2, 6, marks=pytest.mark.slow),
+        pytest.param("bayesian", 2, 11, marks=pytest.mark.slow),
         ("hyperband", 1, 19),
         pytest.param("hyperband", 2, 13, marks=pytest.mark.slow),
     ],

@@ -1,5 +1,7 @@
 """A search goes on with what it was begun with, and with nothing else."""
 
+import shutil
+
 import keras
 import keras_tuner as kt
 import numpy as np
@@ -8,6 +10,8 @@ import tensorflow as tf
 
 from tfdistill import SoftTargets, tuners
 from tfdistill.utils.checks import UsageError
+
+pytestmark = pytest.mark.slow
 
 X = np.linspace(-1.0, 1.0, 64, dtype="float32").reshape(16, 4)
 Y = np.arange(16, dtype="int32") % 2
@@ -129,25 +133,18 @@ def test_the_same_goes_on_whatever_shows_or_looks(searched):
     assert tuner.results().equals(before) and len(before) == 1
 
 
-def test_overwrite_and_another_name_start_over(tmp_path):
-    opened(tmp_path).search(X, Y, **FIT)
-    tuner = opened(tmp_path, overwrite=True, alpha=[0.9])
+def test_overwrite_starts_over_and_what_was_not_begun_may_be_changed(searched, tmp_path):
+    shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
+    opened(tmp_path, overwrite=True, alpha=[0.3])
+    tuner = opened(tmp_path, alpha=[0.9])
     tuner.search(X, other(Y), **FIT)
     assert list(tuner.results()["alpha"]) == [0.9]
     with pytest.raises(UsageError, match="holds another search: alpha is"):
         opened(tmp_path)
 
 
-def test_what_was_opened_and_not_begun_may_be_changed(tmp_path):
-    opened(tmp_path, alpha=[0.3])
-    tuner = opened(tmp_path, alpha=[0.9])
-    tuner.search(X, Y, **FIT)
-    assert list(tuner.results()["alpha"]) == [0.9]
-
-
 def test_data_sets_are_told_apart_by_what_can_be_seen(tmp_path):
     fit = {"epochs": 1, "verbose": 0, "validation_data": BATCHES}
-    opened(tmp_path).search(BATCHES, **fit)
     opened(tmp_path).search(BATCHES, **fit)
     opened(tmp_path).search(lambda epoch: BATCHES, **fit)
     with pytest.raises(UsageError, match="x is .* of cardinality 2 there and .* 4 here"):
@@ -177,8 +174,8 @@ def test_settings_of_what_proposes_trials_are_compared(tmp_path, kind, first, se
         tune(second)
 
 
-def test_a_folder_of_an_earlier_version_goes_on_and_says_so(tmp_path, caplog):
-    opened(tmp_path).search(X, Y, **FIT)
+def test_a_folder_of_an_earlier_version_goes_on_and_says_so(searched, tmp_path, caplog):
+    shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
     (tmp_path / "s/settings.json").unlink()
     opened(tmp_path)
     assert "earlier version" in caplog.text

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from tests import search_process as sp
-from tests.forked import Forked, wait_until
+from tests.forked import Forked
 from tfdistill import SoftTargets, tuners
 from tfdistill.utils import progress
 from tfdistill.utils.checks import UsageError
@@ -25,26 +25,35 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def finished(tmp_path_factory):
+    """The tuner of an uninterrupted grid."""
+    return sp.search("grid", tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def whole(finished):
     """The tables of an uninterrupted grid."""
-    tuner = sp.search("grid", tmp_path_factory.mktemp("whole"))
-    return tuner.results(), tuner.seed_results()
+    return finished.results(), finished.seed_results()
 
 
 @pytest.fixture(scope="module")
 def one_trial(tmp_path_factory):
-    """The folder of a search of one trial with two seeds."""
-    folder = tmp_path_factory.mktemp("one")
-    sp.search("grid", folder, max_trials=1)
+    """The folder of a search of one trial with two seeds; beside it, the lines that it `shown`."""
+    folder, text = tmp_path_factory.mktemp("one"), io.StringIO()
+    lines = progress.Lines(Console(file=text, width=80, soft_wrap=True), every=0.0)
+    sp.search("grid", folder, max_trials=1, progress=lines)
+    (folder / "shown").write_text(text.getvalue())
     return folder / "search"
 
 
-def start(kind, folder, **environment):
-    return Forked(sp.main, kind, str(folder), **environment)
+def start(kind, folder, file=None, **environment):
+    return Forked(sp.main, kind, str(folder), file and str(file), **environment)
 
 
-def kill_at(file, process):
-    wait_until(file.exists, process)
+def kill_at(file, kind, folder, **environment):
+    """Kill a search in the training that keeps its state in the file."""
+    process = start(kind, folder, file, **environment)
+    assert "there\n" in process.stdout, process.stderr.read()[-2000:]
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -55,7 +64,7 @@ def assert_same(tuner, tables):
 
 
 def test_a_killed_grid_goes_on_to_the_same_figures(whole, tmp_path):
-    kill_at(tmp_path / "search/trial_0001/seed-1/state.npz", start("grid", tmp_path))
+    kill_at(tmp_path / "search/trial_0001/seed-1/state.npz", "grid", tmp_path)
     tuner = sp.tuner_of("grid", tmp_path, seeds=(0, 1))
     assert len(tuner.oracle.trials) == 2 and not (tmp_path / "search/trial_0002").exists()
     tuner.search(sp.batches, **sp.FIT)
@@ -80,20 +89,17 @@ def test_an_epoch_that_is_done_is_not_done_again(tmp_path):
     assert began == [0, 1, 1]
 
 
-def test_a_display_shows_every_epoch_and_the_objective(tmp_path):
-    text = io.StringIO()
-    lines = progress.Lines(Console(file=text, width=80, soft_wrap=True), every=0.0)
-    sp.search("grid", tmp_path, max_trials=1, progress=lines)
-    shown = text.getvalue().splitlines()
-    assert shown[0] == f"Search in {tmp_path}/search"
+def test_a_display_shows_every_epoch_and_the_objective(one_trial):
+    shown = (one_trial.parent / "shown").read_text().splitlines()
+    assert shown[0] == f"Search in {one_trial}"
     assert any("trial 0, seed 1: epoch 2/2" in line for line in shown)
     assert "trial 0, seed 1: val_loss " in shown[-1]
 
 
-def test_each_seed_keeps_its_figures_and_history(whole, tmp_path):
-    tuner = sp.search("grid", tmp_path, max_trials=1)
+def test_each_seed_keeps_its_figures_and_history(one_trial):
+    tuner = sp.tuner_of("grid", one_trial.parent, max_trials=1, seeds=(0, 1))
     for seed in (0, 1):
-        done = json.loads((tmp_path / f"search/trial_0/seed-{seed}.json").read_text())
+        done = json.loads((one_trial / f"trial_0/seed-{seed}.json").read_text())
         assert len(done["history"]["val_loss"]) == 2
         assert done["figures"]["val_loss"] == min(done["history"]["val_loss"])
     row, seeds = tuner.results().iloc[0], tuner.seed_results()["val_loss"]
@@ -118,20 +124,21 @@ def test_a_compiled_distiller_serves_all_trials_and_trains_the_same(whole, tmp_p
         optimizer=lambda hp: keras.optimizers.Adam(0.05),
         **sp.GRID,
     )
-    tuner = tuners.GridSearch(hypermodel, "val_loss", seeds=(0, 1), directory=tmp_path)
+    settings = {"max_trials": 2, "seeds": (0, 1), "directory": tmp_path}
+    tuner = tuners.GridSearch(hypermodel, "val_loss", **settings)
     tuner.search(sp.batches, **sp.FIT)
-    assert 0 < len(calls) <= 2  # tracing a train step; the other seven trainings add nothing
+    assert 0 < len(calls) <= 2  # tracing a train step; the other three trainings add nothing
     last = tuner.seed_results().iloc[-1]
 
     keras.utils.set_random_seed(1)
-    rebuilt = hypermodel.build(tuner.oracle.trials["0003"].hyperparameters)
+    rebuilt = hypermodel.build(tuner.oracle.trials[last["trial"]].hyperparameters)
     keras.utils.set_random_seed(1)
     history = rebuilt.fit(sp.batches(0), **sp.FIT).history
     assert min(history["val_loss"]) == pytest.approx(last["val_loss"], rel=1e-6)
 
 
-def test_the_best_model_has_the_figures_of_its_best_epoch(tmp_path):
-    tuner = sp.search("random", tmp_path, max_trials=2)
+def test_the_best_model_has_the_figures_of_its_best_epoch(finished, tmp_path):
+    tuner = finished
     model = tuner.get_best_models()[0]
     table = tuner.seed_results()
     seeds = table[table["trial"] == tuner.oracle.get_best_trials()[0].trial_id]
@@ -202,7 +209,8 @@ def test_a_damaged_state_begins_its_training_anew(one_trial, tmp_path, caplog):
 
 
 def test_hyperband_goes_on_with_the_training_of_the_earlier_trial(tmp_path):
-    tuner = sp.search("hyperband", tmp_path, max_epochs=2)
+    tuner = sp.tuner_of("hyperband", tmp_path, max_epochs=2)
+    tuner.search(sp.batches, **sp.FIT)
     table = tuner.results().dropna(subset="tuner/trial_id")
     assert len(table) > 0
     for _, row in table.iterrows():
@@ -214,14 +222,12 @@ def test_hyperband_goes_on_with_the_training_of_the_earlier_trial(tmp_path):
         assert len(later["loss"]) == row["tuner/epochs"] > len(earlier["loss"])
 
 
-def test_trials_trained_together_have_the_figures_of_trials_alone(whole, tmp_path):
-    tuner = sp.search("grid", tmp_path, population=3)
-    pd.testing.assert_frame_equal(tuner.results(), whole[0], rtol=1e-5)
-
-
-def test_trials_trained_together_are_shown_one_after_the_other(tmp_path, capsys):
-    tuner = sp.tuner_of("grid", tmp_path, seeds=(0,), population=3)
+def test_trials_trained_together_are_those_alone_and_shown_one_after_the_other(
+    whole, tmp_path, capsys
+):
+    tuner = sp.tuner_of("grid", tmp_path, seeds=(0, 1), population=3)
     tuner.search(sp.batches, **{**sp.FIT, "verbose": 1})
+    pd.testing.assert_frame_equal(tuner.results(), whole[0], rtol=1e-5)
     printed = capsys.readouterr().out
     assert printed.count("Complete [") == len(tuner.results()) > 3
     assert f"Best {tuner.oracle.objective.name} So Far" in printed
@@ -319,10 +325,10 @@ def test_a_chief_and_two_workers_find_what_one_process_finds(whole, tmp_path):
     oracle = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
     oracle |= {"no_proxy": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
     chief = start("grid", tmp_path, KERASTUNER_TUNER_ID="chief", **oracle)
-    first = start("grid", tmp_path, KERASTUNER_TUNER_ID="tuner0", **oracle)
     processes = [chief]
     try:
-        kill_at(tmp_path / "search/trial_0000/seed-1/state.npz", first)
+        state, worker = tmp_path / "search/trial_0000/seed-1/state.npz", "tuner0"
+        kill_at(state, "grid", tmp_path, KERASTUNER_TUNER_ID=worker, **oracle)
         for name in ("tuner0", "tuner1"):
             processes.append(start("grid", tmp_path, KERASTUNER_TUNER_ID=name, **oracle))
         for process in processes:

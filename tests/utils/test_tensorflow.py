@@ -44,6 +44,7 @@ def test_what_would_change_results_is_refused(name, read, write, value):
     tensorflow.start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content, line",
     [
