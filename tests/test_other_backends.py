@@ -12,6 +12,8 @@ import pytest
 
 from tests import other_backend
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["jax", "torch"])
 def other(request):
@@ -28,6 +30,7 @@ def other(request):
     return request.param, json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_losses_and_trainings_have_the_figures_of_tensorflow(other):
     _, found = other
     expected = other_backend.figures()

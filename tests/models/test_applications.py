@@ -49,11 +49,13 @@ def test_channels_are_swapped_and_centred_for_vgg(images):
     np.testing.assert_allclose(seen, np.maximum(blue, 0), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_grey_images_are_repeated(images):
     network = application("MobileNetV3Small", (32, 32, 1), 5)
     assert network.predict(images[..., :1], verbose=0).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_published_backbone_weights_come_from_a_file(tmp_path):
     path = str(tmp_path / "mobilenet_v3_no_top.h5")
     backbone = keras.applications.MobileNetV3Small(

@@ -40,6 +40,7 @@ def logits_of(folder):
     return path
 
 
+@pytest.mark.slow
 def test_build_trains_the_teacher_alone_and_stores_its_logits(built, capsys):
     out = built / "out"
     assert [path.name for path in (out / "runs").iterdir()] == ["teacher"]
@@ -48,6 +49,7 @@ def test_build_trains_the_teacher_alone_and_stores_its_logits(built, capsys):
     assert "built before" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_verify_runs_the_teacher_again(built, capsys):
     assert main(["cache", "verify", str(built / "out"), "--rows", "40"]) == 0
     assert "good" in capsys.readouterr().out
@@ -56,6 +58,7 @@ def test_verify_runs_the_teacher_again(built, capsys):
     assert good and table.rows[0][1] == "40" and table.rows[0][3] == "100.00"
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_named_and_mended(built, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(built / "out", out)
@@ -69,6 +72,7 @@ def test_a_damaged_cache_is_named_and_mended(built, tmp_path, capsys):
     assert main(["cache", "verify", str(out)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"cache": None}, {"teacher": None}, {"data": {"views": None}}])
 def test_a_study_without_use_for_a_cache_says_so(built, tmp_path, change, capsys):
     values = yaml.safe_load(CONFIG)
