@@ -165,12 +165,15 @@ def _data(records: Sequence[Record]) -> str:
     of_images = [record for record in records if record.config.get("kind", "network") == "network"]
     data = [record.config.get("data") or {} for record in of_images]
     sources = dict.fromkeys(each["source"] for each in data if each.get("source"))
-    counts = {each["train_examples"] for each in data if each.get("train_examples")}
+    counts = {each.get("train_examples") for each in data}
+    counts = counts if counts != {None} else set()
     tested = {int(sum(record.calibration.get("count", ()))) for record in of_images} - {0}
     parts = [" and ".join(sources)]
     for numbers, what in ((counts, "training"), (tested, "test")):
         if numbers:
-            listed = " or ".join(f"{number:,}" for number in sorted(numbers, reverse=True))
+            known = sorted((number for number in numbers if number), reverse=True)
+            every = ["all"] * (None in numbers)
+            listed = " or ".join([*every, *(f"{number:,}" for number in known)])
             parts.append(f"{listed} {what} images")
     return ", ".join(part for part in parts if part)
 
