@@ -52,7 +52,7 @@ def accuracy_by_labels(records: Sequence[Record]) -> str:
         for place, (name, each) in enumerate(level.items()):
             if value := spread(each, "test_accuracy"):
                 color = COLORS[len(found) + place]
-                axes.axhline(100 * value.mean, color=color, lw=1.8, label=name)
+                axes.axhline(100 * value.mean, color=color, lw=1.8, ls="-:"[place], label=name)
                 low, high = 100 * (value.mean - value.std), 100 * (value.mean + value.std)
                 axes.axhspan(low, high, color=color, alpha=0.15, lw=0)
         best = rows.get(study.ENSEMBLE) or rows.get(TEACHER, [])
