@@ -1,6 +1,7 @@
 """Configurations: what is refused, and with which words."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,11 +9,13 @@ import yaml
 from tfdistill import config
 from tfdistill.config import (
     AugmentConfig,
+    CacheConfig,
     DataConfig,
     DistillationConfig,
     ExportConfig,
     FeatureConfig,
     ModelConfig,
+    RunConfig,
     StudyConfig,
     TrainingConfig,
     settings_of,
@@ -103,6 +106,22 @@ def test_unreadable_files_are_refused(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(UsageError, match="is not YAML"):
         config.read_yaml(tmp_path / "broken.yaml")
+
+
+def test_a_run_without_a_network_or_teachers_says_so_where_they_are_needed():
+    run = RunConfig("mean-of-3", "row", 0, DataConfig(), None, TrainingConfig())
+    for name, field in {"network": "model", "taught": "distillation", "stored": "cache"}.items():
+        with pytest.raises(ValueError, match=f"The run mean-of-3 has no {field}"):
+            getattr(run, name)
+    learned, cache = DistillationConfig(), CacheConfig()
+    whole = dataclasses.replace(run, model=ModelConfig(), distillation=learned, cache=cache)
+    assert (whole.network, whole.taught, whole.stored) == (ModelConfig(), learned, cache)
+
+
+def test_a_study_has_a_folder_once_its_output_is_set():
+    assert StudyConfig(output="results/a").folder == Path("results/a")
+    with pytest.raises(ValueError, match="The study mysteries has no output"):
+        StudyConfig().folder  # noqa: B018
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_versions_are_numbered_from_one_and_never_written_again(tmp_path):
         with versions.new_version(tmp_path / "model") as new:
             assert new.number == number
             write(new.folder, number)
-        assert new.placed == tmp_path / "model" / str(number)
+        assert new.target == tmp_path / "model" / str(number)
     assert versions.versions(tmp_path / "model") == [1, 2, 3]
     assert versions.latest(tmp_path / "model") == tmp_path / "model" / "3"
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"1", "2", "3", ".lock"}
@@ -52,7 +52,7 @@ def test_a_number_that_others_chose_is_counted_on_from(tmp_path):
     (tmp_path / "model" / "42").write_text("a file in the way")
     with versions.new_version(tmp_path / "model") as new:
         write(new.folder, 1)
-    assert new.placed.name == "43"
+    assert new.target.name == "43"
 
 
 def test_a_reader_never_sees_a_part_of_a_version(tmp_path):
@@ -133,7 +133,7 @@ class TestCheck:
             (new.folder / "model.onnx").write_bytes(b"other")
             card = {"files": versions.files_of(new.folder)}
             storage.write_checked(new.folder / "model_card.json", card)
-        return new.placed
+        return new.target
 
     def test_what_was_exported_passes_also_without_other_formats(self, version):
         versions.check(version)

@@ -50,7 +50,7 @@ def test_outputs_are_sums_over_neurons_and_patches():
     patches = np.zeros((1, 2, 4), np.float32)
     patches[0, 0, 0] = patches[0, 1, 1] = 1.0
     patches[0, 1, 0] = -1.0
-    found = Networks(CURVED, weights).outputs(patches)
+    found = Networks(CURVED, weights, np.zeros_like(weights)).outputs(patches)
     np.testing.assert_allclose(found, [[[0, 2 * 1.875, 0]]], rtol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_responses_are_to_one_view_of_the_own_class():
     views = np.eye(4, dtype=np.float32).reshape(2, 2, 4)
     weights[1, 0, 0, 0] = 3.0  # class 0 knows its second view
     weights[0, 0, 0, 1] = 3.0  # class 1 takes class 0's first view for its own
-    found = Networks(NetworkSettings(neurons=1), weights).responses(views)
+    found = Networks(NetworkSettings(neurons=1), weights, np.zeros_like(weights)).responses(views)
     np.testing.assert_allclose(found, [[[0, 1.875], [0, 0]]], rtol=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_the_rate_grows_as_the_errors_fade(growth, times):
     weights = np.zeros((4, 1, 1, 3), np.float32)
     # Probability 5/6 of the right class: |p - y|_1 is 1/3, a quarter of 2 (1 - 1/3).
     weights[:, 0, 0, 0] = data.patches[0, 0] * np.log(10) / (data.patches**2).sum()
-    start = Networks(FLAT, weights)
+    start = Networks(FLAT, weights, np.zeros_like(weights))
     plain = train(start, data, PLAIN, steps=1).weights - weights
     settings = DescentSettings(rate=0.5, growth=growth, momentum=0.0)
     grown = train(start, data, settings, steps=1).weights - weights

@@ -5,6 +5,7 @@ needs itself: help and errors do not wait for TensorFlow. To add one, write its 
 line in `COMMANDS`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -173,7 +174,7 @@ def _study(
 ) -> int:
     from tfdistill.training import runner, study_folder
 
-    folder = Path(config.output)
+    folder = config.folder
     study_folder.check_folder(config, folder)
     if dry_run:
         power = findings.power_table(config, folder, deviation)
@@ -252,7 +253,7 @@ def sweep(
     from tfdistill.training import study_folder
     from tfdistill.tuners import sweeps
 
-    folder = Path(study.output)
+    folder = study.folder
     plan = sweeps.plan_table(study, folder)
     study_folder.check_folder(study, folder)
     if dry_run:
@@ -284,7 +285,7 @@ def cache_build(
     from tfdistill.training import runner, study_folder
     from tfdistill.utils.progress import display
 
-    folder = Path(study.output)
+    folder = study.folder
     runs = runner.plan(study)
     study_folder.check_folder(study, folder)
     if dry_run:
@@ -445,7 +446,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 
 # In the order of the list of commands.
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., int]] = {
     "distill": distill,
     "run": run,
     "train": train,

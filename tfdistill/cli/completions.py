@@ -36,20 +36,20 @@ def _with_keys(command: Callable) -> Callable:
     """Return a command whose words `*keys` are options of their own."""
     signature = inspect.signature(command)
     parameters = list(signature.parameters.values())
-    words = next((each for each in parameters if each.kind is each.VAR_POSITIONAL), None)
-    found = typing.get_args(words.annotation) if words else ()
-    keys = next(filter(is_dataclass, found), None)
-    if keys is None:
+    words = [each for each in parameters if each.kind is each.VAR_POSITIONAL]
+    keys = [each for one in words for each in typing.get_args(one.annotation) if is_dataclass(each)]
+    if not keys:
         return command
-    parameters.remove(words)
-    options = Annotated[keys, Parameter(name="*")]
+    parameters.remove(words[0])
+    options = Annotated[keys[0], Parameter(name="*")]  # type: ignore[valid-type]  # at run time
     parameters.append(
-        inspect.Parameter("study", words.KEYWORD_ONLY, default=None, annotation=options)
+        inspect.Parameter("study", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options)
     )
 
     @functools.wraps(command)
     def declared(*_, **__):
         raise NotImplementedError
 
-    declared.__signature__ = signature.replace(parameters=parameters)
+    # What `inspect` takes for the function's own.
+    declared.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return declared

@@ -114,7 +114,7 @@ def _text(group: Group) -> str:
 def _inner(hint) -> tuple[type | None, str]:
     """Return the dataclass that a field holds, and `[]` where it is a list of them."""
     for option in _options(hint):
-        if dataclasses.is_dataclass(option):
+        if isinstance(option, type) and dataclasses.is_dataclass(option):
             return option, ""
         if typing.get_args(option) and dataclasses.is_dataclass(typing.get_args(option)[0]):
             return typing.get_args(option)[0], "[]"
@@ -144,8 +144,8 @@ def _options(hint) -> tuple:
 
 
 def _default(field: dataclasses.Field) -> str:
-    made = field.default_factory is not dataclasses.MISSING
-    value = field.default_factory() if made else field.default
+    made = field.default_factory
+    value = field.default if made is dataclasses.MISSING else made()
     if value in (None, "", [], {}) or dataclasses.is_dataclass(value):
         return ""
     return value if isinstance(value, str) else json.dumps(value)

@@ -54,8 +54,12 @@ def app(commands: dict) -> cyclopts.App:
     for place, (name, command) in enumerate(commands.items()):
         *group, last = name.split()
         if group and group[0] not in found:
-            shown = {"help": GROUPS[group[0]], "sort_key": place}
-            found.command(cyclopts.App(name=group, version_flags=[], help_epilogue="", **shown))
+            about = GROUPS[group[0]]
+            found.command(
+                cyclopts.App(
+                    name=group, help=about, sort_key=place, version_flags=[], help_epilogue=""
+                )
+            )
         parent = found[group[0]] if group else found
         parent.command(command, name=last, sort_key=place, version_flags=[], help_epilogue="")
     return found

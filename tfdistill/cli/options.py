@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cyclopts
 
@@ -205,7 +205,7 @@ def named(command: Callable) -> list[str]:
     return [name[2:] for name in names if name.startswith("--")]
 
 
-def _check_name(keys: type, key: str, command: Callable | None) -> None:
+def _check_name(keys: type[Any], key: str, command: Callable | None) -> None:
     """Raise unless there is such a key, at any depth."""
     first = key.partition(".")[0]
     name = first.removesuffix("+") if first == key else first

@@ -1,7 +1,8 @@
 """A whole study, as a user writes it, and the runs that it becomes."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.data import DataConfig
@@ -14,6 +15,8 @@ from tfdistill.utils import checks
 # The kind of a run that trains or evaluates one network.
 NETWORK = "network"
 TUNERS = ("grid", "random", "bayesian", "hyperband")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,13 @@ class StudyConfig:
             checks.count("seeds", seed, minimum=0)
         _check_cache(self.distillation, self.cache)
 
+    @property
+    def folder(self) -> Path:
+        """`output`, once a command has set it."""
+        if self.output is None:
+            raise ValueError(f"The study {self.study} has no output.")
+        return Path(self.output)
+
 
 @dataclass(frozen=True)
 class ChannelSplitConfig:
@@ -207,6 +217,26 @@ class RunConfig:
         base = self.split.base if self.split else None
         others = tuple(name for name in (self.start, base) if name)
         return self.teachers + self.members + others
+
+    @property
+    def network(self) -> ModelConfig:
+        """`model` of a run that has a network of its own."""
+        return self._given("model", self.model)
+
+    @property
+    def taught(self) -> DistillationConfig:
+        """`distillation` of a run that has teachers."""
+        return self._given("distillation", self.distillation)
+
+    @property
+    def stored(self) -> CacheConfig:
+        """`cache` of a run whose teachers' logits are stored."""
+        return self._given("cache", self.cache)
+
+    def _given(self, name: str, value: _T | None) -> _T:
+        if value is None:
+            raise ValueError(f"The run {self.name} has no {name}.")
+        return value
 
 
 def _check_cache(distillation: DistillationConfig | None, cache: CacheConfig | None) -> None:

@@ -90,8 +90,8 @@ class Examples:
             images, labels, ids = map(tf.constant, (self.images, self.labels, self.ids))
         return Tensors(images, labels, ids, len(self), int(self.ids.max()) + 1)
 
-    def take(self, indices: np.ndarray) -> Examples:
-        """Return the examples at `indices` (`[m]` int), which keep their ids."""
+    def take(self, indices: np.ndarray | slice) -> Examples:
+        """Return the examples at `indices` (`[m]` int, or a slice), which keep their ids."""
         return Examples(self.images[indices], self.labels[indices], self.ids[indices])
 
 

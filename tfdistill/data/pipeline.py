@@ -6,6 +6,7 @@ number is the epoch's. So a stream that starts at epoch k equals the rest of one
 
 import weakref
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -54,6 +55,15 @@ class BatchSettings:
         return self.one_hot or self.augment.mixup > 0
 
 
+class TeacherLogits(Protocol):
+    """An array `[views, ids, classes]`, or what answers to `[view, ids]` as one does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
 def training_batches(
     examples: Examples,
     settings: BatchSettings,
@@ -61,7 +71,7 @@ def training_batches(
     epochs: int,
     first_epoch: int = 0,
     steps: int | None = None,
-    teacher_logits: np.ndarray | None = None,
+    teacher_logits: TeacherLogits | None = None,
     teacher_view: str = "same",
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` .. `epochs` - 1, one after the other.
@@ -306,7 +316,7 @@ def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(2).with_options(options)
 
 
-def _rows_of(teacher_logits: np.ndarray, view: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+def _rows_of(teacher_logits: TeacherLogits, view: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     # TensorFlow keeps every `read` as long as the process lives, and with it would keep the logits
     # and the open file that they are read from.
     logits = weakref.ref(teacher_logits)

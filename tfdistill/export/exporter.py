@@ -138,10 +138,10 @@ def export(
             done = _compare(new.folder, config, test, logits, progress)
         figures = _figures(subject, test, logits)
         card = _describe(subject, network, new, config, done, figures)
-    exported = Exported(new.placed, done, card)
+    exported = Exported(new.target, done, card)
     for format in exported.formats:
         foreign.know(foreign.sum_of(exported.file(format)))
-    progress.say(f"{new.placed} is in place")
+    progress.say(f"{new.target} is in place")
     return exported
 
 
@@ -188,10 +188,14 @@ def export_network(
 def ensure(subject: Subject, name: str, config: ExportConfig, progress: Silent) -> Exported:
     """Return the newest version of `name` if it is whole and of this network, else export it."""
     there = versions.latest(Path(config.folder) / name)
-    card = there and versions.intact(there)
-    same = there and card and card["key"] == subject.key
-    # A card of an earlier version lacks settings that came later.
-    if same and _settings(ExportConfig()) | card["settings"] == _settings(config):
+    card = versions.intact(there) if there else None
+    if (
+        there
+        and card
+        and card["key"] == subject.key
+        # A card of an earlier version lacks settings that came later.
+        and _settings(ExportConfig()) | card["settings"] == _settings(config)
+    ):
         progress.say(f"{there} is in place already")
         return Exported(there, [], card)
     return export(subject, name, config, progress)

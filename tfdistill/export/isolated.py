@@ -211,7 +211,7 @@ def _end_with_parent(parent: int) -> None:
 def _loaded(place: str):
     """Return the class FILE:CLASS; of this package, its file can import `format` alone."""
     file, _, name = place.rpartition(":")
-    sys.modules["tfdistill"] = None
+    sys.modules["tfdistill"] = None  # type: ignore[assignment]  # so it cannot be imported
     _run_file("tfdistill.export.format", Path(__file__).with_name("format.py"))
     runtime = getattr(_run_file("runtime", file), name)
     sys.modules.update(dict.fromkeys(runtime.without))  # None cannot be imported
@@ -220,6 +220,8 @@ def _loaded(place: str):
 
 def _run_file(name: str, file: str | Path):
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no file of Python.")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

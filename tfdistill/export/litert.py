@@ -6,7 +6,7 @@ All take `image`, uint8 `[n, height, width, channels]`, for any n, and return `l
 each channel of the weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,9 @@ def convert(
             converter = tf.lite.TFLiteConverter.from_saved_model(
                 str(numeric_folder), signature_keys=["serving_default"]
             )
-            content = _converted(converter, precision, representative)
+            content = _converted(
+                converter, precision, () if representative is None else representative
+            )
     except Exception as error:  # the converter's, TensorFlow's or the calibrator's own
         raise checks.UsageError(
             f"The network cannot be converted to LiteRT ({precision}): {_cause(error)} "
@@ -75,7 +77,7 @@ def convert(
     Path(path).write_bytes(content)
 
 
-def _converted(converter, precision: str, representative: np.ndarray | None) -> bytes:
+def _converted(converter, precision: str, representative: Iterable[np.ndarray]) -> bytes:
     import tensorflow as tf
 
     if precision == "float32":

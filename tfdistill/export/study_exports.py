@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from tfdistill import records
-from tfdistill.config import ExportConfig, export_name, to_dict
+from tfdistill.config import DataConfig, ExportConfig, export_name, to_dict
 from tfdistill.export import benchmark, verify, versions
 from tfdistill.export.format import export_format
 from tfdistill.export.saved_model import SAVED_MODEL
@@ -58,9 +58,9 @@ def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> N
 
     session = Session(progress)  # the subjects of a study share their images
     found = [
-        dataclasses.replace(subject, dataset=session.images(subject.data))
+        dataclasses.replace(subject, data=session.images(subject.data))
         for subject in targets.of_study(folder)
-        if subject.data
+        if isinstance(subject.data, DataConfig)
     ]
     name = config.name or export_name(folder.resolve().name)
     done = []

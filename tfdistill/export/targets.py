@@ -14,6 +14,7 @@ import keras
 from tfdistill import data, records
 from tfdistill.config import NETWORK as NETWORK_RUN
 from tfdistill.config import DataConfig, ModelConfig, build, export_name
+from tfdistill.data import Dataset
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.distillation.pairs import check_network, on_logits
@@ -35,27 +36,26 @@ class Subject:
     Args:
         kind: `student` (it was taught), `teacher` (it taught), `ensemble` or `network`.
         name: The run's name, or that of the file.
-        data: How its images are read.
+        data: How its images are read, or the images themselves.
         study: Folder of its study; None for a file of one's own.
         record: Of its run; None for a file of one's own, or an ensemble that has no run.
         members: Names of the runs that an ensemble averages.
         average: How it averages them.
         path: The file of one's own.
-        model: The network itself, with its `dataset`, where it is in memory.
+        model: The network itself, where it is in memory.
         part: `best` or `last` weights; None takes what the run's configuration selects.
         measured: Its accuracy on all test images, 0..1, where there is no record of it.
     """
 
     kind: str
     name: str
-    data: DataConfig | None
+    data: DataConfig | Dataset
     study: Path | None = None
     record: Record | None = None
     members: tuple[str, ...] = ()
     average: str = "probabilities"
     path: Path | None = None
     model: keras.Model | None = None
-    dataset: data.Dataset | None = None
     part: str | None = None
     measured: float | None = None
 
@@ -80,9 +80,9 @@ class Subject:
         return digest(own, members, self.average, self.part)
 
     @cached_property
-    def images(self) -> data.Dataset:
+    def images(self) -> Dataset:
         """The images, read from disk when first asked for."""
-        return self.dataset or data.load(self.data)
+        return data.load(self.data) if isinstance(self.data, DataConfig) else self.data
 
     @cached_property
     def teachers(self) -> list[Record]:
@@ -95,7 +95,7 @@ class Subject:
         return self._records(self.members)
 
     def _records(self, names) -> list[Record]:
-        return [records.read(records.run_folder(self.study, name)) for name in names]
+        return records.read_runs(self.study, names) if self.study else []
 
     def network(self) -> keras.Model:
         """Return the network, or an `Ensemble` of its members."""
@@ -104,6 +104,8 @@ class Subject:
         if self.path:
             own = ModelConfig(name="saved", path=str(self.path))
             return evaluation.build(own, self.images)
+        if self.study is None:
+            raise ValueError(f"{self.name} has no model, no path and no study.")
         if self.members:
             members = [evaluation.load_network(self.study, n, self.images) for n in self.members]
             return Ensemble(members, average=tasks.of(self.images).average(self.average))
@@ -141,7 +143,7 @@ def of_network(
         checks.fraction("accuracy", accuracy)
     # An export holds its softmax itself.
     network = on_logits(network, "network")
-    return Subject(kind, name, None, model=network, dataset=images, measured=accuracy)
+    return Subject(kind, name, images, model=network, measured=accuracy)
 
 
 def of_path(path: Path, images: DataConfig | None = None) -> Subject:

@@ -46,13 +46,18 @@ class NewVersion:
 
     Args:
         folder: The hidden folder that it is written into.
-        number: The number that it will have.
-        placed: The folder of the version, once it is in place.
+        target: The folder of the version.
+        placed: Whether it is in place there.
     """
 
     folder: Path
-    number: int
-    placed: Path | None = None
+    target: Path
+    placed: bool = False
+
+    @property
+    def number(self) -> int:
+        """The number of the version."""
+        return int(self.target.name)
 
 
 @contextlib.contextmanager
@@ -76,13 +81,14 @@ def new_version(model: Path) -> Iterator[NewVersion]:
         with _alone(model):
             _remove_abandoned(model)
             hidden = storage.temporary_name(Path(HIDDEN))
-            new = NewVersion(Path(tempfile.mkdtemp(prefix=hidden, dir=model)), _next(model))
+            target = model / str(_next(model))
+            new = NewVersion(Path(tempfile.mkdtemp(prefix=hidden, dir=model)), target)
             try:
                 yield new
-                _place(new, model / str(new.number))
+                _place(new)
             finally:
                 shutil.rmtree(new.folder, ignore_errors=True)
-                if new.placed is None and made:
+                if made and not new.placed:
                     (model / LOCK).unlink()
                     _remove_empty(model, made)
 
@@ -156,13 +162,13 @@ def _next(model: Path) -> int:
     return max(numbers, default=0) + 1
 
 
-def _place(new: NewVersion, target: Path) -> None:
+def _place(new: NewVersion) -> None:
     # Servers run as other users; mkdtemp lets only its own user in.
     new.folder.chmod(0o755)
     _flush(new.folder)
-    os.rename(new.folder, target)  # fails where somebody put files of their own meanwhile
-    _flush_folder(target.parent)
-    new.placed = target
+    os.rename(new.folder, new.target)  # fails where somebody put files of their own meanwhile
+    _flush_folder(new.target.parent)
+    new.placed = True
 
 
 @contextlib.contextmanager

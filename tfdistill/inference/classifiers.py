@@ -1,7 +1,7 @@
 """Models that are ready to classify images: any export, or the network of a study's run."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tfdistill import records
 from tfdistill.config import DataConfig, build
 from tfdistill.data import image_files
 from tfdistill.export import versions
-from tfdistill.export.format import formats_of, open_model, suffixes
+from tfdistill.export.format import Runtime, formats_of, open_model, suffixes
 from tfdistill.utils import checks, foreign, tensorflow
 
 LABELS, CARD = "labels.txt", "model_card.json"
@@ -44,7 +44,7 @@ class Model:
     """
 
     path: Path
-    runtime: Callable[[np.ndarray], dict[str, np.ndarray]]
+    runtime: "Runtime | _KerasRuntime"
     shape: tuple[int | None, int | None, int]
     image_size: int | None
     class_names: tuple[str, ...]

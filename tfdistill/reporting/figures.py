@@ -52,7 +52,7 @@ def accuracy_by_epoch(records: Iterable[Record]) -> str:
             label = _wrapped(row)
             axes.plot(range(1, shortest + 1), mean, label=label, ms=4.5, lw=2.2, **style)
         axes.set(xlabel="epoch", ylabel="validation accuracy in %")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
         _legend(figure, list(rows))
 
     return _svg(rows, 3.5 + _legend_height(rows), draw, "Validation accuracy by epoch")
@@ -262,7 +262,7 @@ def _rows(records: Iterable[Record], has_data: Callable) -> dict[str, list[Recor
     return by_row(record for record in records if has_data(record))
 
 
-def _looks(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+def _looks(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Return colour and marker of each row, the same in all figures of a study."""
     rows = list(dict.fromkeys(record.row for record in records))
     colors: Sequence[str] = COLORS

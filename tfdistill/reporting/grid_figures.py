@@ -67,7 +67,7 @@ def alpha_temperature(
             _heat_map(place, panel, strongest)
         for place in axes.flat[len(panels) :]:
             place.set_axis_off()
-        figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
+        figure.set_layout_engine("constrained", hspace=0.06, wspace=0.04)
         _color_scale(figure, strongest)
 
     width = FULL_WIDTH if columns > 1 else WIDTH

@@ -8,6 +8,7 @@ readers.
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -20,7 +21,7 @@ COLORS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c
 MARKERS = ("o", "s", "^", "v", "P", "X", "p", "h")
 # In inches: a figure beside another one, and one that takes the whole page.
 WIDTH, FULL_WIDTH = 5.8, 11.6
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tfdistill",
     # A name such as "$5 model" is text, not a formula.
@@ -73,7 +74,7 @@ def _inline(text: str, label: str) -> str:
     text = text[text.index("<svg") :]
     # Names of groups repeat from figure to figure, and nothing refers to them.
     text = re.sub(r'<g id="[^"]*"', "<g", text).replace(INK, "currentColor")
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0]
     size = f'width="{float(width) * 4 / 3:.0f}" height="{float(height) * 4 / 3:.0f}"'
     text = re.sub(r'(width|height)="[^"]*pt" ?', "", text, count=2)
     return text.replace("<svg", f'<svg role="img" aria-label="{label}" {size}', 1).strip()

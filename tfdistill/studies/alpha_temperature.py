@@ -207,9 +207,10 @@ def _cells(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
 
 def _same_size(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
     """Yield networks of the teacher's architecture, alone and taught, on the students' images."""
-    if config.student in (None, config.teacher) or config.teacher.name == "saved":
+    teacher = common.check_teacher(config)
+    if config.student in (None, teacher) or teacher.name == "saved":
         return  # then the grid is of that size itself, or cannot be
-    own: dict[str, Any] = {"model": config.teacher, "training": config.training}
+    own: dict[str, Any] = {"model": teacher, "training": config.training}
     for seed in config.seeds if settings.same_size else ():
         alone = _alone(config, seed)
         yield dataclasses.replace(alone, name=f"same-size-{alone.name}", row=SAME_SIZE_ALONE, **own)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from tfdistill.config import DistillationConfig, RunConfig, StudyConfig
+from tfdistill.config import DistillationConfig, ModelConfig, RunConfig, StudyConfig
 from tfdistill.records import Record, spread
 from tfdistill.reporting.significance import CLAIM_SEEDS, Family
 from tfdistill.reporting.verdicts import few_seeds
@@ -23,13 +23,14 @@ SEVERAL_LABELS_NOTE = (
 )
 
 
-def check_teacher(config: StudyConfig) -> None:
-    """Raise `UsageError` if a study that needs a teacher has none."""
+def check_teacher(config: StudyConfig) -> ModelConfig:
+    """Return the teacher; raise `UsageError` if a study that needs one has none."""
     if config.teacher is None:
         raise checks.UsageError(
             f"The study {config.study} needs a teacher. Received: teacher=null. Give a network to "
             "train, or a saved one."
         )
+    return config.teacher
 
 
 def check_unused(config: StudyConfig, *names: str) -> None:
@@ -64,7 +65,7 @@ def student(config: StudyConfig, name: str, row: str, seed: int, **other) -> Run
 def teacher(config: StudyConfig) -> RunConfig:
     """Return the run `teacher`, which has a seed of its own; a saved one is only evaluated."""
     data = (config.teacher_data or config.data).labelled_only
-    trained = not config.teacher.is_finished
+    trained = not check_teacher(config).is_finished
     seed = config.seeds[0] + 1000
     return network(config, "teacher", TEACHER, seed, data=data, trained=trained)
 
@@ -85,7 +86,10 @@ def taught(
         distillation: What it learns from them; None means what the study's students learn.
         other: Fields that differ from `run`, such as name and row.
     """
-    learned = {"distillation": distillation or config.distillation, "cache": config.cache}
+    learned: dict[str, Any] = {
+        "distillation": distillation or config.distillation,
+        "cache": config.cache,
+    }
     if run.data == config.data.labelled_only:
         learned["data"] = config.data
     return dataclasses.replace(run, teachers=teachers, **learned | other)

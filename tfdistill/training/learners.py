@@ -185,9 +185,9 @@ def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> kera
     if config.split:
         base = evaluation.load_network(study_folder, config.split.base, images)
         return split_upper(base, config.split.layer, config.split.parts, config.split.part)
-    built = [evaluation.build(config.model, images) for _ in range(config.width)]
+    built = [evaluation.build(config.network, images) for _ in range(config.width)]
     average = tasks.of(images).average(config.average)
-    if config.model.fine_tune and not config.start:
+    if config.network.fine_tune and not config.start:
         for each in built:
             heads.fit_head(each, images)
     whole = Ensemble(built, average) if config.width > 1 else built[0]

@@ -29,7 +29,7 @@ def usable(config: RunConfig) -> bool:
         config.teachers
         and config.cache
         and as_teachers_see(config).augment.num_views
-        and not config.distillation.features
+        and not config.taught.features
     )
 
 
@@ -55,7 +55,7 @@ def check(config: RunConfig) -> None:
             f"data.augment.mixup={config.data.augment.mixup!r}. Set one of them otherwise."
         )
     views = config.data.augment.num_views
-    if wanted == "same" or usable(config) and (wanted == "fixed" or views > 1):
+    if wanted == "same" or usable(config) and (wanted == "fixed" or views and views > 1):
         return
     needed = "a cache" if wanted == "fixed" else "a cache and data.augment.views of 2 or more"
     raise checks.UsageError(
@@ -92,8 +92,8 @@ def of_run(
         _teachers(config, images, study_folder),
         images,
         of_teachers(config, images),
-        config.cache,
-        config.distillation.average,
+        config.stored,
+        config.taught.average,
         progress,
         config.training.jit,
     )
@@ -103,10 +103,10 @@ def folder_of(config: RunConfig, study_folder: Path) -> Path:
     """Return where the logits of a run's teachers are stored."""
     names = config.teachers
     label = names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}x{len(names)}"
-    if config.cache.folder:
-        return Path(config.cache.folder) / label
-    kept = dataclasses.replace(config.cache, folder=None)
-    average = config.distillation.average if kept.top_k else None
+    if config.stored.folder:
+        return Path(config.stored.folder) / label
+    kept = dataclasses.replace(config.stored, folder=None)
+    average = config.taught.average if kept.top_k else None
     seen = to_dict(as_teachers_see(config))
     about = digest(seen, to_dict(kept), names, average)
     return Path(study_folder) / "cache" / f"{label}-{about[:8]}"
@@ -154,7 +154,7 @@ def confident(
     Raises:
         UsageError: None would be left.
     """
-    least, train = config.distillation.min_confidence, images.train
+    least, train = config.taught.min_confidence, images.train
     probabilities = scipy.special.softmax(logits[0, train.ids], axis=-1)
     kept = (train.labels != UNLABELLED) | (probabilities.max(axis=-1) >= least)
     if not (kept & (train.labels == UNLABELLED)).any():
@@ -204,7 +204,7 @@ def verification(
         teachers = _teachers(run, images, study_folder)
         settings = of_teachers(run, images)
         found = cache.verify(teachers, images, settings, rows)
-        well = found.largest_difference <= TOLERANCE[run.cache.dtype]
+        well = found.largest_difference <= TOLERANCE[run.stored.dtype]
         good = good and well
         cells = (f"{found.largest_difference:.2g}", f"{100 * found.agreement:.2f}")
         lines.append((cache.folder.name, str(found.rows), *cells, "good" if well else "WRONG"))

@@ -51,11 +51,11 @@ class TensorBoardLogs(keras.callbacks.Callback):
 
 def hyperparameters(config: RunConfig) -> dict[str, float | str | bool]:
     """Return the settings by which TensorBoard sorts and compares runs."""
-    values = {
+    values: dict[str, float | str | bool] = {
         "row": config.row,
         "seed": config.seed,
-        "network": config.model.name,
-        "width": config.model.width,
+        "network": config.network.name,
+        "width": config.network.width,
         "learning_rate": config.training.learning_rate,
         "epochs": config.training.epochs,
     }

@@ -93,7 +93,7 @@ def together_key(config: RunConfig) -> str:
 def fitting(configs: Sequence[RunConfig], memory: float, session: Session) -> int:
     """Return how many of the runs fit into `memory` GB when they are trained in one step."""
     images = session.images(configs[0].data)
-    models = {digest(to_dict(config.model)): config.model for config in configs}
+    models = {digest(to_dict(config.network)): config.network for config in configs}
     networks = [evaluation.build(model, images) for model in models.values()]
     size = configs[0].training.batch_size
     return min(population.fitting(network, size, int(memory * 1e9)) for network in networks)
@@ -104,7 +104,7 @@ def cost(config: RunConfig, session: Session) -> float:
     if not config.trained:
         return 1.0
     images = session.images(config.data)
-    operations = evaluation.flops_of(config.model, images.input_shape, images.num_classes)
+    operations = evaluation.flops_of(config.network, images.input_shape, images.num_classes)
     training = config.training
     passes = training.epochs * len(images.train)
     seen = training.steps * training.batch_size if training.steps else passes
@@ -184,8 +184,8 @@ def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> N
     """
     images = session.images(config.data)
     if teacher.model:
-        networks = [evaluation.build(run.model, images) for run in (config, teacher)]
-        learners.distiller(config.distillation, tasks.of(images), *networks)
+        networks = [evaluation.build(run.network, images) for run in (config, teacher)]
+        learners.distiller(config.taught, tasks.of(images), *networks)
 
 
 def one_batch(config: RunConfig) -> RunConfig:
@@ -217,7 +217,7 @@ class _Job:
     @property
     def average(self) -> str:
         """How the logits of several teachers are averaged."""
-        return self.task.average(self.config.distillation.average)
+        return self.task.average(self.config.taught.average)
 
     @property
     def folder(self) -> Path:
@@ -271,7 +271,7 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     if config.teachers and logits is None:
         teacher = (lambda: _teacher(job)), digest([record.weights for record in job.needed])
     images = job.images
-    if logits is not None and config.distillation.min_confidence and images.unlabelled:
+    if logits is not None and config.taught.min_confidence and images.unlabelled:
         images = teacher_logits.confident(config, images, logits, session.progress)
     configs = [job.config for job in jobs]
     found = learners.compiled_for(
@@ -315,7 +315,7 @@ def _fit(
         first_epoch=state.epochs_done,
         steps=steps,
         teacher_logits=logits,
-        teacher_view=job.config.distillation.teacher_view if logits is not None else "same",
+        teacher_view=job.config.taught.teacher_view if logits is not None else "same",
     )
     callbacks = [EpochEnd(state, session.progress, training.epochs, steps, found.split)]
     if session.tensorboard:
@@ -345,7 +345,7 @@ def _known_logits(job: _Job, session: Session):
     if not teacher_logits.usable(config):
         return None
     cache = teacher_logits.of_run(config, job.images, job.study_folder, session.progress)
-    temperature = config.distillation.temperature if config.cache.top_k else None
+    temperature = config.taught.temperature if config.stored.top_k else None
     return cache.logits(job.average, temperature=temperature)
 
 

@@ -102,7 +102,7 @@ class DistillationTuner(kt.Tuner):
         self._results = seed_results.SeedResults(self)
         self._training = SeedTraining(self, self._results, progress)
         self._client = self.oracle if worker else None
-        self.oracle = oracle  # outside of `search` a worker reads what the chief has written
+        self.oracle: Any = oracle  # outside of `search` a worker reads what the chief has written
         self._settings = search_settings.of_search(self)  # a reload brings the space that is there
         begun, noted = oracle.begun, Path(self.project_dir) / search_settings.SETTINGS
         if begun and not noted.exists():

@@ -6,7 +6,9 @@ Prepared by TensorFlow Datasets from the published archive, which is either alre
 
 import contextlib
 import io
+from collections.abc import Iterable
 from pathlib import Path, PurePath
+from typing import Any
 
 from tfdistill.config import DataConfig
 from tfdistill.data import headers
@@ -31,7 +33,7 @@ BREEDS = {
 }
 
 
-class Imagewoof(tfds.core.GeneratorBasedBuilder):
+class Imagewoof(tfds.core.GeneratorBasedBuilder):  # type: ignore[name-defined]  # of an Any
     """Builder of the TensorFlow data set `imagewoof`.
 
     Args:
@@ -47,7 +49,7 @@ class Imagewoof(tfds.core.GeneratorBasedBuilder):
         self._archive = archive
         super().__init__(**settings)
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def _info(self):
         features = {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=list(BREEDS.values())),
@@ -68,7 +70,7 @@ class Imagewoof(tfds.core.GeneratorBasedBuilder):
             for split, part in parts.items()
         }
 
-    def _generate_examples(self, files, part):
+    def _generate_examples(self, files: Iterable[tuple[str, Any]], part: str):
         # Members are read, never extracted: what their paths and links say reaches no file.
         for name, file in files:
             *_, folder, breed, file_name = ("", "", "", *PurePath(name).parts)

@@ -42,7 +42,7 @@ def data_dir(config: DataConfig) -> str:
     return str(Path(folder).expanduser())
 
 
-def import_tfds():
+def import_tfds() -> Any:
     """Import TensorFlow Datasets, or say how to install it."""
     try:
         import tensorflow_datasets as tfds

@@ -5,6 +5,7 @@ network, a full line for single networks and a dashed one for their ensembles.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,7 +15,10 @@ from tfdistill.reporting.svg import COLORS, FULL_WIDTH, INK, WIDTH, svg
 from tfdistill.studies.channel_split.study import label, network_of
 
 SINGLE, ENSEMBLE = "single", "ensemble"
-STYLES = {SINGLE: {"ls": "-", "marker": "o"}, ENSEMBLE: {"ls": "--", "marker": "s"}}
+STYLES: dict[str, dict[str, Any]] = {
+    SINGLE: {"ls": "-", "marker": "o"},
+    ENSEMBLE: {"ls": "--", "marker": "s"},
+}
 # kind, network, layer: the points of a line, number of parts: test accuracy
 Lines = dict[tuple[str, str, str], dict[int, Spread]]
 
@@ -70,9 +74,9 @@ def _lines(rows: Mapping[str, Sequence[Record]]) -> Lines:
 def _published(rows: Mapping[str, Sequence[Record]], published: Mapping[str, float]) -> dict:
     """Return published accuracies in percent by line and number of parts."""
     theirs: dict[tuple[str, str, str], dict[int, float]] = {}
-    for (*line, parts), records in _cells(rows).items():
+    for (kind, network, layer, parts), records in _cells(rows).items():
         if value := published.get(records[0].row):
-            theirs.setdefault(tuple(line), {})[parts] = 100 * value
+            theirs.setdefault((kind, network, layer), {})[parts] = 100 * value
     return theirs
 
 

@@ -187,7 +187,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
             listed.append(base)
             for layer, parts in settings.splits(network):
                 uppers = _uppers(config, base, layer, parts, settings.count)
-                listed += [*uppers, _ensemble(config, uppers)]
+                listed += [*uppers, _ensemble(config, base, layer, parts, uppers)]
     return listed
 
 
@@ -205,7 +205,7 @@ def _uppers(
         common.student(
             config,
             f"{base.name}-{layer}-{parts}-{i}",
-            single_row(label(base.model), layer, parts),
+            single_row(label(base.network), layer, parts),
             base.seed + 1000 * (i + 1),
             model=base.model,
             split=ChannelSplitConfig(base.name, layer, parts, i % parts),
@@ -214,12 +214,12 @@ def _uppers(
     ]
 
 
-def _ensemble(config: StudyConfig, members: Sequence[RunConfig]) -> RunConfig:
-    first = members[0]
-    layer, parts = first.split.layer, first.split.parts
-    row = ensemble_row(label(first.model), layer, parts)
-    name = f"{first.split.base}-{layer}-{parts}-ensemble"
-    return common.ensemble(config, name, row, first.seed, members)
+def _ensemble(
+    config: StudyConfig, base: RunConfig, layer: str, parts: int, members: Sequence[RunConfig]
+) -> RunConfig:
+    row = ensemble_row(label(base.network), layer, parts)
+    name = f"{base.name}-{layer}-{parts}-ensemble"
+    return common.ensemble(config, name, row, members[0].seed, members)
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:

@@ -130,10 +130,10 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Raises:
         UsageError: There is no teacher, or a setting that does not fit.
     """
-    common.check_teacher(config)
+    teacher = common.check_teacher(config)
     common.check_unused(config, "self_distillation")
     settings = settings_of(Settings, config)
-    student = config.student or config.teacher
+    student = config.student or teacher
     if settings.flawed_cells and student.name + DROPPING not in NETWORKS["learning_speed"].names:
         raise checks.UsageError(
             "settings.flawed_cells need the student cnn2 or cnn4, whose dropout can be left on. "
@@ -177,7 +177,7 @@ def _with_dropout(run: RunConfig) -> RunConfig:
         run,
         name=f"dropout-{run.name}",
         row=flawed_row(run.row, False, True),
-        model=dataclasses.replace(run.model, name=run.model.name + DROPPING),
+        model=dataclasses.replace(run.network, name=run.network.name + DROPPING),
     )
 
 
@@ -263,7 +263,7 @@ def _accuracy_table(rows: dict[str, list[Record]], published: bool) -> Table:
                     *([percent(PUBLISHED.get(row), 1)] if published else []),
                 )
             )
-    columns = ("", "runs", "last epoch", "best epoch", INTERVAL)
+    columns: tuple[str, ...] = ("", "runs", "last epoch", "best epoch", INTERVAL)
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points over hard "
         f"labels. {_verdict(family)}"

@@ -25,16 +25,16 @@ def learned_views(groups: Mapping[str, Sequence[Sequence[Sequence[bool]]]]) -> s
     Example:
         >>> learned_views({"single": [[[True, False], [True, True]]]})
     """
-    groups = {name: np.array(networks) for name, networks in groups.items() if len(networks)}
-    if not groups:
+    drawn = {name: np.array(networks) for name, networks in groups.items() if len(networks)}
+    if not drawn:
         return ""
-    classes = next(iter(groups.values())).shape[1]
-    height = sum(len(networks) + _GAP for networks in groups.values())
+    classes = next(iter(drawn.values())).shape[1]
+    height = sum(len(networks) + _GAP for networks in drawn.values())
 
     def draw(figure) -> None:
         axes = figure.add_subplot()
         top = 0.0
-        for (name, networks), color in zip(groups.items(), COLORS * len(groups), strict=False):
+        for (name, networks), color in zip(drawn.items(), COLORS * len(drawn), strict=False):
             middle = top + len(networks) / 2
             axes.text(-0.4, middle, name, ha="right", va="center", color=color, weight="bold")
             for network in networks:
@@ -116,13 +116,13 @@ def pairs(panels: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     Example:
         >>> pairs({"self-distilled": [(0.3, 0.1), (0.2, 0.25)]})
     """
-    panels = {name: 100 * np.array(values) for name, values in panels.items() if len(values)}
-    if not panels:
+    percent = {name: 100 * np.array(values) for name, values in panels.items() if len(values)}
+    if not percent:
         return ""
 
     def draw(figure) -> None:
-        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (name, values) in zip(grid, panels.items(), strict=True):
+        grid = figure.subplots(1, len(percent), sharey=True, squeeze=False)[0]
+        for axes, (name, values) in zip(grid, percent.items(), strict=True):
             better = values[:, 1] < values[:, 0]
             for pair, won in zip(values, better, strict=True):
                 axes.plot([0, 1], pair, "o-", color=COLORS[0 if won else 1], lw=1, ms=4, alpha=0.6)

@@ -26,12 +26,12 @@ class Networks:
     Args:
         settings: What they are.
         weights: `[dimension, neurons, networks, classes]` float32.
-        velocity: Of gradient descent, in the same shape; None before it.
+        velocity: Of gradient descent, in the same shape; zeros before it.
     """
 
     settings: NetworkSettings
     weights: np.ndarray
-    velocity: np.ndarray | None = None
+    velocity: np.ndarray
 
     @classmethod
     def new(
@@ -43,7 +43,8 @@ class Networks:
             np.random.default_rng([*seed, _STREAM]).standard_normal(shape, dtype=np.float32)
             for seed in seeds
         ]
-        return cls(settings, np.stack(drawn, axis=2) * np.float32(settings.deviation))
+        weights = np.stack(drawn, axis=2) * np.float32(settings.deviation)
+        return cls(settings, weights, np.zeros_like(weights))
 
     def __len__(self) -> int:
         return self.weights.shape[2]
@@ -162,9 +163,7 @@ def train(
         The trained networks; weights that are not finite are the caller's to find.
     """
     weights = tf.Variable(networks.weights)
-    velocity = tf.Variable(
-        tf.zeros_like(weights) if networks.velocity is None else networks.velocity
-    )
+    velocity = tf.Variable(networks.velocity)
     classes = weights.shape[-1]
     patches = tf.constant(examples.patches)
     labels = tf.one_hot(examples.labels, classes)[:, None, :]  # [n, 1, k]

@@ -193,8 +193,8 @@ def _trained(
     if config.teachers:
         teachers = _loaded(study_folder, config.teachers, settings)
         logits = teachers.outputs(examples.train.patches)
-        taught = _taught(logits, examples.train.labels, settings, config.distillation.average)
-        soft = Soft(taught, config.distillation, settings.soft_loss)
+        taught = _taught(logits, examples.train.labels, settings, config.taught.average)
+        soft = Soft(taught, config.taught, settings.soft_loss)
     return train(
         _at_start(config, settings, study_folder),
         examples.train,
@@ -243,7 +243,7 @@ def _measured(networks: Networks | _Ensemble, examples: Task, settings: GroupSet
     training = _errors(networks, examples.train)  # [n, networks]
     test = _errors(networks, examples.test)
     found = {"training_error": training.mean(axis=0)}
-    if isinstance(settings.examples, MultiViewData):
+    if isinstance(settings.examples, MultiViewData) and examples.views is not None:
         single, mu = examples.test.shown >= 0, settings.examples.mu
         found |= {
             "multi_view_error": test[~single].mean(axis=0),

@@ -49,7 +49,7 @@ def grid(record: Record, headings: Mapping[str, str]) -> str:
                 _view(place, pixels, views[name], size)
         for place, heading in zip(axes[0], ["image", *headings.values()], strict=True):
             place.set_title(heading.replace("-", "-\n"), fontsize=size)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0, hspace=0)
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.04, wspace=0, hspace=0)
 
     height = 0.5 + len(images) * (side + 2.6 * size / 72)
     return svg(draw, height, "Where networks look in images", FULL_WIDTH)

@@ -129,7 +129,7 @@ def run_together(configs: list[RunConfig], study_folder: Path, session: Session)
 def cost(config: RunConfig, session: Session) -> float:
     """Return about how many operations a run takes, those of its forward passes."""
     settings, images = settings_of(HeatMaps, config), session.images(config.data)
-    operations = evaluation.flops_of(config.model, images.input_shape, images.num_classes)
+    operations = evaluation.flops_of(config.network, images.input_shape, images.num_classes)
     return float(2 * len(config.members) * len(_tested(config, settings, images)) * operations)
 
 
@@ -140,7 +140,7 @@ def check(config: RunConfig, session: Session) -> None:
     _tested(config, settings, images)
     _asked(settings, images)
     blank = np.zeros((1, *images.input_shape), np.float32)
-    for model in (config.model, settings.student or config.model):
+    for model in (config.network, settings.student or config.network):
         grad_cam.grad_cam(evaluation.build(model, images), blank, 0, settings.layer)
 
 
