@@ -27,7 +27,7 @@ class TestEveryConfiguration:
             assert set(run.needs) <= seen
             assert run.name not in seen
             seen.add(run.name)
-        assert len(seen) > 2
+        assert len(seen) > 2 or path.parent.name == "teachers"  # one network, for studies
 
     def test_its_comment_names_its_cost_and_its_command(self, path):
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")]

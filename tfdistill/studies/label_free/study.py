@@ -25,7 +25,7 @@ SOURCE = "Chen et al. 2020, arXiv 2006.10029"
 COMMANDS = {
     "tfdistill run configs/quickstart.yaml": "a minute on two cores",
     "tfdistill run configs/label_free/small.yaml": "40 minutes on two cores",
-    "tfdistill run configs/label_free/full.yaml": "some hours of one GPU",
+    "tfdistill run configs/label_free/full.yaml": "ten hours of one GPU",
 }
 PUBLISHED: dict[str, float] = {}
 PUBLISHED_ON: tuple[str, ...] = ()
