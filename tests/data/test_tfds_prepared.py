@@ -78,6 +78,19 @@ def test_validation_split_stands_in_for_a_missing_test_split(data_dir):
     assert data.test.ids.tolist() == list(range(6))
 
 
+def test_a_split_gives_images_without_labels_beside_others(data_dir):
+    data = tiny(data_dir, unlabelled="tfds:tiny_train_only")
+    without = data.train.labels == -1
+    assert data.unlabelled == without.sum() > 0
+    known = {int(image[0, 0, 0]) for part in (data.test, data.validation) for image in part.images}
+    # Those that are validation or test images are left out, as exact copies are.
+    assert set(data.train.images[without][:, 0, 0, 0].tolist()) == set(range(30)) - known
+    validation = tiny(data_dir, unlabelled="tfds:tiny_shades validation")
+    assert validation.unlabelled == 0
+    with pytest.raises(UsageError, match="has the splits train. Received: 'other'"):
+        tiny(data_dir, unlabelled="tfds:tiny_train_only other")
+
+
 def test_prepared_set_without_test_images_is_refused(data_dir):
     with pytest.raises(UsageError, match="needs a train split and a test or validation split"):
         tiny(data_dir, source="tfds:tiny_train_only")

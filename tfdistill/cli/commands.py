@@ -77,7 +77,7 @@ def distill(
     head: Literal["auto", "keep", "new"] = "auto",
     output: Path | None = None,
     export: exports.Formats | None = None,
-    unlabelled: Path | None = None,
+    unlabelled: str | None = None,
     dry_run: DryRun = False,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
@@ -101,8 +101,8 @@ def distill(
         head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head.
         output: By default results/ and the name of PHOTOS.
         export: Formats of an export of the best student, such as litert-int8.
-        unlabelled: Images without labels, a folder or a text file of paths: the teacher says what
-            is on them, and the student learns from them, too.
+        unlabelled: Images without labels, a folder, a text file of paths, a .npz file or `tfds:NAME
+            SPLIT`: the teacher says what is on them, and the student learns from them, too.
     """
     trust(allow_unsafe)
     from tfdistill.recipes import inputs

@@ -98,7 +98,8 @@ class DataConfig:
         data_dir: Where prepared TensorFlow Datasets lie; default TFDS_DATA_DIR, else
             ~/tensorflow_datasets.
         unlabelled: Images without labels, which a teacher teaches beside the labelled ones: a
-            folder, at any depth, a text file of paths, one a line, or a .npz file with an array x.
+            folder, at any depth, a text file of paths, one a line, a .npz file with an array x, or
+            `tfds:NAME SPLIT`, as `tfds:stl10 unlabelled`.
         archive: An already downloaded archive of the source (imagewoof2-160.tgz).
         image_size: Side in pixels to which images are brought once, when they are read; null keeps
             their own size, which then must be the same for all.

@@ -52,6 +52,8 @@ def source_of(photos: Any, output: Path) -> str:
 
 def unlabelled_of(more: Any, output: Path) -> str | None:
     """Return a `data.unlabelled` for what a user calls images without labels."""
+    if str(more).startswith("tfds:"):
+        return str(more)
     if more is None or isinstance(more, str | Path):
         return str(Path(more).expanduser().resolve()) if more else None
     x = np.concatenate([np.asarray(batch) for batch in more]) if _is_dataset(more) else more

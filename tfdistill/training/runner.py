@@ -6,6 +6,7 @@ an error are answered at once.
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,8 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
 
 def start(progress: Silent, tensorboard: bool = False) -> "Session":
     """Start TensorFlow, which takes some seconds, and return a session."""
-    progress.say("Starting TensorFlow and reading the images")
+    if "tensorflow" not in sys.modules:
+        progress.say("Starting TensorFlow and reading the images")
     tensorflow.start()
     from tfdistill.training.session import Session
 

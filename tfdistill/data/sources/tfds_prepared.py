@@ -23,9 +23,54 @@ def read(config: DataConfig, name: str) -> Source:
     Raises:
         UsageError: It is not prepared, is no image classification, or lacks a split.
     """
+    return read_builder(_builder(config, name), config.image_size)
+
+
+def images(config: DataConfig, name: str) -> np.ndarray:
+    """Return the images of one split, such as `stl10 unlabelled`, whatever their labels.
+
+    Args:
+        config: Where prepared sets lie, and the images' size.
+        name: Of the set and, after a space, of the split; `train` where none is named.
+
+    Returns:
+        `[n, height, width, channels]` uint8.
+
+    Raises:
+        UsageError: It is not prepared, has no such split, or not one image each.
+    """
+    name, _, split = name.partition(" ")
+    builder = _builder(config, name)
+    split = split or "train"
+    if split not in builder.info.splits:
+        raise checks.UsageError(
+            f"The data set {builder.name!r} has the splits {', '.join(builder.info.splits)}. "
+            f"Received: {split!r}."
+        )
+    features = import_tfds().features
+    found = [key for key, kind in builder.info.features.items() if isinstance(kind, features.Image)]
+    if len(found) != 1:
+        raise checks.UsageError(
+            f"The data set {builder.name!r} must have one image for each example. Received: "
+            f"{len(found)}."
+        )
+    key: dict[str, Any] = {"tfds": builder.info.full_name, "images of": split}
+    key |= {"size": config.image_size, "rules": decode.RULES}
+    key["files"] = array_cache.fingerprint(Path(builder.data_dir).iterdir())
+
+    def decoded() -> dict[str, np.ndarray]:
+        encoded = [
+            data for record in _records(builder, split, found[0]) for data in record[found[0]]
+        ]
+        return {"images": _decoded(builder, split, found[0], encoded, config.image_size)}
+
+    return array_cache.cached(key, decoded)["images"]
+
+
+def _builder(config: DataConfig, name: str) -> Any:
     tfds = import_tfds()
     try:
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir(config))
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir(config))
     except ValueError:
         folder = data_dir(config)
         command = f"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='{folder}')"
@@ -33,7 +78,6 @@ def read(config: DataConfig, name: str) -> Source:
             f"The data set {name!r} is not prepared in data_dir {folder}. Set data.data_dir to "
             f'where it lies, or fetch it: python -c "{command}"'
         ) from None
-    return read_builder(builder, config.image_size)
 
 
 def data_dir(config: DataConfig) -> str:
@@ -117,11 +161,17 @@ def _read_split(builder, split: str, size: int | None) -> dict[str, np.ndarray]:
     records = _records(builder, split, image)
     labels = np.concatenate([record[label] for record in records])
     encoded = [data for record in records for data in record[image]]
-    channels = builder.info.features[image].shape[-1] or 3
-    pixels = decode.decode(encoded, lambda at: f"{builder.name}/{split}[{at}]", channels, size)
+    pixels = _decoded(builder, split, image, encoded, size)
     names = [name for record in records for name in record.get("id", ())]
     ids = numbers(names, len(labels))
     return {"images": pixels, "labels": labels.astype(np.int32), "ids": ids}
+
+
+def _decoded(
+    builder: Any, split: str, image: str, encoded: list[bytes], size: int | None
+) -> np.ndarray:
+    channels = builder.info.features[image].shape[-1] or 3
+    return decode.decode(encoded, lambda at: f"{builder.name}/{split}[{at}]", channels, size)
 
 
 def _records(builder, split: str, image: str) -> list[dict[str, np.ndarray]]:

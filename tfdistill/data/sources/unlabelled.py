@@ -12,10 +12,11 @@ import numpy as np
 from tfdistill.config import DataConfig
 from tfdistill.data import walk
 from tfdistill.data.dataset import UNLABELLED, Dataset, Examples
-from tfdistill.data.sources import arrays, parts
+from tfdistill.data.sources import arrays, parts, tfds_prepared
 from tfdistill.utils import checks
 
 LIST_ENDING, ARRAY_ENDING = ".txt", ".npz"
+PREPARED = "tfds:"
 
 
 def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
@@ -27,7 +28,7 @@ def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
     Args:
         images: With labels.
         config: Its `unlabelled` is a folder, a text file of paths, one a line, or a .npz file with
-            the array `x`.
+            the array `x`; or `tfds:NAME SPLIT`.
 
     Raises:
         UsageError: Images with several labels; there is no such folder or file, no image in it, one
@@ -40,7 +41,10 @@ def added(images: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
         )
     place = Path(str(config.unlabelled)).expanduser()
     skipped = walk.Skipped()
-    found = _images(place, config, skipped)
+    if str(config.unlabelled).startswith(PREPARED):
+        found = tfds_prepared.images(config, str(config.unlabelled).removeprefix(PREPARED))
+    else:
+        found = _images(place, config, skipped)
     labels = np.full(len(found), UNLABELLED)
     if found.shape[1:] != images.train.images.shape[1:]:
         raise checks.UsageError(
