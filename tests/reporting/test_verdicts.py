@@ -28,6 +28,15 @@ def test_one_row_that_differs_has_its_interval_and_its_size():
     )
 
 
+def test_a_row_alone_is_its_accuracy():
+    def one(seed, accuracy):
+        config = {"teachers": [], "training": {"select": "last"}}
+        return Record(f"a-{seed}", "a", seed, "", config, last={"test_accuracy": accuracy})
+
+    assert verdict([], [one(0, 0.9141)]) == "Test accuracy 91.41 %."
+    assert verdict([], [one(0, 0.5), one(1, 0.6)]) == "Test accuracy 55.00 ± 7.07 %, two seeds."
+
+
 def test_a_row_below_has_its_interval_turned():
     down = Comparison(-0.0098, -0.0192, -0.0004, 0.044, 5)
     said = verdict([family(assisted=down)])

@@ -7,9 +7,9 @@ a small study that comes out otherwise than a large one contradicts nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfdistill.records import Record
+from tfdistill.records import Record, by_row, spread
 from tfdistill.reporting.significance import CLAIM_SEEDS, Comparison, Family
-from tfdistill.utils.text import counted, fraction
+from tfdistill.utils.text import counted, fraction, mean_std
 
 CONTRADICTS = "contradicts"
 NOT_SEEN = "not seen at this size"
@@ -75,12 +75,19 @@ def verdict(
 ) -> str:
     """Return one or two sentences on what came out, of the first two families.
 
+    Of one row alone, which has nothing to be compared with, they are its accuracy.
+
     Args:
         families: What was compared, the study's first question first.
         records: All records, which tell the sizes of students and teachers.
         names: Words for rows whose own names make no sentence.
     """
+    records = list(records)
     if not families:
+        rows = by_row(records)
+        if len(rows) == 1 and (found := spread(records, "test_accuracy")):
+            seeds = f", {counted(found.count, 'seed')}" if found.count > 1 else ""
+            return f"Test accuracy {mean_std(found)} %{seeds}."
         return (
             "No row has two seeds in common with what it is compared with, so nothing here can be "
             "told from luck."
