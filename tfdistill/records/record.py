@@ -173,10 +173,10 @@ def of_values(path: Path, values: dict[str, Any]) -> Record:
         for each in values.get("needed", ()):
             each["config"] = formats.current_run(each["config"], written)
         checking.check(Record, values)
-    except checks.UnknownKey as error:
-        raise storage.LaterError(path, checks.first_line(error).rstrip(".")) from None
     except (checks.UsageError, RecursionError, ValueError) as error:
         line = checks.first_line(error).rstrip(".")
+        if getattr(error, "unknown_key", False):
+            raise storage.LaterError(path, line) from None
         raise storage.DamagedError(path, f"is damaged ({line})") from None
     return Record(**values)
 

@@ -19,9 +19,7 @@ LARGEST = 2**31 - 1
 class UsageError(ValueError):
     """Input that the user can correct; its text is one line and complete."""
 
-
-class UnknownKey(UsageError):
-    """A key that this version of the package does not know."""
+    unknown_key = False  # whether it is a key that this version of the package does not know
 
 
 class Refused(RuntimeError):
@@ -125,10 +123,12 @@ def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for key in keys:
         if key not in known:
-            raise UnknownKey(
+            error = UsageError(
                 f"{where}: unknown key {shown(key)}.{nearest(str(key), known)} "
                 f"Known keys: {', '.join(known)}."
             )
+            error.unknown_key = True
+            raise error
 
 
 def same_classes(teacher_classes: int, student_classes: int) -> None:
