@@ -61,7 +61,7 @@ def test_a_network_of_keras_applications_gets_a_new_head(photos, tmp_path, capsy
         ("hub:absent", "absent"),
         ("keras:MobileNetV22", "Did you mean 'MobileNetV2'?"),
         ("keras:MobileNetV2=absent.h5", "is not a file"),
-        ("absent.keras", "keras:NAME or hub:PRESET"),
+        ("absent.keras", "keras:NAME, hub:PRESET or train:NAME"),
     ],
 )
 def test_a_teacher_that_cannot_be_had_is_one_line(photos, tmp_path, capsys, teacher, line):

@@ -46,6 +46,7 @@ CHOICES = {
     "optimizer": OPTIMIZERS,
     "outputs": ("auto", "logits", "probabilities"),
     "precision": PRECISIONS,
+    "rotation_fill": ("reflect", "constant"),
     "schedule": SCHEDULES,
     "select": ("best", "last"),
     "tuner": TUNERS,
@@ -69,8 +70,13 @@ TOGETHER = (
     "space",
     "classes",
     "antialias",
+    "labelled_examples",
+    "labelled_share",
+    "steps",
+    "fine_tune",
+    "trained_layers",
 )
-FRACTIONS = ("alpha", "dropout", "resized_crop", "momentum", "label_smoothing")
+FRACTIONS = ("alpha", "dropout", "min_confidence", "resized_crop", "momentum", "label_smoothing")
 TEXTS = st.text(max_size=30)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers()
 

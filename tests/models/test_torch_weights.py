@@ -84,15 +84,6 @@ def test_padding_on_the_far_side_alone_is_what_this_finds():
     assert difference(network, weights, pixels()) < 1e-5
 
 
-def test_a_network_that_sees_its_images_smaller_takes_them_too():
-    weights, images = published.resnet((4, 4, 8, 16), [1] * 3), pixels((32, 32))
-    config = ModelConfig("resnet8", width=0.25, input_size=16)
-    network = models.build(config, (32, 32, 3), 5, MEAN, STD)
-    models.from_torch(network, weights)
-    means = images.reshape(3, 16, 2, 16, 2, 3).mean((2, 4))
-    assert difference(network, weights, means, images) < 1e-5
-
-
 def test_a_loaded_network_takes_them_too(tmp_path):
     built("resnet8", 0.25).save(tmp_path / "network.keras")
     network = keras.models.load_model(tmp_path / "network.keras")

@@ -90,6 +90,15 @@ class Examples:
             images, labels, ids = map(tf.constant, (self.images, self.labels, self.ids))
         return Tensors(images, labels, ids, len(self), int(self.ids.max()) + 1)
 
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of images, labels and ids."""
+        found = hashlib.sha256()
+        for array in (self.images, self.labels, self.ids):
+            found.update(f"{array.dtype.str} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
     def take(self, indices: np.ndarray | slice) -> Examples:
         """Return the examples at `indices` (`[m]` int, or a slice), which keep their ids."""
         return Examples(self.images[indices], self.labels[indices], self.ids[indices])
@@ -159,10 +168,12 @@ class Dataset:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the images, labels and ids of `train`, `validation` and `test`."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: _sha256(examples) for name, examples in parts.items()}
+        return {name: examples.sha256 for name, examples in parts.items()}
 
     def at(self, input_size: int | None) -> Dataset:
         """Return the same images, seen by networks at another size (None: their own)."""
+        if input_size == self.input_size:
+            return self
         return dataclasses.replace(self, input_size=input_size)
 
     @property
@@ -202,11 +213,3 @@ class Dataset:
         """`(height, width, channels)` of the images that networks see."""
         height, width, channels = self.train.images.shape[1:]
         return (self.input_size or height, self.input_size or width, channels)
-
-
-def _sha256(examples: Examples) -> str:
-    found = hashlib.sha256()
-    for array in (examples.images, examples.labels, examples.ids):
-        found.update(f"{array.dtype.str} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
