@@ -112,6 +112,7 @@ def test_jpeg_and_png_are_the_same_everywhere(served, channels):
         np.testing.assert_array_equal(first, second, kind)
 
 
+@pytest.mark.slow
 def test_cmyk_is_refused_everywhere_by_a_grey_network(served):
     data = SAME["cmyk jpeg"]
     with pytest.raises(UsageError, match="kind CMYK cannot be read into 1 channel"):

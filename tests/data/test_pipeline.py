@@ -55,6 +55,7 @@ def test_last_partial_batch_is_kept(numbered_images):
     assert sizes == [16, 16, 8] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [CROP, EVERYTHING])
 def test_stream_continues_exactly_from_any_epoch(numbered_images, augment):
     whole = epochs(numbered_images, settings(augment=augment), 3)
@@ -64,6 +65,7 @@ def test_stream_continues_exactly_from_any_epoch(numbered_images, augment):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [CROP, EVERYTHING])
 def test_batch_size_changes_nothing_about_the_views(numbered_images, augment):
     whole = epochs(numbered_images, settings(16, augment), 2)
@@ -88,6 +90,7 @@ def many():
     return Examples.numbered(pixels, np.arange(901) % 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", VIEWS.values(), ids=VIEWS)
 def test_a_view_is_the_same_to_the_bit_in_batches_of_any_size(many, augment):
     batches = {

@@ -150,6 +150,7 @@ class OwnCount(OwnMean):
         self.count.assign(1.0)
 
 
+@pytest.mark.slow
 class TestMetricsWithoutLabels:
     """Any metric counts labelled examples alone; the values were worked out by hand."""
 

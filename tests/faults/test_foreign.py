@@ -15,6 +15,8 @@ from tfdistill.training.runner import run_study
 from tfdistill.utils import foreign
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow  # processes that start TensorFlow
+
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):

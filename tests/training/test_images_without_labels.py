@@ -152,6 +152,7 @@ def test_it_is_taught_and_ends_alike_when_it_was_interrupted(study):
     assert resumed.weights["last"] == whole.weights["last"]
 
 
+@pytest.mark.slow
 def test_images_of_which_the_teacher_is_unsure_are_left_out(study, digits):
     run = student("sure")
     logits = teacher_logits.of_run(run, digits, study).logits()
@@ -171,6 +172,7 @@ def test_images_of_which_the_teacher_is_unsure_are_left_out(study, digits):
         teacher_logits.confident(one, digits, np.zeros((1, 2000, 10), "float32"), Silent())
 
 
+@pytest.mark.slow
 def test_one_cache_serves_whatever_number_of_labels(study):
     folders = {
         teacher_logits.folder_of(

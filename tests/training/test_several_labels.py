@@ -166,6 +166,7 @@ def test_predictions_name_the_labels_above_a_half(finished, images):
     assert shown.columns == ("image", "labels") and any("left" in row[1] for row in shown.rows)
 
 
+@pytest.mark.slow
 def test_a_copied_network_still_says_what_its_outputs_are(finished, images, tmp_path):
     folder = Path(images.source.removeprefix("csv:")).parent
     network = records.run_folder(finished, "distilled-0") / "best.keras"

@@ -69,6 +69,7 @@ def renamed(run, name, **changes):
     return dataclasses.replace(run, name=name, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_record_and_both_networks(study):
     record = records.read(records.run_folder(study, "teacher"))
     assert {path.name for path in records.run_folder(study, "teacher").iterdir()} == {
