@@ -123,18 +123,17 @@ def write_kept(config: StudyConfig, folder: Path) -> tuple[Findings, Path]:
     else:
         reports.write_comparisons(folder, says.comparisons)
     drawn = reports.pictures(found, says.comparisons, says.published, says.figures)
-    source = _of_records(found) if whole else _of_results(found)
+    source = _of_records(found, bool(says.comparisons)) if whole else _of_results(found)
     page = Page(says.title, says.verdict, reports.setting(found), says.tables, drawn, source)
     return says, write_page(folder, page)
 
 
-def _of_records(found: "list[Record]") -> str:
+def _of_records(found: "list[Record]", compared: bool) -> str:
     versions = sorted({record.versions.get("tfdistill", "unknown") for record in found})
-    return (
-        f"Made of [records.jsonl.xz](records.jsonl.xz), {len(found)} runs of tfdistill "
-        f"{' and '.join(versions)}. Every comparison with its p value: "
-        "[comparisons.csv](comparisons.csv)."
-    )
+    runs = "1 run" if len(found) == 1 else f"{len(found)} runs"
+    made = f"Made of [records.jsonl.xz](records.jsonl.xz), {runs} of tfdistill "
+    all_of_them = " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
+    return f"{made}{' and '.join(versions)}.{all_of_them * compared}"
 
 
 def _of_results(found: "list[Record]") -> str:
