@@ -51,6 +51,14 @@ def test_arrays_and_a_network_give_a_student_and_the_call_resumes(digits, teache
     assert tfdistill.distill(digits, teacher, **given).best.weights == weights
 
 
+def test_a_network_in_memory_that_gets_a_new_head_is_found_again(digits, teacher, tmp_path):
+    wish = Wish(digits, teacher, tmp_path / "out", "cnn2", head="new")
+    first = prepare(wish, Silent())
+    made = (tmp_path / "out" / "teacher.keras").read_bytes()
+    assert prepare(wish, Silent()) == first
+    assert (tmp_path / "out" / "teacher.keras").read_bytes() == made
+
+
 def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
     x, y = digits
     for name, dataset in {
@@ -77,6 +85,7 @@ def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
 def test_what_is_no_image_is_refused(images, line, teacher, tmp_path):
     with pytest.raises(UsageError, match=line):
         tfdistill.distill(images, teacher, output=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("more", ["x_train", "y_train"])

@@ -187,3 +187,9 @@ def test_a_run_without_teachers_is_refused():
     with pytest.raises(UsageError, match="need a teacher. Received: 840 of them"):
         alone = student("alone", teachers=(), distillation=None, cache=None)
         train.check(alone, Session())
+
+
+def test_confidence_without_stored_logits_is_refused():
+    told = DistillationConfig(0.9, 4.0, min_confidence=0.5)
+    with pytest.raises(UsageError, match="min_confidence looks at stored logits. Received: 0.5"):
+        train.check(student("live", distillation=told, cache=None), Session())

@@ -105,6 +105,15 @@ def load(
     return keras.Model(model.inputs[0], z, name="saved")
 
 
+def check_layers(path: Path) -> None:
+    """Raise for a SavedModel, whose layers are not known, so that it can get no new head."""
+    if path.is_dir():
+        raise checks.UsageError(
+            "A new head needs a .keras file, whose layers are known. Received: the SavedModel "
+            f"{path}."
+        )
+
+
 def with_fresh_head(
     config: ModelConfig, input_shape: Sequence[int], num_classes: int
 ) -> keras.Model:
@@ -123,11 +132,7 @@ def with_fresh_head(
         UsageError: A SavedModel, whose layers are not known, or a file that cannot be read.
     """
     path = str(config.path)
-    if Path(path).is_dir():
-        raise checks.UsageError(
-            "A new head needs a .keras file, whose layers are known. Received: the SavedModel "
-            f"{path}."
-        )
+    check_layers(Path(path))
     features = features_network(_keras_file(path, tuple(input_shape)))
     inner = [layer for layer in features._flatten_layers(include_self=False) if layer.weights]
     norms = [layer for layer in inner if isinstance(layer, layers.BatchNormalization)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfdistill.recipes import findings, inputs
+from tfdistill.recipes import findings
 from tfdistill.recipes.plan import Wish, prepare
 from tfdistill.records import Record, by_row, spread, with_predictions
 from tfdistill.studies.common import ALONE, TEACHER
@@ -110,9 +110,9 @@ def distill(
     output = Path(output)
     wish = Wish(
         images,
-        inputs.network_file(teacher, output, inputs.GIVEN_TEACHER_FILE),
+        teacher,
         output,
-        inputs.network_file(student, output, inputs.GIVEN_STUDENT_FILE),
+        student,
         student_size,
         image_size,
         epochs,

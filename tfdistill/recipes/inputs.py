@@ -64,8 +64,16 @@ def network_file(network: Any, output: Path, name: str) -> Path | str:
     """Return the file of a network that is given in memory, and what is none as it is."""
     if isinstance(network, str | Path):
         return network
+    from tfdistill.models import saved
+    from tfdistill.models.fingerprint import architecture_hash, weights_hash
+
     output.mkdir(parents=True, exist_ok=True)
     path = output / name
+    if path.exists():  # written again it would be another file, and what was begun with it lost
+        before = saved.whole(path)
+        prints = [(weights_hash(each), architecture_hash(each)) for each in (before, network)]
+        if prints[0] == prints[1]:
+            return path
     with storage.appearing(path) as temporary:
         network.save(temporary)
         foreign.know(storage.sha256(temporary))

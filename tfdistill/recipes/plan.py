@@ -3,6 +3,8 @@
 One teacher, one student, the same student alone as its control.
 """
 
+import dataclasses
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +43,9 @@ class Wish:
     Args:
         photos: As of `inputs.source_of`.
         teacher: Path of a .keras file, a SavedModel folder or a finished run's folder; or
-            `keras:NAME`, `hub:PRESET` or `train:NAME`.
+            `keras:NAME`, `hub:PRESET` or `train:NAME`; or a Keras model.
         output: Where results go.
-        student: Name of the student's architecture, or the path of a .keras file.
+        student: Name of the student's architecture, the path of a .keras file, or a Keras model.
         student_size: Side in pixels that it sees; None chooses.
         image_size: Side in pixels that the teacher sees; None takes its own.
         epochs: Passes over all images; None chooses a number of steps.
@@ -55,9 +57,9 @@ class Wish:
     """
 
     photos: Any
-    teacher: str | Path
+    teacher: Any
     output: Path
-    student: str | Path = "cnn4"
+    student: Any = "cnn4"
     student_size: int | None = None
     image_size: int | None = None
     epochs: int | None = None
@@ -72,13 +74,27 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
     """Return the study that answers a wish; where the teacher needs a new head, it is fitted.
 
     The head is kept in the output folder, and taken from there when the same is asked for again.
+    A folder that was not there before is not left behind by an error.
 
     Raises:
         UsageError: Images or a teacher that cannot be read or do not fit, or a teacher without
             the images' classes beside `head="keep"`.
     """
+    new = not wish.output.exists()
+    try:
+        return _prepared(wish, progress)
+    except checks.UsageError:
+        if new:
+            shutil.rmtree(wish.output, ignore_errors=True)
+        raise
+
+
+def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
     checks.one_of("head", wish.head, HEADS)
     checks.count("seeds", wish.seeds)
+    teacher_given = inputs.network_file(wish.teacher, wish.output, inputs.GIVEN_TEACHER_FILE)
+    student_given = inputs.network_file(wish.student, wish.output, inputs.GIVEN_STUDENT_FILE)
+    wish = dataclasses.replace(wish, teacher=teacher_given, student=student_given)
     export = _export(wish)
     trained = str(wish.teacher).startswith(TRAINED)
     if not trained and str(wish.teacher).partition(":")[0] not in inputs.PUBLISHED:
@@ -131,7 +147,7 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
         study="single",
         output=str(wish.output),
         seeds=list(range(wish.seeds)),
-        data=DataConfig(str(source), image_size=size, augment=crops, unlabelled=more),
+        data=dataclasses.replace(config, augment=crops),
         teacher=teacher,
         student=student,
         training=training,

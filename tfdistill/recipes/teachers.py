@@ -1,9 +1,11 @@
 """A teacher with outputs for the images' classes: picked, kept, or with a new head."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.special
 
 from tfdistill.config import ModelConfig
 from tfdistill.utils import checks, foreign, storage
@@ -80,6 +82,8 @@ def answers(
     counts = np.bincount(chosen, minlength=len(picked))
     known = np.flatnonzero(counts)
     words = [names[each] if names and isinstance(each, int) else str(each) for each in picked]
+    if len(set(words)) < len(words):  # as two of ImageNet's classes are called crane
+        words = list(map(str, picked))
     told = ", ".join(
         f"{words[each]} {counts[each]}" for each in sorted(known, key=lambda at: -counts[at])[:10]
     )
@@ -90,28 +94,23 @@ def answers(
             f"{FEWEST_OF_CLASS} images or more. It named: {told}{', ...' * (len(known) > 10)}. "
             "Give those that are yours with --classes."
         )
-    probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    sure = (probabilities.max(axis=-1) / probabilities.sum(axis=-1)).mean()
+    sure = scipy.special.softmax(logits, axis=-1).max(axis=-1).mean()
     progress.say(f"Its answers: {told}; it is {sure:.0%} sure on average")
     # A list's classes are in the order of their names, or of numbers that all are numbers.
     texts = [words[each] for each in known]
     numeric = all(text.isdecimal() for text in texts)
     order = sorted(range(len(known)), key=lambda at: int(texts[at]) if numeric else texts[at])
     file = wish.output / ANSWERS_FILE
-    rows = [
-        f"{_quoted(str(one.resolve()))},{_quoted(words[at])}"
-        for one, at in zip(files, chosen, strict=True)
-    ]
     wish.output.mkdir(parents=True, exist_ok=True)
-    with storage.appearing(file) as temporary:
-        temporary.write_text("\n".join(["path,label", *rows, ""]), encoding="utf-8")
+    with (
+        storage.appearing(file) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as opened,
+    ):
+        rows = csv.writer(opened)
+        rows.writerow(("path", "label"))
+        rows.writerows((one.resolve(), words[at]) for one, at in zip(files, chosen, strict=True))
     classes = [picked[known[at]] for at in order]
     return file, ModelConfig("saved", path=str(path.resolve()), classes=classes)
-
-
-def _quoted(cell: str) -> str:
-    escaped = cell.replace('"', '""')
-    return f'"{escaped}"'
 
 
 def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> Path:
@@ -119,11 +118,7 @@ def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: S
     from tfdistill.models import saved
     from tfdistill.training.heads import new_head
 
-    if path.is_dir():
-        raise checks.UsageError(
-            "A new head needs a .keras file, whose layers are known. Received: the SavedModel "
-            f"{path}."
-        )
+    saved.check_layers(path)
     found, note = wish.output / TEACHER_FILE, wish.output / NOTE_FILE
     key = {"teacher": storage.sha256(path), "images": images.hashes}
     if found.exists() and note.exists():

@@ -49,6 +49,13 @@ def check(config: RunConfig) -> None:
             f"cache={config.cache!r}, views={config.data.augment.num_views!r}. Set cache and "
             "data.augment.views, or one size for both."
         )
+    if config.distillation and config.distillation.min_confidence and not usable(config):
+        raise checks.UsageError(
+            "distillation.min_confidence looks at stored logits. Received: "
+            f"{config.distillation.min_confidence}, cache={config.cache!r}, "
+            f"views={config.data.augment.num_views!r}. Set cache and data.augment.views, or "
+            "min_confidence: 0."
+        )
     if wanted != "same" and config.data.augment.mixup:
         raise checks.UsageError(
             f"distillation.teacher_view={wanted!r} needs images that are not mixed. Received: "
