@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tfdistill.config import DataConfig
-from tfdistill.data import load
+from tfdistill.data import decode, load
 from tfdistill.data.sources import tfds_prepared
 from tfdistill.utils.checks import UsageError
 
@@ -107,7 +107,7 @@ def test_prepared_set_is_cached(data_dir, own_cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("read again")
 
-    monkeypatch.setattr(tfds_prepared, "_read_splits", fail)
+    monkeypatch.setattr(decode, "decode", fail)
     assert np.array_equal(tiny(data_dir).train.images, first.train.images)
     with pytest.raises(RuntimeError, match="read again"):
         tiny(data_dir, image_size=4)

@@ -308,7 +308,9 @@ def cache_verify(folder: Path, /, *, rows: options.Whole = 256) -> int:
     from tfdistill.training import runner, teacher_logits
     from tfdistill.training.session import Session
 
-    table, good = teacher_logits.verification(runner.plan(config), folder, rows, Session())
+    table, good = teacher_logits.verification(
+        runner.plan(config), folder, rows, Session(reading=config.data)
+    )
     print_tables([table])
     return 0 if good else 1
 

@@ -87,6 +87,10 @@ def _answer(arguments: list[str]) -> int:
         if line is None:
             raise
         return _refused(line, 2)
+    except Exception as error:
+        if (found := checks.of_reader(error)) is None:
+            raise
+        return _refused(str(found), 2)
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # rich ends the process with status 1
             raise error.__context__ from None

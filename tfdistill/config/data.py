@@ -13,6 +13,7 @@ ARRAYS = "arrays"  # no source to be read, but what `data.from_arrays` makes
 
 
 FILLS = ("reflect", "constant")
+AUTO, MEMORY, IN_FILES = STORAGES = ("auto", "memory", "files")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class DataConfig:
         normalize: `measured` (mean and deviation of the training images), `none` (0..255 kept), or
             [mean, deviation], each one number or one for each channel, in units of the 0..1 range.
         augment: Random augmentation of the training images.
+        storage: `memory` (decoded once), `files` (images of folders, CSV files and prepared sets
+            are decoded for each batch) or `auto`: files where memory is too small. It changes no
+            result.
+        workers: Images that are decoded and augmented at once, which changes no result; null: as
+            many as there are cores, at most 16.
     """
 
     source: Annotated[str, OneOf((*SOURCES, ARRAYS), f"(?:{'|'.join(SOURCES)}):.+")] = "digits"
@@ -129,6 +135,8 @@ class DataConfig:
     test_examples: int | None = None
     normalize: Annotated[str | list, OneOf(NORMALIZATIONS)] = "measured"  # type: ignore[type-arg]
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    storage: Annotated[str, OneOf(STORAGES)] = "auto"
+    workers: int | None = None
 
     @property
     def labelled_only(self) -> "DataConfig":
@@ -165,7 +173,14 @@ class DataConfig:
             )
 
 
-_COUNTS = ("image_size", "input_size", "train_examples", "labelled_examples", "test_examples")
+_COUNTS = (
+    "image_size",
+    "input_size",
+    "train_examples",
+    "labelled_examples",
+    "test_examples",
+    "workers",
+)
 
 
 def _is_normalization(pair: list[Any]) -> bool:

@@ -14,36 +14,25 @@ GREY = 128
 
 
 def apply(
-    images: tf.Tensor,
-    draws: tf.Tensor,
-    config: AugmentConfig,
-    windows: tf.Tensor | None = None,
-    size: int | None = None,
+    images: tf.Tensor, draws: tf.Tensor, config: AugmentConfig, flipped: bool = False
 ) -> tf.Tensor:
-    """Return one view of every image.
+    """Return what is done to images that have the size at which a network sees them.
 
     Args:
         images: `[b, h, w, c]` uint8.
         draws: `[b, len(views.COLUMNS)]` float32 in [0, 1).
         config: What to do; mixup is not done here, as it needs a second image.
-        windows: `[b, len(views.WINDOW)]` of `views.windows`, where `config` crops or rotates.
-        size: Side in pixels of what is returned; None keeps the images' own.
+        flipped: Whether they were mirrored with their windows.
 
     Returns:
-        `[b, size, size, c]` uint8.
+        `[b, h, w, c]` uint8: shifted, mirrored, a square cut out.
 
     Example:
         >>> table = views.draws(seed=0, view=0, num_ids=1000)
         >>> apply(images, tf.gather(table, ids), AugmentConfig(pad_crop=4, flip=True))
     """
-    sides = (size, size) if size else (images.shape[1], images.shape[2])
-    if windows is not None:
-        fill = config.rotation_fill if config.rotation else None
-        images = render(images, windows, sides, config.antialias, fill)
-    else:
-        images = resize(images, size)
-    if config.pad_crop or (config.flip and windows is None):
-        images = _shift_and_flip(images, draws, config.pad_crop, config.flip and windows is None)
+    if config.pad_crop or (config.flip and not flipped):
+        images = _shift_and_flip(images, draws, config.pad_crop, config.flip and not flipped)
     if config.cutout:
         images = _cut_out(images, draws, config.cutout)
     return images
@@ -71,46 +60,53 @@ def render(
     Returns:
         `[b, *sides, c]` uint8.
     """
-    one = _turned(sides, fill) if fill else _cropped(sides, antialias)
 
     def rendered(part: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         image, window = part
-        flip = column(window[None], "flip", WINDOW)[0] > 0.5
-        shown = to_uint8(one(image, window))
-        return tf.cond(flip, lambda: tf.reverse(shown, [1]), lambda: shown)
+        if fill:
+            return turned(image, window, sides, fill)
+        top, left, height, width = tf.unstack(box(window))
+        return cropped(image[top : top + height, left : left + width], window, sides, antialias)
 
     shape = tf.TensorSpec((*sides, images.shape[3]), tf.uint8)
     return tf.map_fn(rendered, (images, windows), fn_output_signature=shape)
 
 
-def _cropped(sides: tuple[int, int], antialias: bool):
-    def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-        top, left, height, width = tf.unstack(tf.cast(window[:4], tf.int32))
-        part = image[top : top + height, left : left + width]
-        return tf.image.resize(part, sides, antialias=antialias)
-
-    return crop
+def box(window: tf.Tensor) -> tf.Tensor:
+    """Return top, left, height and width of a window (`[len(views.WINDOW)]`), `[4]` int32."""
+    return tf.cast(window[:4], tf.int32)
 
 
-def _turned(sides: tuple[int, int], fill: str):
-    def turn(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-        top, left, height, width, _, angle = tf.unstack(window)
-        cos, sin = tf.cos(angle), tf.sin(angle)
-        # From pixel numbers of the result to those of the image; centres lie half a pixel further.
-        wide, high = width / sides[1], height / sides[0]
-        x, y = (0.5 - sides[1] / 2) * wide, (0.5 - sides[0] / 2) * high
-        columns = [wide * cos, -high * sin, left + width / 2 - 0.5 + cos * x - sin * y]
-        rows = [wide * sin, high * cos, top + height / 2 - 0.5 + sin * x + cos * y]
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=tf.cast(image[None], tf.float32),
-            transforms=tf.stack([[*columns, *rows, 0.0, 0.0]]),
-            output_shape=sides,
-            interpolation="BILINEAR",
-            fill_mode=fill.upper(),
-            fill_value=float(GREY),
-        )[0]
+def cropped(
+    part: tf.Tensor, window: tf.Tensor, sides: tuple[int, int], antialias: bool
+) -> tf.Tensor:
+    """Return what is in a window, `[h, w, c]` uint8, at a size, mirrored where the window is."""
+    return _mirrored(to_uint8(tf.image.resize(part, sides, antialias=antialias)), window)
 
-    return turn
+
+def _mirrored(shown: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    flip = column(window[None], "flip", WINDOW)[0] > 0.5
+    return tf.cond(flip, lambda: tf.reverse(shown, [1]), lambda: shown)
+
+
+def turned(image: tf.Tensor, window: tf.Tensor, sides: tuple[int, int], fill: str) -> tf.Tensor:
+    """Return a window of a whole image, `[h, w, c]` uint8, turned, at a size, and mirrored."""
+    top, left, height, width, _, angle = tf.unstack(window)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    # From pixel numbers of the result to those of the image; centres lie half a pixel further.
+    wide, high = width / sides[1], height / sides[0]
+    x, y = (0.5 - sides[1] / 2) * wide, (0.5 - sides[0] / 2) * high
+    columns = [wide * cos, -high * sin, left + width / 2 - 0.5 + cos * x - sin * y]
+    rows = [wide * sin, high * cos, top + height / 2 - 0.5 + sin * x + cos * y]
+    shown = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(image[None], tf.float32),
+        transforms=tf.stack([[*columns, *rows, 0.0, 0.0]]),
+        output_shape=sides,
+        interpolation="BILINEAR",
+        fill_mode=fill.upper(),
+        fill_value=float(GREY),
+    )[0]
+    return _mirrored(to_uint8(shown), window)
 
 
 def mix(images: tf.Tensor, partners: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

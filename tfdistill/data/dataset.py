@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdistill.config import DataConfig
+from tfdistill.data import decode, encoded
+from tfdistill.data.encoded import EncodedImages
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,18 +32,20 @@ class Tensors:
     """Examples as TensorFlow's tensors on the host, and how many and which numbers there are.
 
     Args:
-        images: `[n, height, width, channels]` uint8.
+        images: `[n, height, width, channels]` uint8, or encoded ones.
         labels: `[n]` int32, or `[n, labels]` uint8.
         ids: `[n]` int64.
         count: n.
         num_ids: Largest id + 1.
+        workers: Images that are rendered at once.
     """
 
-    images: tf.Tensor
+    images: tf.Tensor | EncodedImages
     labels: tf.Tensor
     ids: tf.Tensor
     count: int
     num_ids: int
+    workers: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +53,15 @@ class Examples:
     """Images with their labels and numbers.
 
     Args:
-        images: `[n, height, width, channels]` uint8.
+        images: `[n, height, width, channels]` uint8, or `EncodedImages`, whose height and width are
+            None where sizes differ.
         labels: `[n]` int32, in 0..num_classes - 1, or -1 where there is none; or, of several labels
             that do not exclude each other, `[n, labels]` uint8, 1 where an image has the label and
             0 where not.
         ids: `[n]` int64, >= 0, unique: the place in the source's full training split, or after
             its end for a source's own validation examples.
+        workers: Images that pipelines render at once, which changes no pixel of them; None: as many
+            as there are cores, at most 16.
 
     Example:
         >>> examples = Examples.numbered(images, labels)
@@ -62,16 +69,17 @@ class Examples:
         >>> half.ids  # 0, 2, 4, ...
     """
 
-    images: np.ndarray
+    images: np.ndarray | EncodedImages
     labels: np.ndarray
     ids: np.ndarray
+    workers: int | None = None
 
     @classmethod
-    def numbered(cls, images: np.ndarray, labels: np.ndarray) -> Examples:
+    def numbered(cls, images: np.ndarray | EncodedImages, labels: np.ndarray) -> Examples:
         """Return examples whose numbers are their places.
 
         Args:
-            images: `[n, height, width, channels]` uint8.
+            images: `[n, height, width, channels]` uint8, or encoded ones.
             labels: `[n]`, in 0..num_classes - 1, or `[n, labels]` of 0 and 1.
         """
         labels = np.asarray(labels)
@@ -86,22 +94,53 @@ class Examples:
         """The examples as tensors, shared by all pipelines over them."""
         import tensorflow as tf
 
+        images = self.images
         with tf.device("CPU"):
-            images, labels, ids = map(tf.constant, (self.images, self.labels, self.ids))
-        return Tensors(images, labels, ids, len(self), int(self.ids.max()) + 1)
+            images = images if isinstance(images, EncodedImages) else tf.constant(images)
+            labels, ids = tf.constant(self.labels), tf.constant(self.ids)
+        workers = self.workers or decode.workers()
+        return Tensors(images, labels, ids, len(self), int(self.ids.max()) + 1, workers)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The images as an array, `[n, height, width, channels]` uint8; encoded ones are decoded.
+
+        Raises:
+            UsageError: Encoded ones of several sizes.
+        """
+        return self.images.decoded() if isinstance(self.images, EncodedImages) else self.images
+
+    @property
+    def images_sha256(self) -> str:
+        """SHA-256 of the images alone."""
+        if isinstance(self.images, EncodedImages):
+            return self.images.sha256()
+        found = hashlib.sha256()
+        encoded.add(found, self.images)
+        return found.hexdigest()
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of images, labels and ids."""
+        """SHA-256 of images, labels and ids, the same whether images are decoded or not."""
+        if isinstance(self.images, EncodedImages):
+            return self.images.sha256(self.labels, self.ids)
         found = hashlib.sha256()
         for array in (self.images, self.labels, self.ids):
-            found.update(f"{array.dtype.str} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).data)
+            encoded.add(found, array)
         return found.hexdigest()
+
+    def of_mixed_sizes(self) -> Examples:
+        """Return encoded examples as some of images of several sizes."""
+        assert isinstance(self.images, EncodedImages)
+        return dataclasses.replace(self, images=dataclasses.replace(self.images, mixed=True))
 
     def take(self, indices: np.ndarray | slice) -> Examples:
         """Return the examples at `indices` (`[m]` int, or a slice), which keep their ids."""
-        return Examples(self.images[indices], self.labels[indices], self.ids[indices])
+        images = self.images
+        images = images.take(indices) if isinstance(images, EncodedImages) else images[indices]
+        return dataclasses.replace(
+            self, images=images, labels=self.labels[indices], ids=self.ids[indices]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +203,10 @@ class Dataset:
     input_size: int | None = None
     own_validation: bool = False
 
+    def __post_init__(self) -> None:
+        if self.input_size is None and isinstance(self.train.images, EncodedImages):
+            self.train.images.check_sizes()
+
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the images, labels and ids of `train`, `validation` and `test`."""
@@ -211,5 +254,8 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)` of the images that networks see."""
+        if self.input_size:
+            return (self.input_size, self.input_size, self.train.images.shape[3])
         height, width, channels = self.train.images.shape[1:]
-        return (self.input_size or height, self.input_size or width, channels)
+        assert height is not None and width is not None  # else it was refused
+        return (height, width, channels)

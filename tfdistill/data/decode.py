@@ -3,6 +3,7 @@
 Every header is looked at first, so that no file unpacks to more than its share of memory.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,9 +12,14 @@ from tfdistill.data import headers
 from tfdistill.utils import checks
 
 CHUNK = 512
-PARALLEL = 2
+MOST_WORKERS = 16
 # Part of the keys of arrays that are kept: to be raised where files are to give other pixels.
 RULES = 2
+
+
+def workers() -> int:
+    """Return how many images are decoded and augmented at once, which changes no pixel of them."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def decode(
@@ -52,10 +58,9 @@ def one(file: headers.Encoded, channels: int) -> np.ndarray:
     """
     import tensorflow as tf
 
-    data = _plain(file.data) if file.foreign else file.data
     try:
         with tf.device("CPU"):
-            return pixels(data, channels, file.orientation, file.ratio).numpy()
+            return pixels(ready(file), channels, file.orientation, file.ratio).numpy()
     except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError):
         raise headers.ImageError(f"The {file.format} is damaged or cut short.") from None
 
@@ -100,6 +105,11 @@ def _upright(image, orientation):
     image = tf.cond(among(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
     image = tf.cond(among(2, 3, 6, 7), lambda: image[:, ::-1], lambda: image)
     return tf.cond(among(3, 4, 7, 8), lambda: image[::-1], lambda: image)
+
+
+def ready(file: headers.Encoded) -> bytes:
+    """Return the bytes of a file as the decoder of `pixels` takes them."""
+    return _plain(file.data) if file.foreign else file.data
 
 
 def _plain(data: bytes) -> bytes:
@@ -166,7 +176,7 @@ def _batches(files: Sequence[headers.Encoded], channels: int, size: int | None):
     columns = [(file.data, file.orientation, file.ratio, file.foreign) for file in files]
     return (
         tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*columns, strict=True))))
-        .map(decoded, num_parallel_calls=PARALLEL, deterministic=True)
+        .map(decoded, num_parallel_calls=workers(), deterministic=True)
         .batch(CHUNK)
         .prefetch(2)
         .with_options(options)

@@ -3,16 +3,18 @@
 To add a source, write its `Reader` beside the others in `sources` and name it in `SOURCES`.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.config.data import ARRAYS
+from tfdistill.config.data import ARRAYS, AUTO, IN_FILES
 from tfdistill.config.registry import SOURCES
-from tfdistill.data import decode, splits
+from tfdistill.data import decode, encoded, splits
 from tfdistill.data.dataset import Dataset, Examples, Reader, Source
+from tfdistill.data.encoded import EncodedImages
 from tfdistill.data.sources import arrays, unlabelled
 from tfdistill.utils import checks
 
@@ -44,7 +46,16 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
         (900, (8, 8, 1), 10)
     """
     reader, name = _reader(config.source)
+    if config.unlabelled and config.storage == AUTO:
+        config, told = unlabelled.resolved(config)
+        for note in told:
+            tell(note)
     source = reader.read(config, name)
+    if config.storage == IN_FILES and not isinstance(source.train.images, EncodedImages):
+        raise checks.UsageError(
+            "data.storage=files is of images in folders, CSV lists and sets prepared by TensorFlow "
+            f"Datasets. Received: data.source={config.source!r}. Set data.storage=auto."
+        )
     for note in source.notes:
         tell(note)
     if source.validation is not None and config.validation != DataConfig.validation:
@@ -54,7 +65,13 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
         images, notes = unlabelled.added(images, config)
         for note in notes:
             tell(note)
-    return images
+    return images if config.workers is None else _with_workers(images, config.workers)
+
+
+def _with_workers(images: Dataset, workers: int) -> Dataset:
+    names = ("train", "validation", "test")
+    parts = {name: dataclasses.replace(getattr(images, name), workers=workers) for name in names}
+    return dataclasses.replace(images, **parts)
 
 
 def from_arrays(
@@ -105,6 +122,7 @@ def _assembled(source: Source, config: DataConfig, name: str | None = None) -> D
             "Classification needs images of at least two classes. Received: "
             f"{', '.join(source.class_names)} alone. Add images of another class."
         )
+    source = _of_one_shape(source)
     training, validation = splits.training_and_validation(source, config)
     mean, std = _normalization(training.images, config.normalize)
     return Dataset(
@@ -120,12 +138,37 @@ def _assembled(source: Source, config: DataConfig, name: str | None = None) -> D
     )
 
 
-def _normalization(pixels: np.ndarray, normalize: str | list) -> tuple[tuple, tuple]:
-    channels = pixels.shape[-1]
+def _of_one_shape(source: Source) -> Source:
+    """Return a source all of whose parts are seen in one way.
+
+    Raises:
+        UsageError: Images of one part have another size than those of the others, or other
+            channels, and are kept decoded.
+    """
+    parts = {"train": source.train, "test": source.test}
+    if source.validation is not None:
+        parts["validation"] = source.validation
+    shapes = {name: part.images.shape[1:] for name, part in parts.items()}
+    if len(set(shapes.values())) == 1:
+        return source
+    if not all(isinstance(part.images, EncodedImages) for part in parts.values()):
+        found = ", ".join(f"{'x'.join(map(str, shape))} ({name})" for name, shape in shapes.items())
+        raise checks.UsageError(
+            f"All images must have one size. Received: {found}. Set data.image_size to bring them "
+            "to one square size."
+        )
+    mixed = {name: part.of_mixed_sizes() for name, part in parts.items()}
+    return dataclasses.replace(source, **mixed)  # type: ignore[arg-type]
+
+
+def _normalization(
+    images: np.ndarray | EncodedImages, normalize: str | list
+) -> tuple[tuple, tuple]:
+    channels = images.shape[-1]
     if normalize == "none":
         return (0.0,) * channels, (1.0,) * channels
     if normalize == "measured":
-        return _measured(pixels)
+        return _measured(images)
     try:
         given = np.stack([np.broadcast_to(part, channels) for part in normalize]).astype(float)
     except ValueError:
@@ -139,15 +182,15 @@ def _normalization(pixels: np.ndarray, normalize: str | list) -> tuple[tuple, tu
     return tuple(mean), tuple(deviation)
 
 
-def _measured(pixels: np.ndarray) -> tuple[tuple, tuple]:
+def _measured(images: np.ndarray | EncodedImages) -> tuple[tuple, tuple]:
     """Return mean and deviation per channel; exact, as sums of whole numbers are."""
-    width, channels = pixels.shape[-2:]
-    total = squares = np.zeros(width * channels, np.uint64)
-    for at in range(0, len(pixels), decode.CHUNK):
-        rows = pixels[at : at + decode.CHUNK].reshape(-1, width * channels)
-        total = total + rows.sum(axis=0, dtype=np.uint64)
-        squares = squares + np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint64)
-    count = pixels.size // channels
-    mean = total.reshape(-1, channels).sum(axis=0) / count
-    std = np.sqrt(squares.reshape(-1, channels).sum(axis=0) / count - mean**2)
+    if isinstance(images, EncodedImages):
+        total, squares, count = images.moments
+    else:
+        chunks = range(0, len(images), decode.CHUNK)
+        parts = [encoded.sums(images[at : at + decode.CHUNK]) for at in chunks]
+        total, squares = (np.sum(each, axis=0) for each in zip(*parts, strict=True))
+        count = images.size // images.shape[-1]
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())

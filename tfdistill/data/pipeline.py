@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
-from tfdistill.data import augment, views
+from tfdistill.data import augment, decode, views
 from tfdistill.data.dataset import UNLABELLED, Examples, Tensors
+from tfdistill.data.encoded import EncodedImages
 from tfdistill.utils import checks
-
-PARALLEL = 2
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def training_batches(
         order = views.order(settings.seed, number, len(pool.places))
         order = tf.gather(tf.constant(pool.places), order)[: pool.steps * pool.size]
         if teacher_logits is None:
-            return _in_batches(order, pool.size, render)
+            return _in_batches(order, pool.size, render, store.workers)
 
         def batch(places: tf.Tensor):
             images, labels = render(places)
@@ -128,7 +127,7 @@ def training_batches(
             known = _rows_of(teacher_logits, seen, tf.gather(store.ids, places))
             return images, {"label": labels, "teacher_logits": known}
 
-        return _in_batches(order, pool.size, batch)
+        return _in_batches(order, pool.size, batch, store.workers)
 
     steps = steps or steps_per_epoch(len(examples), settings.batch_size)
     streams = [
@@ -206,7 +205,9 @@ def view_batches(
     with tf.device("CPU"):
         render = _renderer(store, settings, tf.constant(view, tf.int64))
         ordered = tf.constant(wanted, tf.int64)
-    return _served(_in_batches(ordered, settings.batch_size, lambda part: render(part)[0]))
+    return _served(
+        _in_batches(ordered, settings.batch_size, lambda part: render(part)[0], store.workers)
+    )
 
 
 def evaluation_batches(
@@ -217,7 +218,7 @@ def evaluation_batches(
     render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
     with tf.device("CPU"):
         places = tf.range(store.count, dtype=tf.int64)
-    return _served(_in_batches(places, batch_size, render))
+    return _served(_in_batches(places, batch_size, render, store.workers))
 
 
 def distributions(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
@@ -261,20 +262,19 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     """Return the function that makes a batch of `view` from the places of its examples."""
     augmentation = settings.augment
     seed = settings.seed if augmentation.views is None else augmentation.view_seed
-    sides = (store.images.shape[1], store.images.shape[2])
+    show = _shower(store, settings)
     draws = views.draws(seed, view, store.num_ids) if augmentation.active else None
     windows = None
     if augmentation.resized_crop or augmentation.rotation:
-        windows = views.windows(seed, view, store.num_ids, augmentation, sides)
+        windows = views.windows(seed, view, store.num_ids, augmentation, _sides(store))
 
     def augmented(places: tf.Tensor) -> tf.Tensor:
-        images = tf.gather(store.images, places)
-        if draws is None:
-            return augment.resize(images, settings.input_size)
         ids = tf.gather(store.ids, places)
-        shown = None if windows is None else tf.gather(windows, ids)
+        images = show(places, None if windows is None else tf.gather(windows, ids))
+        if draws is None:
+            return images
         drawn = tf.gather(draws, ids)
-        return augment.apply(images, drawn, augmentation, shown, settings.input_size)
+        return augment.apply(images, drawn, augmentation, flipped=windows is not None)
 
     def labelled(places: tf.Tensor) -> tf.Tensor:
         labels = tf.gather(store.labels, places)
@@ -300,11 +300,60 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     return mixed
 
 
-def _in_batches(places: tf.Tensor, size: int, render) -> tf.data.Dataset:
+def _sides(store: Tensors) -> views.Sides:
+    """Return height and width of the images; by their ids where they differ."""
+    height, width = store.images.shape[1:3]
+    if height is not None and width is not None:
+        return height, width
+    assert isinstance(store.images, EncodedImages)
+    sides = np.ones((2, store.num_ids), np.int32)
+    sides[:, store.ids.numpy()] = store.images.sides.T
+    return sides[0], sides[1]
+
+
+def _shower(store: Tensors, settings: BatchSettings):
+    """Return the function from places (`[b]`) and windows, or None, to images at their size."""
+    images, config, size = store.images, settings.augment, settings.input_size
+    height, width, channels = images.shape[1:]
+    if isinstance(images, EncodedImages) and size is None:
+        images.check_sizes()
+    sides = (size or int(height or 0), size or int(width or 0))
+    fill = config.rotation_fill if config.rotation else None
+    if not isinstance(images, EncodedImages):
+
+        def gathered(places: tf.Tensor, windows: tf.Tensor | None) -> tf.Tensor:
+            shown = tf.gather(images, places)
+            if windows is None:
+                return augment.resize(shown, size)
+            return augment.render(shown, windows, sides, config.antialias, fill)
+
+        return gathered
+
+    def one(row: dict[str, tf.Tensor]) -> tf.Tensor:
+        window = row.get("window")
+        if window is None and height is None:
+            return decode.squared(images.whole(row), sides[0])
+        if window is None:
+            return augment.resize(images.whole(row)[None], size)[0]
+        if fill:
+            return augment.turned(images.whole(row), window, sides, fill)
+        part = images.part(row, augment.box(window))
+        return augment.cropped(part, window, sides, config.antialias)
+
+    def decoded(places: tf.Tensor, windows: tf.Tensor | None) -> tf.Tensor:
+        rows = images.encoded(places)
+        if windows is not None:
+            rows["window"] = windows
+        return tf.map_fn(one, rows, fn_output_signature=tf.TensorSpec((*sides, channels), tf.uint8))
+
+    return decoded
+
+
+def _in_batches(places: tf.Tensor, size: int, render, workers: int) -> tf.data.Dataset:
     steps = -(-places.shape[0] // size)
     return tf.data.Dataset.range(0, steps * size, size).map(
         lambda start: render(places[start : start + size]),
-        num_parallel_calls=PARALLEL,
+        num_parallel_calls=workers,
         deterministic=True,
     )
 

@@ -8,9 +8,13 @@ a batch, its roots and exponentials would differ in the last bit with the batch'
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
+
+# Height and width: of all images, or of each.
+Sides = tuple[int, int] | tuple[np.ndarray, np.ndarray]
 
 # Of what views with a crop or a rotation show: to be raised when the same draws give other pixels.
 # Part of the keys of caches and of interrupted runs. 1: areas clipped at the sides, resized twice.
@@ -60,9 +64,7 @@ def version(config: AugmentConfig) -> int:
     return VERSION if config.resized_crop or config.rotation else 1
 
 
-def windows(
-    seed: int, view: int, num_ids: int, config: AugmentConfig, sides: tuple[int, int]
-) -> tf.Tensor:
+def windows(seed: int, view: int, num_ids: int, config: AugmentConfig, sides: Sides) -> tf.Tensor:
     """Return the part of its image that a view shows of each example.
 
     A random resized crop (Szegedy et al. 2015, arXiv 1409.4842, section 6) as it is usual in the
@@ -75,7 +77,7 @@ def windows(
         view: View number, >= 0; may be a tensor.
         num_ids: Largest id + 1.
         config: `resized_crop`, `crop_ratio`, `rotation` and `flip`.
-        sides: Height and width of the images.
+        sides: Height and width of the images; of each, `[num_ids]`, where they differ.
 
     Returns:
         `[num_ids, len(WINDOW)]` float32: top, left, height and width in whole pixels, within the
@@ -96,24 +98,25 @@ def windows(
 
 
 def _crop_sides(
-    seed: int, view: int, num_ids: int, config: AugmentConfig, sides: tuple[int, int]
+    seed: int, view: int, num_ids: int, config: AugmentConfig, sides: Sides
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return height and width (`[num_ids]` int32), and whether a size that was drawn has fitted."""
-    height, width = sides
+    whole = [tf.broadcast_to(tf.constant(side, tf.int32), [num_ids]) for side in sides]
     if not config.resized_crop:
-        return tf.fill([num_ids], height), tf.fill([num_ids], width), tf.fill([num_ids], True)
+        return *whole, tf.fill([num_ids], True)
     shape = [num_ids, ATTEMPTS, 2]
     uniform = tf.random.stateless_uniform(shape, _key(seed, view, _CROPS), alg="philox")
     # In float64, whose last bit does not reach the rounded numbers.
     uniform = tf.cast(uniform, tf.float64)
+    height, width = (np.reshape(side, (-1, 1)).astype(float) for side in sides)
     area = (config.resized_crop + (1 - config.resized_crop) * uniform[..., 0]) * height * width
     ratio = tf.exp((2 * uniform[..., 1] - 1) * math.log(config.crop_ratio))
     wide = tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32)
     high = tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32)
-    fits = (high > 0) & (high <= height) & (wide > 0) & (wide <= width)
+    fits = (high > 0) & (high <= whole[0][:, None]) & (wide > 0) & (wide <= whole[1][:, None])
     first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
     any_fits = tf.reduce_any(fits, axis=1)
-    largest = _largest(height, width, config.crop_ratio)
+    largest = _largest(sides, config.crop_ratio)
     high, wide = (
         tf.where(any_fits, tf.gather(drawn, first, axis=1, batch_dims=1), otherwise)
         for drawn, otherwise in zip((high, wide), largest, strict=True)
@@ -121,9 +124,12 @@ def _crop_sides(
     return high, wide, any_fits
 
 
-def _largest(height: int, width: int, ratio: float) -> tuple[int, int]:
+def _largest(sides: Sides, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     """Return height and width of the largest window of an aspect ratio of 1 / ratio to ratio."""
-    return min(height, round(width * ratio)), min(width, round(height * ratio))
+    height, width = map(np.asarray, sides)
+    high = np.minimum(height, np.rint(width * ratio))
+    wide = np.minimum(width, np.rint(height * ratio))
+    return high.astype(np.int32), wide.astype(np.int32)
 
 
 def column(table: tf.Tensor, name: str, columns: tuple[str, ...] = COLUMNS) -> tf.Tensor:

@@ -12,6 +12,8 @@ import tensorflow as tf
 from tfdistill.data import augment, decode, structure
 from tfdistill.data.headers import MAX_PASSES, MAX_PHOTO, MAX_PIXELS, RATIOS
 
+# Files that are decoded at once.
+PARALLEL = 2
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # A PNG's first chunk is IHDR, 13 bytes that begin with width and height.
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND"
@@ -122,7 +124,7 @@ def decoded(files: tf.Tensor, frame: Frame) -> tf.Tensor:
         one,
         (tf.range(tf.size(files)), files),
         fn_output_signature=tf.TensorSpec(frame.input_shape, tf.uint8),
-        parallel_iterations=decode.PARALLEL,
+        parallel_iterations=PARALLEL,
     )
 
 

@@ -7,7 +7,7 @@ with those of the Keras network.
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class TestImages:
     """
 
     images: np.ndarray
-    stored: np.ndarray
+    stored: Iterable[np.ndarray]
     labels: np.ndarray
 
 

@@ -87,7 +87,7 @@ def fingerprint(
         **{f"architecture of teacher {each.name}": each.architecture for each in teachers},
         "source": images.name,
         "class names": list(images.class_names),
-        "training images": array_hash(images.train.images),
+        "training images": images.train.images_sha256,
         "split": array_hash(images.train.ids),
         "input size": settings.input_size,
         "augmentation": _augmentation(augmentation),
@@ -381,9 +381,8 @@ def _forward(
     networks: list[keras.Model], images: data.Dataset, settings: pipeline.BatchSettings, jit: str
 ) -> Callable[..., Any]:
     """Return the compiled function from images to logits, `[members, b, classes]` float32."""
-    height, width, channels = images.train.images.shape[1:]
-    size = settings.input_size
-    spec = tf.TensorSpec([None, size or height, size or width, channels], tf.uint8)
+    height, width, channels = images.at(settings.input_size).input_shape
+    spec = tf.TensorSpec([None, height, width, channels], tf.uint8)
 
     def forward(batch: Tensor) -> Tensor:
         return tf.stack([tf.cast(each(batch, training=False), tf.float32) for each in networks])

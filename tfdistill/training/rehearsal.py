@@ -35,7 +35,7 @@ def rehearse(config: StudyConfig, progress: Silent | None = None) -> tuple[Table
     Raises:
         UsageError: What `run_study` would raise.
     """
-    session = runner.start(progress or Silent())
+    session = runner.start(progress or Silent(), config)
     planned = runner.plan(config)
     runs = [one_batch(run, session) for run in kinds_of(planned)]
     runner.check_labels(config, planned, session)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill import records
-from tfdistill.config import NETWORK, RunConfig, StudyConfig
+from tfdistill.config import NETWORK, DataConfig, RunConfig, StudyConfig
 from tfdistill.config.registry import RUN_KINDS, STUDIES
 from tfdistill.records import FINISHED, Record, Table
 from tfdistill.training.study_folder import (
@@ -39,7 +39,7 @@ def plan(config: StudyConfig) -> list[RunConfig]:
             its students cannot be taught from.
     """
     runs = STUDIES[checks.one_of("study", config.study, STUDIES)].runs(config)
-    runs = [_at_its_size(run) for run in runs]
+    runs = [_as_itself(_at_its_size(run)) for run in runs]
     seen = {run.name: run.data.input_size for run in runs}
     return [_with_size_of_teachers(run, seen) for run in runs]
 
@@ -49,6 +49,12 @@ def _at_its_size(run: RunConfig) -> RunConfig:
     if size is None:
         return run
     return dataclasses.replace(run, data=dataclasses.replace(run.data, input_size=size))
+
+
+def _as_itself(run: RunConfig) -> RunConfig:
+    """Return a run without what changes no result: where images are kept, and what renders them."""
+    images = dataclasses.replace(run.data, storage=DataConfig.storage, workers=DataConfig.workers)
+    return dataclasses.replace(run, data=images)
 
 
 def _with_size_of_teachers(run: RunConfig, seen: dict[str, int | None]) -> RunConfig:
@@ -94,7 +100,7 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
     runs = plan(config)
     check_folder(config, folder)
     if not all(finished(run, folder) for run in runs):
-        session = start(progress, config.tensorboard)
+        session = start(progress, config)
         check_labels(config, runs, session)
         preflight(config, runs, session)
         check_records(runs, folder, session)
@@ -109,14 +115,15 @@ def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None)
     return [record for run in runs if (record := record_of(run, folder))]
 
 
-def start(progress: Silent, tensorboard: bool = False) -> "Session":
-    """Start TensorFlow, which takes some seconds, and return a session."""
+def start(progress: Silent, config: StudyConfig | None = None) -> "Session":
+    """Start TensorFlow, which takes some seconds, and return a session for a study."""
     if "tensorflow" not in sys.modules:
         progress.say("Starting TensorFlow and reading the images")
     tensorflow.start()
     from tfdistill.training.session import Session
 
-    return Session(progress, tensorboard)
+    config = config or StudyConfig()
+    return Session(progress, config.tensorboard, config.data)
 
 
 def build_caches(
@@ -127,7 +134,7 @@ def build_caches(
     Raises:
         UsageError: As `run_study`, or no student of the study can be taught by stored logits.
     """
-    session = start(progress)
+    session = start(progress, config)
     from tfdistill.training import teacher_logits
 
     users = teacher_logits.of_study(runs, folder)
@@ -192,7 +199,8 @@ def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[R
         if problem := damage(run, folder):
             progress.say(f"{problem}; the run is done again")
     progress.begin([run.name for run in group])
-    found = _kind(group[0]).run_together(group, folder, session)
+    with checks.readers():
+        found = _kind(group[0]).run_together(group, folder, session)
     for record in found:
         progress.end(record.name, records.outcome(record))
     return found

@@ -1,5 +1,6 @@
 """What the runs of one process share, as one object that is handed from run to run."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -24,15 +25,23 @@ class Session:
     Args:
         progress: Where to show progress; None shows nothing.
         tensorboard: Also write TensorBoard logs into the runs' folders.
+        reading: Its `storage` and `workers` hold for all images that are read.
 
     Example:
         >>> session = Session()
         >>> records = [train.run(config, folder, session) for config in configs]
     """
 
-    def __init__(self, progress: Silent | None = None, tensorboard: bool = False):
+    def __init__(
+        self,
+        progress: Silent | None = None,
+        tensorboard: bool = False,
+        reading: DataConfig | None = None,
+    ):
         self.progress = progress or Silent()
         self.tensorboard = tensorboard
+        reading = reading or DataConfig()
+        self._storage, self._workers = reading.storage, reading.workers
         self.bench = Workbench()
         self._images: dict[str, data.Dataset] = {}
         self._told: set[str] = set()
@@ -45,6 +54,7 @@ class Session:
         return images.at(config.input_size)
 
     def _read(self, config: DataConfig) -> data.Dataset:
+        config = dataclasses.replace(config, storage=self._storage, workers=self._workers)
         images = data.load(config, lambda note: self._tell(note, self.progress.warn))
         self._tell(images.summary, self.progress.say)
         return images

@@ -28,8 +28,9 @@ _SPACE = "sweep.space"
 LOCK = ".lock"
 # What a study writes again at its end.
 _PAGES = ("report.html", "results.csv", "deployment.json")
-# Where the results go and what is logged beside them change no result.
-_FREE_KEYS = ("output", "tensorboard", "note", "population", "export")
+# Where images are kept, where results go and what is logged beside them change no result.
+_FREE_KEYS = {"output", "tensorboard", "note", "population", "export"}
+_FREE_KEYS |= {"data.storage", "data.workers", "teacher_data.storage", "teacher_data.workers"}
 
 
 def check_folder(config: StudyConfig, folder: Path) -> None:
@@ -41,7 +42,8 @@ def check_folder(config: StudyConfig, folder: Path) -> None:
     there = _flat(_comparable(StudyConfig())) | _flat(_written_config(path))
     here = _flat(_comparable(config))
     different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    different = [key for key in different if key.split(".")[0] not in _FREE_KEYS]
+    free = {key for key in different if {key, key.split(".")[0]} & _FREE_KEYS}
+    different = [key for key in different if key not in free]
     if different:
         key = different[0]
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""

@@ -75,7 +75,7 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
     progress = progress or Silent()
     trials.check(config)
     study_folder.check_folder(config, folder)
-    session = runner.start(progress, config.tensorboard)
+    session = runner.start(progress, config)
     seen = [*trials.teachers(config), trials.first(config)]
     runner.preflight(config, seen, session)
     study_folder.check_records(seen, folder, session)

@@ -4,10 +4,12 @@ Every message is one line that says what came, what was expected and what to do.
 `ValueError`, so library users catch what they expect; the command line turns it into exit status 2.
 """
 
+import contextlib
 import difflib
 import importlib.util
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from tfdistill.utils.types import Shape
@@ -195,6 +197,28 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0][:300].rstrip(":") if lines else type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def of_reader(error: BaseException) -> UsageError | None:
+    """Return the error of this package that ended one of its readers within a tf.data pipeline.
+
+    Args:
+        error: What TensorFlow raised, whose text holds that of the reader's error; None is returned
+            of any other.
+    """
+    found = re.search(r"\b(?:UsageError|DamagedError): (.+)", getattr(error, "message", None) or "")
+    return UsageError(found[1]) if found else None
+
+
+@contextlib.contextmanager
+def readers() -> Iterator[None]:
+    """Raise the error of a reader within a tf.data pipeline instead of TensorFlow's around it."""
+    try:
+        yield
+    except Exception as error:
+        if found := of_reader(error):
+            raise found from error
+        raise
 
 
 def _is_number(value: Any) -> bool:

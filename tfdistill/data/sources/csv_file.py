@@ -40,6 +40,7 @@ def read(config: DataConfig, name: str) -> Source:
     if labels.ndim == 1:  # of several labels, a part may have none
         shown = {part: {names[number] for number in its} for part, its in each.items()}
         parts.same_classes(shown, str(file))
+    config, told = parts.resolved(config, paths)
     found = {
         part: parts.examples(
             [path for path, its in zip(paths, of, strict=True) if its == part],
@@ -49,7 +50,7 @@ def read(config: DataConfig, name: str) -> Source:
         )
         for part, its_labels in each.items()
     }
-    notes = parts.kinds(paths)
+    notes = parts.kinds(paths) + told
     return parts.source(names, found, config.split_seed, lambda part: f"the split {part}", notes)
 
 

@@ -42,9 +42,10 @@ def read(config: DataConfig, name: str) -> Source:
     inner = [folder for some in classes.values() for folder in some]
     known = _different([root, *(place for place in roots.values() if place != root), *inner])
     files = {part: _files(some, names, known, skipped) for part, some in classes.items()}
+    every = [path for groups in files.values() for group in groups for path in group]
+    config, told = parts.resolved(config, every)
     found = {part: _examples(roots[part], files[part], config) for part in roots}
-    notes = skipped.lines() + alike
-    notes += parts.kinds([path for groups in files.values() for group in groups for path in group])
+    notes = skipped.lines() + alike + parts.kinds(every) + told
     if len(roots) == 1 and roots[parts.TRAIN] != root:
         notes.append(f"{root} holds only {roots[parts.TRAIN].name}; all parts are taken from it")
     return parts.source(names, found, config.split_seed, lambda part: f"{roots[part].name}/", notes)

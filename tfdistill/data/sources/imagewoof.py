@@ -5,6 +5,7 @@ Prepared by TensorFlow Datasets from the published archive, which is either alre
 """
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -88,7 +89,8 @@ def read(config: DataConfig, _: str = "") -> Source:
     if not (Path(folder) / "imagewoof" / str(Imagewoof.VERSION) / "dataset_info.json").exists():
         _prepare(folder, config.archive)
     builder = tfds.core.read_only_builder.builder_from_files("imagewoof", data_dir=folder)
-    return tfds_prepared.read_builder(builder, config.image_size or IMAGE_SIZE)
+    size = config.image_size or IMAGE_SIZE
+    return tfds_prepared.read_builder(builder, dataclasses.replace(config, image_size=size))
 
 
 def _image(name: str, file) -> bytes:

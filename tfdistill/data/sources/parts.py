@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.data import array_cache, decode, headers, splits
+from tfdistill.data import array_cache, decode, encoded, splits
 from tfdistill.data.dataset import Examples, Source
 from tfdistill.utils import checks
 
@@ -48,14 +48,21 @@ def kinds(paths: Sequence[Path]) -> list[str]:
     return [f"Image files of several kinds are read: {each}"] if len(counts) > 1 else []
 
 
+def resolved(config: DataConfig, paths: Sequence[Path]) -> tuple[DataConfig, list[str]]:
+    """Return a configuration that says where images are kept, and what is to be told of it."""
+    return encoded.resolved(config, encoded.Files(paths), len(paths))
+
+
 def examples(paths: Sequence[Path], labels: np.ndarray, config: DataConfig, of: str) -> Examples:
-    """Return images with their labels, numbered by their places, decoded or found as kept.
+    """Return images with their labels, numbered by their places: decoded, or an index of files.
+
+    Both are made once and found as kept afterwards.
 
     Args:
         paths: The files.
         labels: One for each.
-        config: Its `image_size` is what they are brought to.
-        of: What is read, as a part of the key under which the decoded images are kept.
+        config: Its `image_size` is what they are brought to, its `storage` where they are kept.
+        of: What is read, as a part of the key under which what was read is kept.
 
     Raises:
         UsageError: A file cannot be read, or sizes differ and `config.image_size` is None.
@@ -65,13 +72,8 @@ def examples(paths: Sequence[Path], labels: np.ndarray, config: DataConfig, of: 
         key["files"] = array_cache.fingerprint(paths)
     except OSError as error:
         raise decode.unreadable(str(error.filename), f"{error.strerror}.") from None
-
-    def decoded():
-        data = [_contents(path) for path in paths]
-        pixels = decode.decode(data, lambda at: str(paths[at]), 3, config.image_size)
-        return {"images": pixels}
-
-    return Examples.numbered(array_cache.cached(key, decoded)["images"], labels)
+    images = encoded.kept(encoded.Files(paths), len(paths), 3, config, key)
+    return Examples.numbered(images, labels)
 
 
 def source(
@@ -127,12 +129,7 @@ def _divided(every: Examples, seed: int) -> tuple[Examples, Examples]:
     count = max(1, round(TEST_SHARE * len(every)))
     test = splits.stratified(every.labels, count, seed, splits.TEST)
     train = splits.without(test, len(every))
-    first, second = (Examples.numbered(every.images[at], every.labels[at]) for at in (train, test))
-    return first, second
-
-
-def _contents(path: Path) -> bytes:
-    try:
-        return headers.contents(path)
-    except headers.ImageError as error:
-        raise decode.unreadable(str(path), str(error)) from None
+    first, second = map(every.take, (train, test))
+    return Examples.numbered(first.images, first.labels), Examples.numbered(
+        second.images, second.labels
+    )

@@ -6,15 +6,21 @@ numbered by the set's `id` feature where it has one ("train_00039"), else by rea
 
 import os
 import re
+import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.data import array_cache, decode
+from tfdistill.data import array_cache, decode, encoded
 from tfdistill.data.dataset import Examples, Reader, Source
-from tfdistill.utils import checks
+from tfdistill.data.encoded import EncodedImages
+from tfdistill.utils import checks, storage
+
+TFRECORD = "tfrecord"
+PREPARE_AGAIN = "Prepare the data set again."
 
 
 def read(config: DataConfig, name: str) -> Source:
@@ -23,10 +29,10 @@ def read(config: DataConfig, name: str) -> Source:
     Raises:
         UsageError: It is not prepared, is no image classification, or lacks a split.
     """
-    return read_builder(_builder(config, name), config.image_size)
+    return read_builder(_builder(config, name), config)
 
 
-def images(config: DataConfig, name: str) -> np.ndarray:
+def images(config: DataConfig, name: str) -> np.ndarray | EncodedImages:
     """Return the images of one split, such as `stl10 unlabelled`, whatever their labels.
 
     Args:
@@ -34,7 +40,7 @@ def images(config: DataConfig, name: str) -> np.ndarray:
         name: Of the set and, after a space, of the split; `train` where none is named.
 
     Returns:
-        `[n, height, width, channels]` uint8.
+        `[n, height, width, channels]` uint8, or encoded ones.
 
     Raises:
         UsageError: It is not prepared, has no such split, or not one image each.
@@ -55,16 +61,7 @@ def images(config: DataConfig, name: str) -> np.ndarray:
             f"{len(found)}."
         )
     key: dict[str, Any] = {"tfds": builder.info.full_name, "images of": split}
-    key |= {"size": config.image_size, "rules": decode.RULES}
-    key["files"] = array_cache.fingerprint(Path(builder.data_dir).iterdir())
-
-    def decoded() -> dict[str, np.ndarray]:
-        encoded = [
-            data for record in _records(builder, split, found[0]) for data in record[found[0]]
-        ]
-        return {"images": _decoded(builder, split, found[0], encoded, config.image_size)}
-
-    return array_cache.cached(key, decoded)["images"]
+    return _kept(builder, split, found[0], config, _key(builder, config.image_size) | key)
 
 
 def _builder(config: DataConfig, name: str) -> Any:
@@ -98,21 +95,37 @@ def import_tfds() -> Any:
     return tfds
 
 
-def read_builder(builder, size: int | None) -> Source:
+def read_builder(builder: Any, config: DataConfig) -> Source:
     """Return the training and test examples of a prepared `tfds.core.DatasetBuilder`."""
     image, label = _keys(builder)
     splits = {"train": "train", "test": _test_split(builder)}
-    key = {"tfds": builder.info.full_name, "splits": splits, "size": size, "rules": decode.RULES}
-    key["files"] = array_cache.fingerprint(Path(builder.data_dir).iterdir())
-    arrays = array_cache.cached(key, lambda: _read_splits(builder, splits, size))
+    key = _key(builder, config.image_size)
     names = tuple(builder.info.features[label].names)
+    count = sum(builder.info.splits[split].num_examples for split in splits.values())
+    config, told = encoded.resolved(config, _records(builder, "train", image), count)
+    found = {}
     for part, split in splits.items():
-        _check_labels(builder, split, arrays[f"{part}_labels"], len(names))
-    return Source(
-        class_names=names,
-        train=Examples(*(arrays[f"train_{part}"] for part in ("images", "labels", "ids"))),
-        test=Examples.numbered(arrays["test_images"], arrays["test_labels"]),
-    )
+        known = array_cache.cached({**key, "labels of": split}, partial(_labels, builder, split))
+        _check_labels(builder, split, known["labels"], len(names))
+        pixels = _kept(builder, split, image, config, {**key, "images of": split})
+        found[part] = Examples(pixels, known["labels"], known["ids"])
+    test = Examples.numbered(found["test"].images, found["test"].labels)
+    return Source(names, found["train"], test, notes=tuple(told))
+
+
+def _key(builder: Any, size: int | None) -> dict[str, Any]:
+    """Return what arrays of a prepared set depend on."""
+    files = array_cache.fingerprint(Path(builder.data_dir).iterdir())
+    about = {"tfds": builder.info.full_name, "size": size, "rules": decode.RULES}
+    return {**about, "files": files}
+
+
+def _kept(
+    builder: Any, split: str, image: str, config: DataConfig, key: dict[str, Any]
+) -> np.ndarray | EncodedImages:
+    records = _records(builder, split, image)
+    channels = builder.info.features[image].shape[-1] or 3
+    return encoded.kept(records, len(records.spans), channels, config, key)
 
 
 def _keys(builder) -> tuple[str, str]:
@@ -148,44 +161,64 @@ def _check_labels(builder, split: str, labels: np.ndarray, classes: int) -> None
         )
 
 
-def _read_splits(builder, splits: dict[str, str], size: int | None) -> dict[str, np.ndarray]:
-    arrays = {}
-    for part, split in splits.items():
-        for name, array in _read_split(builder, split, size).items():
-            arrays[f"{part}_{name}"] = array
-    return arrays
-
-
-def _read_split(builder, split: str, size: int | None) -> dict[str, np.ndarray]:
+def _labels(builder: Any, split: str) -> dict[str, np.ndarray]:
+    """Return labels and numbers of a split, in the order of its files."""
     image, label = _keys(builder)
-    records = _records(builder, split, image)
-    labels = np.concatenate([record[label] for record in records])
-    encoded = [data for record in records for data in record[image]]
-    pixels = _decoded(builder, split, image, encoded, size)
-    names = [name for record in records for name in record.get("id", ())]
-    ids = numbers(names, len(labels))
-    return {"images": pixels, "labels": labels.astype(np.int32), "ids": ids}
+    found = [_Example(data) for data in _records(builder, split, image).contents()]
+    labels = np.array([example.number(label) for example in found], np.int32)
+    names = [name for example in found for name in example.texts("id")]
+    return {"labels": labels, "ids": numbers(names, len(labels))}
 
 
-def _decoded(
-    builder: Any, split: str, image: str, encoded: list[bytes], size: int | None
-) -> np.ndarray:
-    channels = builder.info.features[image].shape[-1] or 3
-    return decode.decode(encoded, lambda at: f"{builder.name}/{split}[{at}]", channels, size)
+class _Example:
+    """What a record holds: features by name."""
+
+    def __init__(self, data: bytes):
+        from tensorflow.train import Example
+
+        try:
+            self._features = Example.FromString(data).features.feature
+        except Exception as error:  # of protobuf, whose errors have no common class
+            raise ValueError("it is damaged") from error
+
+    def texts(self, name: str) -> list[bytes]:
+        return list(self._features[name].bytes_list.value)
+
+    def number(self, name: str) -> int:
+        return int(self._features[name].int64_list.value[0])
 
 
-def _records(builder, split: str, image: str) -> list[dict[str, np.ndarray]]:
-    """Read a split whole, its images still encoded, in the order of its files."""
-    tfds = import_tfds()
-    config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-    config.options.autotune.enabled = False
-    batches = builder.as_dataset(
-        split=split,
-        shuffle_files=False,
-        read_config=config,
-        decoders={image: tfds.decode.SkipDecoding()},
-    ).batch(decode.CHUNK)
-    return list(tfds.as_numpy(batches))
+def _records(builder: Any, split: str, image: str) -> encoded.Records:
+    """Return the records of a split in the order of its files, their images still encoded."""
+    if builder.info.file_format.value != TFRECORD:
+        raise checks.UsageError(
+            f"The data set {builder.name!r} must be prepared as {TFRECORD} files. Received: "
+            f"{builder.info.file_format.value}. Prepare it again with this file format."
+        )
+    files = [Path(path) for path in builder.info.splits[split].filepaths]
+    spans = np.concatenate(
+        [_spans(number, path) for number, path in enumerate(files)] or [np.empty((0, 3))]
+    )
+    name = f"{builder.name}/{split}"
+    return encoded.Records(files, spans, lambda data: _Example(data).texts(image)[0], name)
+
+
+def _spans(number: int, path: Path) -> np.ndarray:
+    """Return the number of a TFRecord file, offset and length of each of its records, `[n, 3]`."""
+    found, place = [], 0
+    try:
+        end = path.stat().st_size
+        with open(path, "rb") as file:
+            while place < end:
+                file.seek(place)
+                (length,) = struct.unpack("<Q", file.read(8))
+                found.append((number, place + 12, length))
+                place += 16 + length
+    except (OSError, struct.error) as error:
+        raise storage.DamagedError(path, f"cannot be read ({error})", PREPARE_AGAIN) from None
+    if place != end:
+        raise storage.DamagedError(path, "is cut short", PREPARE_AGAIN)
+    return np.array(found, np.int64).reshape(-1, 3)
 
 
 def numbers(names: list, total: int) -> np.ndarray:

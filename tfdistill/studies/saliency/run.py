@@ -292,7 +292,7 @@ def _chosen(seen: _Views, settings: HeatMaps) -> np.ndarray:
 
 
 def _pictures(shown: _Views, class_names: tuple[str, ...]) -> list[dict]:
-    images = _at_most(shown.examples.images, IMAGE_SIDE)
+    images = [_at_most(image[None], IMAGE_SIDE)[0] for image in shown.examples.images]
     maps = {name: _at_most(_grey(found), MAP_SIDE) for name, found in shown.maps.items()}
     return [
         {
