@@ -103,7 +103,7 @@ class DataConfig:
             `tfds:NAME SPLIT`, as `tfds:stl10 unlabelled`.
         archive: An already downloaded archive of the source (imagewoof2-160.tgz).
         image_size: Side in pixels to which images are brought once, when they are read; null keeps
-            their own size, which then must be the same for all.
+            their own size, which then must be the same for all, unless they stay in files.
         input_size: Side in pixels that the networks see; null means the image's own.
         validation: Part of the training set held back: a share below 1, or a number of images; not
             used where the source has validation images of its own.

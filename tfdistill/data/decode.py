@@ -227,5 +227,5 @@ def _diagnosis(files: Sequence[headers.Encoded], name_of: Callable, channels: in
     found = ", ".join(f"{h}x{w} ({name})" for (h, w), name in list(sizes.items())[:2])
     return checks.UsageError(
         f"All images must have one size. Received: {found}. Set data.image_size to bring them to "
-        f"one square size."
+        "one square size, or data.storage=files and data.input_size to leave them as they are."
     )

@@ -228,12 +228,12 @@ def distributions(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
     return tf.one_hot(labels, num_classes)
 
 
-def check_pixel_units(settings: BatchSettings, sides: tuple[int, int]) -> None:
+def check_pixel_units(settings: BatchSettings, sides: tuple[int | None, ...]) -> None:
     """Raise if augmentation in pixels would be of images that networks see at another size.
 
     Args:
         settings: Augmentation and input size.
-        sides: Height and width of the stored images.
+        sides: Height and width of the stored images; None where they differ.
 
     Raises:
         UsageError: `pad_crop` or `cutout` beside another input size.
@@ -241,9 +241,10 @@ def check_pixel_units(settings: BatchSettings, sides: tuple[int, int]) -> None:
     size = settings.input_size
     seen = (size, size) if size else tuple(sides)
     if (settings.augment.pad_crop or settings.augment.cutout) and seen != tuple(sides):
+        stored = "several sizes" if None in sides else f"{sides[0]} x {sides[1]}"
         raise checks.UsageError(
             "augment.pad_crop and augment.cutout are in pixels of images that keep their size. "
-            f"Received: images of {sides[0]} x {sides[1]} and data.input_size={size}. Set "
+            f"Received: images of {stored} and data.input_size={size}. Set "
             "augment.resized_crop instead, or data.image_size in place of data.input_size."
         )
 

@@ -68,16 +68,20 @@ def answers(
         UsageError: The teacher names fewer than two classes, or one for too few images.
     """
     from tfdistill.config import DataConfig
+    from tfdistill.data import pipeline
     from tfdistill.data.sources import parts
     from tfdistill.models import saved
 
     names, outputs = saved.class_names(path), saved.count_outputs(path)
     picked = list(wish.classes) or list(range(outputs))
     config = DataConfig(f"folder:{files[0].parent}", image_size=size)
+    config, lines = parts.resolved(config, files)
     shown = parts.examples(files, np.zeros(len(files), int), config, f"answers {files[0].parent}")
     network = saved.load(path, shown.images.shape[1:], len(picked), classes=picked)
-    progress.say(f"Teacher: {path.name} looks at {len(files)} images without a label")
-    logits = network.predict(shown.images, batch_size=50, verbose=0)
+    for line in (*lines, f"Teacher: {path.name} looks at {len(files)} images without a label"):
+        progress.say(line)
+    batches = pipeline.evaluation_batches(shown, batch_size=50)
+    logits = np.concatenate([network.predict_on_batch(seen) for seen, _ in batches])
     chosen = logits.argmax(axis=-1)
     counts = np.bincount(chosen, minlength=len(picked))
     known = np.flatnonzero(counts)
