@@ -46,6 +46,11 @@ def cached(key: dict, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
     return arrays
 
 
+def is_kept(key: dict) -> bool:
+    """Return whether there are arrays under a key; they are not checked."""
+    return (storage.cache_folder() / digest(key) / LIST).exists()
+
+
 def fingerprint(paths: Iterable[Path]) -> list[list]:
     """Return what a cache key knows of files: path, size, times of change, and place on the disk.
 

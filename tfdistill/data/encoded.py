@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ INDEX = np.dtype(
 )
 # Images that are read at once where all are looked at.
 STEP = 64
+# Seconds after which a look at all images tells how far it is.
+TELL_AFTER = 30
 # Pixels beside a part of a JPEG of which its own colours at the border are made.
 MARGIN = 2
 
@@ -411,17 +414,33 @@ class EncodedImages:
     def moments(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Sum of all pixels and of their squares, `[channels]` uint64, and number of pixels."""
         found = array_cache.cached(
-            {"moments of": self.identity}, lambda: {"moments": np.stack(self._looked[1:])}
+            self._moments_key, lambda: {"moments": np.stack(self._looked[1:])}
         )["moments"]
         heights, widths = self.sides.astype(np.int64).T
         return found[0], found[1], int((heights * widths).sum())
 
+    @property
+    def _moments_key(self) -> dict[str, str]:
+        return {"moments of": self.identity}
+
+    def look(self, tell: Callable[[str], None]) -> None:
+        """Look at all images, unless that was done before; where it lasts, tell how far it is."""
+        if not array_cache.is_kept(self._moments_key):
+            self.__dict__["_looked"] = self._look(tell)
+
     @cached_property
     def _looked(self) -> tuple[Any, np.ndarray, np.ndarray]:
-        """SHA-256, sum and sum of squares of all pixels, by one look at all of them."""
+        return self._look(lambda line: None)
+
+    def _look(self, tell: Callable[[str], None]) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return SHA-256, sum and sum of squares of all pixels."""
         found = hashlib.sha256(f"{self.dtype.str} {self.shape}".encode())
         total = squares = np.zeros(self.channels, np.uint64)
-        for image in self.each():
+        told = time.monotonic()
+        for place, image in enumerate(self.each()):
+            if time.monotonic() - told > TELL_AFTER:
+                told = time.monotonic()
+                tell(f"Looking at {len(self)} images for the first time: {place} done")
             if None in self.shape:
                 found.update(f"{image.shape}".encode())
             found.update(image.data)

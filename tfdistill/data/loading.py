@@ -60,7 +60,7 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
         tell(note)
     if source.validation is not None and config.validation != DataConfig.validation:
         tell(f"data.validation={config.validation} is not used: {config.source} has its own part")
-    images = splits.with_hidden_labels(_assembled(source, config), config)
+    images = splits.with_hidden_labels(_assembled(source, config, tell=tell), config)
     if config.unlabelled:
         images, notes = unlabelled.added(images, config)
         for note in notes:
@@ -116,7 +116,12 @@ def _reader(source: str) -> tuple[Reader, str]:
     return reader, name
 
 
-def _assembled(source: Source, config: DataConfig, name: str | None = None) -> Dataset:
+def _assembled(
+    source: Source,
+    config: DataConfig,
+    name: str | None = None,
+    tell: Callable[[str], None] = LOGGER.warning,
+) -> Dataset:
     if len(source.class_names) < 2 and source.train.labels.ndim == 1:
         raise checks.UsageError(
             "Classification needs images of at least two classes. Received: "
@@ -124,6 +129,8 @@ def _assembled(source: Source, config: DataConfig, name: str | None = None) -> D
         )
     source = _of_one_shape(source)
     training, validation = splits.training_and_validation(source, config)
+    if isinstance(training.images, EncodedImages):
+        training.images.look(tell)
     mean, std = _normalization(training.images, config.normalize)
     return Dataset(
         name=name or config.source,

@@ -116,11 +116,12 @@ def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
                 f"No image of {wish.photos} has a label, so a teacher is needed that knows their "
                 "classes, and no other images. Sort some into a folder for each class."
             )
-        answered, teacher = teachers.answers(wish, path, loose, size, progress)
+        answered, teacher, said = teachers.answers(wish, path, loose, size, progress)
         source = f"csv:{answered.resolve()}"
         note = (
             "No image has a label. The teacher's answers stand for them: accuracy is agreement "
-            "with the teacher, and the student alone learned from its answers as from labels."
+            "with the teacher, and the student alone learned from its answers as from labels. "
+            f"{said}."
         )
     config = DataConfig(str(source), image_size=size, unlabelled=more)
     images = data.load(config, lambda line: None)  # the study tells it

@@ -61,8 +61,10 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
 
 def answers(
     wish: "Wish", path: Path, files: list[Path], size: int, progress: Silent
-) -> tuple[Path, ModelConfig]:
+) -> tuple[Path, ModelConfig, str]:
     """Return a list of images with the teacher's answer as the label of each, and the teacher.
+
+    The third is a line that says how often it names each class, and how sure it is.
 
     Raises:
         UsageError: The teacher names fewer than two classes, or one for too few images.
@@ -99,7 +101,8 @@ def answers(
             "Give those that are yours with --classes."
         )
     sure = scipy.special.softmax(logits, axis=-1).max(axis=-1).mean()
-    progress.say(f"Its answers: {told}; it is {sure:.0%} sure on average")
+    said = f"Its answers: {told}; it is {sure:.0%} sure on average"
+    progress.say(said)
     # A list's classes are in the order of their names, or of numbers that all are numbers.
     texts = [words[each] for each in known]
     numeric = all(text.isdecimal() for text in texts)
@@ -114,7 +117,7 @@ def answers(
         rows.writerow(("path", "label"))
         rows.writerows((one.resolve(), words[at]) for one, at in zip(files, chosen, strict=True))
     classes = [picked[known[at]] for at in order]
-    return file, ModelConfig("saved", path=str(path.resolve()), classes=classes)
+    return file, ModelConfig("saved", path=str(path.resolve()), classes=classes), said
 
 
 def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> Path:
