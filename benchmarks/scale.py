@@ -1,8 +1,8 @@
 """Measure a hundredth of ImageNet and say what all of it would take.
 
-12,800 photos of 500 x 375 pixels in 100 classes are generated. Stages: `index` (every file read
-once), `look` (every image decoded once), `logits` (one view of all images through a teacher, stored)
-and `epoch` (a student's, from stored logits). Each is first timed on a small part, which gives a
+12,800 photos of 500 x 375 pixels in 100 classes are generated. Stages: `look` (every file read and
+decoded once), `start` (of any later process), `logits` (one view of all images through a teacher,
+stored) and `epoch` (a student's, from stored logits). Each is first timed on a tenth, which gives a
 rate; the rates say what the whole should take; then the whole is timed. ImageNet-1k is 100 times
 that, with files of 110 kB on average in place of those written here.
 
@@ -21,7 +21,7 @@ import numpy as np
 
 HEIGHT, WIDTH, CLASSES = 375, 500, 100
 DIFFERENT = 400
-STAGES = ("index", "look", "logits", "epoch")
+STAGES = ("look", "start", "logits", "epoch")
 
 
 def write_photos(folder: Path, first: int, count: int, patterns: list[bytes]) -> None:
@@ -75,12 +75,17 @@ def stages(folder: Path, scratch: Path, given: argparse.Namespace) -> dict[str, 
         normalize="none",
         input_size=given.size,
     )
-    images = timed("index", lambda: load(config, tell=lambda note: None))
-    timed("look", lambda: images.hashes)
-    teacher = models.build(ModelConfig(given.teacher), images.input_shape, images.num_classes)
-    student = models.build(
-        ModelConfig(given.student, width=0.5), images.input_shape, images.num_classes
-    )
+
+    def reading():
+        images = load(config, tell=lambda note: None)
+        assert images.hashes
+        return images
+
+    timed("look", reading)
+    images = timed("start", reading)
+    shapes = images.input_shape, images.num_classes
+    teacher = models.build(ModelConfig(given.teacher), *shapes)
+    student = models.build(ModelConfig(given.student, width=0.5), *shapes)
     settings = BatchSettings(given.batch, augment=augment, input_size=given.size)
     cache = timed(
         "logits",
