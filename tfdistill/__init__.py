@@ -35,6 +35,7 @@ _PUBLIC = {
     "soft_targets": "tfdistill.losses",
     "similarity_preserving": "tfdistill.losses",
     "LossWeightSchedule": "tfdistill.distillation.schedules",
+    "MovingAverage": "tfdistill.distillation.moving_average",
     "export_network": "tfdistill.export.exporter",
     "UsageError": "tfdistill.utils.checks",
 }

@@ -51,6 +51,8 @@ from tfdistill.utils.checks import UsageError
         (lambda: TrainingConfig(optimizer="sdg"), "Did you mean 'sgd'"),
         (lambda: TrainingConfig(precision="float16"), "one of: float32, mixed_bfloat16"),
         (lambda: TrainingConfig(learning_rate=-1.0), "learning_rate must be a finite number > 0"),
+        (lambda: TrainingConfig(ema=1.0), "training.ema must be a number above 0 and below 1"),
+        (lambda: TrainingConfig(ema=0.0), "training.ema must be a number above 0 and below 1"),
         (lambda: DataConfig(source="cifar10"), "data.source must be one of: digits, tfds"),
         (lambda: DataConfig(normalize=[0.5]), "'measured', 'none' or"),
         (lambda: AugmentConfig(resized_crop=2.0), "resized_crop must be a number from 0 to 1"),

@@ -76,7 +76,15 @@ TOGETHER = (
     "fine_tune",
     "trained_layers",
 )
-FRACTIONS = ("alpha", "dropout", "min_confidence", "resized_crop", "momentum", "label_smoothing")
+FRACTIONS = (
+    "alpha",
+    "dropout",
+    "min_confidence",
+    "resized_crop",
+    "momentum",
+    "label_smoothing",
+    "ema",
+)
 TEXTS = st.text(max_size=30)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers()
 

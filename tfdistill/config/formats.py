@@ -38,6 +38,9 @@ def _mistakes_of_one_study(config: Any) -> Any:
     return config
 
 
+# Keys that came after hashes of configurations had been stored, and what they are where unused.
+_LATER: dict[str, Any] = {"ema": None}
+
 # From each format to the next; of a study's configuration as of a run's.
 _STEPS: dict[int, Callable[[Any], Any]] = {1: _mistakes_of_one_study}
 
@@ -55,6 +58,22 @@ def number(path: Path, values: dict[str, Any]) -> int:
     if found > FORMAT:
         raise storage.LaterError(path, f"{KEY} {found}, and this version reads up to {FORMAT}")
     return found
+
+
+def hashed(config: Any) -> Any:
+    """Return what of a configuration's plain values its hash is of.
+
+    Keys that came later count only where they are used, so that a hash stays what it was.
+    """
+    if isinstance(config, list):
+        return [hashed(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: hashed(value)
+        for key, value in config.items()
+        if key not in _LATER or value != _LATER[key]
+    }
 
 
 def current(config: Any, written: int) -> Any:

@@ -148,6 +148,9 @@ class TrainingConfig:
         weight_decay: Decoupled: each step takes learning_rate * weight_decay of every kernel.
             An L2 penalty of w under momentum m corresponds to about w / (1 - m).
         label_smoothing: Share of the label spread evenly over all classes, in 0..1.
+        ema: Decay of an exponential moving average of the weights, above 0 and below 1, such as
+            0.99, after step t at most (1 + t) / (10 + t). Validation, records and saved networks
+            are then of the average, batch norm's statistics included. null: no average.
         jit: `auto` compiles with XLA where a GPU or TPU is; or `on`, `off`.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         steps_per_execution: Steps run by one call of the compiled function.
@@ -169,6 +172,7 @@ class TrainingConfig:
     decay: float = 0.1
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    ema: float | None = None
     jit: Annotated[str, OneOf(("auto", "on", "off"))] = "auto"
     precision: Annotated[str, OneOf(PRECISIONS)] = "float32"
     steps_per_execution: int = 1
@@ -194,6 +198,8 @@ class TrainingConfig:
         checks.fraction("training.momentum", self.momentum)
         checks.fraction("training.label_smoothing", self.label_smoothing)
         checks.non_negative("training.weight_decay", self.weight_decay)
+        if self.ema is not None:
+            checks.proper_fraction("training.ema", self.ema)
         checks.non_negative("training.warmup_epochs", self.warmup_epochs)
 
     def _check_share(self, share: float) -> None:

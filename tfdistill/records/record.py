@@ -109,7 +109,8 @@ def run_folder(study_folder: Path, name: str) -> Path:
 
 def run_key(config: dict[str, Any], needed: Iterable[Record]) -> str:
     """Return the hash of all that a result follows from: configuration and teachers' weights."""
-    return digest(config, [[record.name, record.weights, record.key] for record in needed])
+    needs = [[record.name, record.weights, record.key] for record in needed]
+    return digest(formats.hashed(config), needs)
 
 
 def is_of(record: Record, config: dict[str, Any], needed: Iterable[Record]) -> bool:

@@ -22,6 +22,7 @@ from tfdistill.distillation import schedules
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.distillation.feature_losses import FeatureLoss
+from tfdistill.distillation.moving_average import MovingAverage
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
 from tfdistill.training import evaluation, heads, tasks
@@ -41,6 +42,7 @@ class Learners:
         together: Makes one compiled model of several, after their optimizers are built; None where
             there is only one.
         reusable: Whether `restart` will be called, for which all must be built.
+        averages: The average of each one's weights; empty where there is none.
 
     Example:
         >>> learners = Learners([distiller])
@@ -55,8 +57,10 @@ class Learners:
         each: Sequence[keras.Model],
         together: Callable[[], Population] | None = None,
         reusable: bool = True,
+        averages: Sequence[MovingAverage] = (),
     ):
         self.each = list(each)
+        self.averages = list(averages)
         self.networks = [network_of(learner) for learner in self.each]
         self._starts = [_optimizer_state(learner) for learner in self.each] if reusable else []
         population = together() if together else None
@@ -71,6 +75,8 @@ class Learners:
             _assign(learner.optimizer.variables, start)
             learner.reset_metrics()
             learner.stop_training = False
+        for average in self.averages:
+            average.restart()
 
 
 class Workbench:
@@ -243,7 +249,8 @@ def _compiled(configs, networks, images, settings, teacher) -> Learners:
         )
         return population
 
-    return Learners(learners, together if len(learners) > 1 else None)
+    averages = [MovingAverage(learner, training.ema) for learner in learners if training.ema]
+    return Learners(learners, together if len(learners) > 1 else None, averages=averages)
 
 
 def _make_metrics(learner: keras.Model, images: data.Dataset, soft_labels: bool) -> None:

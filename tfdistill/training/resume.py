@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfdistill.distillation.moving_average import MovingAverage
 from tfdistill.utils import checks, storage
 from tfdistill.utils.progress import Silent
 
@@ -36,6 +37,8 @@ class TrainingState:
         key: Hash of what is trained and how; a state with another key is not used.
         learners: The compiled models that are fitted, their optimisers built.
         networks: The network in each of them whose best weights are kept.
+        averages: The average of each network's weights, which then stands for them wherever they
+            are used but in training; empty where there is none.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class TrainingState:
         key: str,
         learners: Sequence[keras.Model],
         networks: Sequence[keras.Model],
+        averages: Sequence[MovingAverage] = (),
     ):
         self.folder = Path(folder)
         self.key = key
         self.learners = list(learners)
         self.networks = list(networks)
+        self.averages = list(averages)
         self.epochs_done = 0
         self.histories: list[dict[str, list[float]]] = [{} for _ in self.learners]
         self.failures = [""] * len(self.learners)
@@ -131,6 +136,11 @@ class TrainingState:
         if self.failed:
             self._save()
 
+    def load_last(self, place: int) -> None:
+        """Give a network its weights of the last epoch: those in memory, or their average."""
+        if self.averages:
+            self.averages[place].copy_to_model()
+
     def load_best(self, place: int) -> None:
         """Give a network its weights of the best epoch."""
         saved = _load(self._best_file(place))
@@ -149,15 +159,19 @@ class TrainingState:
         return self.folder / f"best-{place}.npz"
 
     def _keep_best(self, place: int) -> None:
-        variables = self.networks[place].variables
+        kept = self.averages or self.networks
+        variables = kept[place].variables
         _save(self._best_file(place), {f"v{i}": v.numpy() for i, v in enumerate(variables)})
 
     @property
     def _variables(self) -> list:
         # An optimiser's hold its slots, its step and the loss scale; a model's the states of
         # random-number generators.
-        pairs = ((learner.variables, learner.optimizer.variables) for learner in self.learners)
-        return [variable for pair in pairs for variables in pair for variable in variables]
+        groups = [
+            *((learner.variables, learner.optimizer.variables) for learner in self.learners),
+            [average.variables for average in self.averages],
+        ]
+        return [variable for group in groups for variables in group for variable in variables]
 
     def _save(self) -> None:
         meta = {

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special
 
 from tfdistill import data, teacher_cache
-from tfdistill.config import AugmentConfig, DataConfig, RunConfig, to_dict
+from tfdistill.config import AugmentConfig, DataConfig, RunConfig, formats, to_dict
 from tfdistill.data import pipeline
 from tfdistill.data.dataset import UNLABELLED
 from tfdistill.records import Table
@@ -114,7 +114,7 @@ def folder_of(config: RunConfig, study_folder: Path) -> Path:
         return Path(config.stored.folder) / label
     kept = dataclasses.replace(config.stored, folder=None)
     average = config.taught.average if kept.top_k else None
-    seen = to_dict(as_teachers_see(config))
+    seen = formats.hashed(to_dict(as_teachers_see(config)))
     about = digest(seen, to_dict(kept), names, average)
     return Path(study_folder) / "cache" / f"{label}-{about[:8]}"
 

@@ -280,7 +280,7 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     shown = views.version(jobs[0].config.data.augment)
     networks = [architecture_hash(network) for network in found.networks]
     key = digest([[job.training_key, job.images.hashes, shown] for job in jobs], networks)
-    state = TrainingState(_state_folder(jobs), key, found.each, found.networks)
+    state = TrainingState(_state_folder(jobs), key, found.each, found.networks, found.averages)
     until = config.stop_epoch or config.training.epochs
     if unfinished(state, until, session.progress):
         _fit(jobs, images, found, state, logits, session)
@@ -317,7 +317,8 @@ def _fit(
         teacher_logits=logits,
         teacher_view=job.config.taught.teacher_view if logits is not None else "same",
     )
-    callbacks = [EpochEnd(state, session.progress, training.epochs, steps, found.split)]
+    callbacks: list[keras.callbacks.Callback] = [*found.averages]
+    callbacks.append(EpochEnd(state, session.progress, training.epochs, steps, found.split))
     if session.tensorboard:
         folders, configs = [job.folder for job in jobs], [job.config for job in jobs]
         callbacks.append(TensorBoardLogs(folders, configs, found.split))
@@ -416,7 +417,8 @@ def _measured(
     if config.teachers:
         members = np.stack([_on_test(job, name, session) for name in config.teachers])
         taught = keras.ops.convert_to_numpy(average_logits(members, job.average))
-    for part in ("last", "best"):  # the last epoch's weights are those in memory
+    state.load_last(place)
+    for part in ("last", "best"):
         if part == "last" or epochs["best"] != epochs["last"]:
             if part == "best":
                 state.load_best(place)

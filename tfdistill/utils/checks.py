@@ -49,6 +49,15 @@ def fraction(name: str, value: float) -> float:
     return value
 
 
+def proper_fraction(name: str, value: float) -> float:
+    """Return `value` if it is above 0 and below 1, else raise."""
+    if not (_is_number(value) and 0.0 < value < 1.0):
+        raise UsageError(
+            f"{name} must be a number above 0 and below 1. Received: {name}={shown(value)}."
+        )
+    return value
+
+
 def positive(name: str, value: float) -> float:
     """Return `value` if it is finite and > 0, else raise."""
     if not (_is_finite(value) and value > 0):
