@@ -56,6 +56,12 @@ from tfdistill.utils.checks import UsageError
         (lambda: DataConfig(source="cifar10"), "data.source must be one of: digits, tfds"),
         (lambda: DataConfig(normalize=[0.5]), "'measured', 'none' or"),
         (lambda: AugmentConfig(resized_crop=2.0), "resized_crop must be a number from 0 to 1"),
+        (lambda: AugmentConfig(erasing=1.1), "erasing must be a number from 0 to 1"),
+        (lambda: AugmentConfig(cutmix=-1.0), "cutmix must be a finite number >= 0"),
+        (
+            lambda: AugmentConfig(mixup=0.2, cutmix=1.0),
+            "Received: augment.mixup=0.2, augment.cutmix=1.0. Set one of them to 0",
+        ),
         (lambda: ModelConfig(name="saved"), "needs a path"),
         (lambda: StudyConfig(seeds=[1, 1]), "different values"),
         (lambda: StudyConfig(seeds=[]), "different values"),

@@ -135,3 +135,18 @@ def test_resize_doubles_flat_areas():
     resized = augment.resize(tf.constant(images), 8)
     assert resized.shape == (2, 8, 8, 3)
     assert (resized.numpy() == 77).all()
+
+
+def test_a_box_is_taken_from_another_image_or_set_to_grey(image):
+    images = tf.constant(np.repeat(image, 2, axis=0))
+    boxes = tf.constant([[1, 0, 3, 2], [0, 0, 0, 0]])
+    pasted = augment.paste(images, 255 - images, boxes).numpy()[..., 0]
+    assert pasted[0].tolist() == [
+        [1, 2, 3, 4],
+        [244, 243, 13, 14],
+        [234, 233, 23, 24],
+        [31, 32, 33, 34],
+    ]
+    assert np.array_equal(pasted[1], image[0, :, :, 0])
+    grey = augment.paste(images, augment.GREY, boxes).numpy()
+    assert grey.dtype == np.uint8 and (grey[0, 1:3, :2] == 128).all()

@@ -72,6 +72,7 @@ def batches(data, augment, size=7):
         ({"input_size": 24}, AugmentConfig()),
         ({"image_size": 32}, AugmentConfig(pad_crop=3, flip=True, cutout=6)),
         ({"image_size": 32, "input_size": 20}, AugmentConfig(resized_crop=0.3, mixup=0.4)),
+        ({"input_size": 24}, AugmentConfig(flip=True, erasing=0.5, cutmix=1.0)),
     ],
 )
 def test_views_from_files_equal_those_from_memory(photos, sizes, augment):

@@ -1,3 +1,6 @@
+import dataclasses
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from tfdistill.utils.checks import UsageError
 CROP = AugmentConfig(pad_crop=2, flip=True)
 TWO_VIEWS = AugmentConfig(pad_crop=2, flip=True, views=2, view_seed=5)
 EVERYTHING = AugmentConfig(2, True, resized_crop=0.5, rotation=20, cutout=2, mixup=0.4)
+BOXES = AugmentConfig(2, True, erasing=0.7, cutmix=1.0)
 
 
 def settings(batch_size=16, augment=CROP, **others):
@@ -56,7 +60,7 @@ def test_last_partial_batch_is_kept(numbered_images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augment", [CROP, EVERYTHING])
+@pytest.mark.parametrize("augment", [CROP, EVERYTHING, BOXES])
 def test_stream_continues_exactly_from_any_epoch(numbered_images, augment):
     whole = epochs(numbered_images, settings(augment=augment), 3)
     rest = epochs(numbered_images, settings(augment=augment), 3, first_epoch=2)
@@ -66,7 +70,7 @@ def test_stream_continues_exactly_from_any_epoch(numbered_images, augment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augment", [CROP, EVERYTHING])
+@pytest.mark.parametrize("augment", [CROP, EVERYTHING, BOXES])
 def test_batch_size_changes_nothing_about_the_views(numbered_images, augment):
     whole = epochs(numbered_images, settings(16, augment), 2)
     other = epochs(numbered_images, settings(7, augment), 2)
@@ -80,6 +84,7 @@ VIEWS = {
     "antialiased": AugmentConfig(resized_crop=0.3, antialias=True),
     "rotation": AugmentConfig(resized_crop=0.67, rotation=15.0, mixup=0.4),
     "constant": AugmentConfig(rotation=30.0, rotation_fill="constant", flip=True),
+    "boxes": AugmentConfig(resized_crop=0.5, erasing=0.7, cutmix=0.4),
 }
 
 
@@ -108,9 +113,10 @@ def test_augmentation_in_pixels_needs_images_that_keep_their_size(numbered_image
             training_batches(numbered_images, settings(augment=augment, input_size=9), epochs=1)
 
 
-def test_view_batches_show_what_training_shows(numbered_images):
-    shown, labels = epochs(numbered_images, settings(augment=EVERYTHING), 2)[1]
-    view = joined(view_batches(numbered_images, settings(9, EVERYTHING), view=1))
+@pytest.mark.parametrize("augment", [EVERYTHING, BOXES])
+def test_view_batches_show_what_training_shows(numbered_images, augment):
+    shown, labels = epochs(numbered_images, settings(augment=augment), 2)[1]
+    view = joined(view_batches(numbered_images, settings(9, augment), view=1))
     assert view.shape == numbered_images.images.shape
     assert sorted(map(bytes, shown)) == sorted(map(bytes, view))
     assert not np.array_equal(shown, view)
@@ -127,6 +133,44 @@ def test_one_augmentation_leaves_the_draws_of_another(numbered_images):
     both = AugmentConfig(pad_crop=2, flip=True, cutout=1)
     cut = joined(view_batches(numbered_images, settings(augment=both), view=0))
     assert (cropped != cut).any(axis=-1).sum(axis=(1, 2)).max() == 1
+
+
+def test_views_without_boxes_are_what_they_were_before_there_were_any(numbered_images):
+    """The digest is of the version before random erasing and CutMix."""
+    augment = AugmentConfig(pad_crop=2, flip=True, cutout=2)
+    view = joined(view_batches(numbered_images, settings(augment=augment), view=3))
+    assert hashlib.sha256(view.tobytes()).hexdigest()[:16] == "412a97d9fe6ee4d7"
+
+
+def test_erasing_sets_a_box_of_some_images_to_grey_and_leaves_the_rest(numbered_images):
+    plain = joined(view_batches(numbered_images, settings(), view=0))
+    erasing = dataclasses.replace(CROP, erasing=0.5)
+    erased = joined(view_batches(numbered_images, settings(augment=erasing), view=0))
+    changed = (plain != erased).any(axis=-1)
+    assert 10 < changed.any(axis=(1, 2)).sum() < 30
+    assert (erased[changed] == 128).all()
+    for one in changed[changed.any(axis=(1, 2))]:
+        rows, columns = np.flatnonzero(one.any(axis=1)), np.flatnonzero(one.any(axis=0))
+        assert one[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+
+
+@pytest.mark.parametrize("size", [None, 15])
+def test_cutmix_labels_have_the_shares_of_the_pixels(numbered_images, size):
+    """Each image is of one level of its own, so that pixels tell whose they are."""
+    levels = (6 * np.arange(40)).astype(np.uint8)
+    flat = np.broadcast_to(levels[:, None, None, None], (40, 6, 6, 3)).copy()
+    examples = type(numbered_images)(flat, numbered_images.labels, numbered_images.ids)
+    run = settings(augment=AugmentConfig(cutmix=1.0), input_size=size)
+    images, labels = epochs(examples, run, 1)[0]
+    assert labels.dtype == np.float32
+    mixed = 0
+    for image, label in zip(images[..., 0], labels, strict=True):
+        found, counts = np.unique(image, return_counts=True)
+        expected = np.zeros(4)
+        np.add.at(expected, examples.labels[found // 6], counts / image.size)
+        np.testing.assert_allclose(label, expected, atol=1e-6)
+        mixed += len(found) == 2
+    assert mixed > 25
 
 
 def test_seed_changes_order_and_views(numbered_images):

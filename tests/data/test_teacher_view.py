@@ -155,6 +155,7 @@ def test_the_views_teach_different_students_of_the_same_start(study):
         ("independent", {"augment": AugmentConfig(flip=True)}, "views of 2 or more"),
         ("independent", {"augment": AugmentConfig(flip=True, views=1)}, "views of 2 or more"),
         ("fixed", {"augment": AugmentConfig(mixup=0.2, views=4)}, "images that are not mixed"),
+        ("independent", {"augment": AugmentConfig(cutmix=1.0, views=4)}, "that are not mixed"),
         # Views that change nothing are only one.
         ("independent", {"augment": AugmentConfig(views=4)}, "views of 2 or more"),
     ],

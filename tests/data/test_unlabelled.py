@@ -100,7 +100,11 @@ def test_places_that_hold_none_are_refused(photos):
 
 @pytest.mark.parametrize(
     "augment, distilled, match",
-    [({}, False, "need a teacher"), ({"mixup": 0.2}, True, "need a label for each image")],
+    [
+        ({}, False, "need a teacher"),
+        ({"mixup": 0.2}, True, "need a label for each image"),
+        ({"cutmix": 1.0}, True, "need a label for each image"),
+    ],
 )
 def test_runs_that_cannot_learn_from_them_are_refused(photos, augment, distilled, match):
     data = DataConfig(

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tfdistill.config import AugmentConfig
 from tfdistill.data import views
@@ -100,3 +101,64 @@ def test_rotation_is_drawn_to_both_sides():
     degrees = np.degrees(angles)
     assert -30.001 <= degrees.min() < -29 and 29 < degrees.max() <= 30.001
     assert abs(degrees.mean()) < 1.5
+
+
+def shares(boxes, sides):
+    """Return the heights and widths of boxes as shares of the sides, in float64."""
+    top, left, bottom, right = np.asarray(boxes, "float64").T
+    return (bottom - top) / sides[0], (right - left) / sides[1]
+
+
+def test_boxes_that_are_erased_have_the_areas_and_ratios_of_the_paper():
+    sides = 1000, 2000
+    boxes = views.erasing_boxes(0, 3, 4000, 0.5, sides).numpy()
+    erased = boxes[boxes[:, 2] > 0]
+    assert len(erased) == pytest.approx(2000, abs=100)
+    assert (boxes[boxes[:, 2] == 0] == 0).all()
+    assert (boxes >= 0).all() and (boxes[:, 2] <= 1000).all() and (boxes[:, 3] <= 2000).all()
+    high, wide = shares(erased, sides)
+    area, ratio = high * wide, high / wide
+    assert area.min() == pytest.approx(0.02, abs=0.003) and 0.38 < area.max() < 0.402
+    assert np.median(area) == pytest.approx(0.2, abs=0.02)
+    assert 0.29 < ratio.min() < 0.32 and 1 / 0.32 < ratio.max() < 1 / 0.29
+    assert np.log(ratio).mean() == pytest.approx(0, abs=0.05)
+    place = erased[:, 0] / 1000 / (1 - high)
+    assert place.mean() == pytest.approx(0.5, abs=0.03) and place.min() < 0.01 < 0.99 < place.max()
+
+
+@pytest.mark.parametrize("probability, count", [(1.0, 500), (0.1, 50)])
+def test_as_many_boxes_are_erased_as_were_asked_for(probability, count):
+    boxes = views.erasing_boxes(1, 0, 500, probability, (32, 32)).numpy()
+    assert (boxes[:, 2] > 0).sum() == pytest.approx(count, abs=3 * (1 - probability) * 7)
+
+
+def test_cutmix_keeps_as_much_as_follows_from_its_clipped_boxes():
+    """Of a side r whose centre is uniform, r - r^2/4 lies within; r^2 is uniform where a is 1.
+
+    The box then has E (r - r^2/4)^2 = 1/2 - 1/5 + 1/48 of the area in the mean.
+    """
+    sides = 1000, 500
+    boxes = views.cutmix_boxes(0, 0, 20_000, 1.0, sides)
+    high, wide = shares(boxes, sides)
+    kept = views.kept(boxes, sides).numpy()
+    assert kept.dtype == np.float32
+    assert np.allclose(kept, 1 - high * wide, atol=1e-6)
+    assert kept.mean() == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.01)
+    boxes = boxes.numpy()
+    whole = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < sides).all(axis=1)
+    assert np.allclose(high[whole], wide[whole], atol=0.004)
+
+
+def test_the_kept_share_is_that_of_the_pixels_by_hand():
+    boxes = np.array([[0, 0, 0, 0], [1, 2, 3, 5], [0, 0, 4, 8]])
+    assert views.kept(boxes, (4, 8)).numpy().tolist() == [1.0, 1 - 6 / 32, 0.0]
+
+
+@pytest.mark.parametrize("made", [views.erasing_boxes, views.cutmix_boxes])
+def test_boxes_lie_at_the_same_place_of_images_of_any_size(made):
+    """Corners are rounded to whole pixels: half a small one is two large ones."""
+    large, small = (made(2, 1, 300, 0.8, (side, side)).numpy() for side in (64, 16))
+    assert np.abs(large - 4 * small).max() <= 2 + 0.5
+    assert not np.array_equal(large, made(2, 2, 300, 0.8, (64, 64)).numpy())
+    assert not np.array_equal(large, made(3, 1, 300, 0.8, (64, 64)).numpy())
+    assert np.array_equal(large[:10], made(2, 1, 10, 0.8, (64, 64)).numpy())

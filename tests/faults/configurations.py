@@ -75,6 +75,7 @@ TOGETHER = (
     "steps",
     "fine_tune",
     "trained_layers",
+    "cutmix",
 )
 FRACTIONS = (
     "alpha",
@@ -84,6 +85,7 @@ FRACTIONS = (
     "momentum",
     "label_smoothing",
     "ema",
+    "erasing",
 )
 TEXTS = st.text(max_size=30)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers()

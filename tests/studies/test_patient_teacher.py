@@ -96,6 +96,7 @@ def test_training_of_teacher_and_students():
     [
         ({"teacher": None}, "needs a teacher"),
         ({"data": DataConfig(augment=AugmentConfig(mixup=0.2))}, "Set settings.mixup instead"),
+        ({"data": DataConfig(augment=AugmentConfig(cutmix=1.0))}, "Set settings.mixup instead"),
         ({"settings": {"epochs": [3, 3]}}, "settings.epochs must be a list of one or more differ"),
         ({"settings": {"epochs": [0]}}, "settings.epochs must be a whole number, at least 1"),
         ({"settings": {"mixup": 0.0}}, "settings.mixup must be a finite number > 0"),

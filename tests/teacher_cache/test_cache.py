@@ -34,6 +34,7 @@ CHANGES = {
     "none": AugmentConfig(),
     "crop and flip": CROPPED,
     "mixup": dataclasses.replace(CROPPED, mixup=0.4),
+    "boxes": dataclasses.replace(CROPPED, erasing=0.5, cutmix=1.0),
 }
 
 

@@ -16,7 +16,7 @@ from tests.training.test_train import (
     renamed,
 )
 from tfdistill import data, records
-from tfdistill.config import DistillationConfig, formats, to_dict
+from tfdistill.config import DistillationConfig
 from tfdistill.training import train
 from tfdistill.training.session import Session
 
@@ -88,15 +88,3 @@ def test_students_trained_together_are_those_trained_alone(study, record):
     for one, alone in zip(found, (record, train.run(other, study)), strict=True):
         assert one.weights == alone.weights
         assert one.history == alone.history and one.figures == alone.figures
-
-
-def test_hashes_of_runs_without_it_are_what_they_were():
-    """Of before there was the key."""
-    before = to_dict(STUDENT)
-    del before["training"]["ema"]
-    assert formats.hashed(to_dict(STUDENT)) == before
-    assert records.run_key(to_dict(STUDENT), []) == "67fea0174f535689"
-    assert records.run_key(to_dict(RUN), []) != records.run_key(
-        to_dict(renamed(RUN, RUN.name, training=SHORT)), []
-    )
-    assert formats.current_run(before, formats.FORMAT) == to_dict(STUDENT)

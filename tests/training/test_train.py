@@ -19,6 +19,7 @@ from tfdistill.config import (
     ModelConfig,
     RunConfig,
     TrainingConfig,
+    to_dict,
 )
 from tfdistill.training import evaluation, teacher_logits, train
 from tfdistill.training.session import Session
@@ -166,6 +167,17 @@ def test_augmented_images_and_mixup_train_with_a_live_teacher(study, session):
     images = dataclasses.replace(DIGITS, augment=augment)
     record = train.run(renamed(STUDENT, "augmented", data=images), study, session)
     assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
+
+
+@pytest.mark.slow
+def test_boxes_of_other_images_train_the_same_with_stored_logits_and_a_live_teacher(study, session):
+    augment = AugmentConfig(flip=True, erasing=0.5, cutmix=1.0, views=2)
+    images = dataclasses.replace(DIGITS, augment=augment)
+    for name, cache in (("boxes-stored", CacheConfig()), ("boxes-live", None)):
+        train.run(renamed(STUDENT, name, data=images, cache=cache), study, session)
+    weights = (load(study, f"boxes-{kind}", "last").get_weights() for kind in ("stored", "live"))
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -413,6 +425,19 @@ def test_runs_that_share_batches_may_be_trained_together():
     )
     similar = dataclasses.replace(one.distillation, features=[FeatureConfig(weight=3.0)])
     assert train.together_key(renamed(one, "x", distillation=similar, cache=None)) == ""
+
+
+def test_hashes_are_those_of_before_there_were_the_newest_keys(study):
+    """Of an average of the weights, random erasing and CutMix, each of which changes them."""
+    key, folder = records.run_key(to_dict(CACHED), []), teacher_logits.folder_of(CACHED, study)
+    assert (key, folder.name) == ("50be908f18eda4eb", "teacher-cf44b69b")
+    averaged = renamed(CACHED, "cached", training=dataclasses.replace(SHORT, ema=0.9))
+    assert records.run_key(to_dict(averaged), []) != key
+    for change in ({"erasing": 0.5}, {"cutmix": 1.0}):
+        augment = dataclasses.replace(VIEWS.augment, **change)
+        other = renamed(CACHED, "cached", data=dataclasses.replace(VIEWS, augment=augment))
+        assert records.run_key(to_dict(other), []) != key
+        assert teacher_logits.folder_of(other, study) != folder
 
 
 @pytest.mark.slow

@@ -32,7 +32,12 @@ class AugmentConfig:
         rotation_fill: What lies outside a rotated image: `reflect` (the image, mirrored) or
             `constant` (mid-grey).
         cutout: Side of a square set to mid-grey, in pixels.
+        erasing: Probability with which a box is set to mid-grey (random erasing): 2 to 40 % of the
+            image, at an aspect ratio of 0.3 to 1 / 0.3.
         mixup: Parameter a of the Beta(a, a) from which the mixing weight is drawn.
+        cutmix: Parameter a of the Beta(a, a) from which the share is drawn that an image keeps; the
+            rest, a box, is its partner's. A box that is cut off by the border leaves it more, and
+            the label has the shares of the pixels. Not beside `mixup`.
         views: Number of views (differently augmented copies) of each image: epoch e shows view e
             modulo this, the same to every run, so that teachers' logits can be stored. null: every
             run has views of its own, a new one in every epoch.
@@ -47,7 +52,9 @@ class AugmentConfig:
     rotation: float = 0.0
     rotation_fill: Annotated[str, OneOf(FILLS)] = "reflect"
     cutout: int = 0
+    erasing: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
     views: int | None = None
     view_seed: int = 0
 
@@ -67,7 +74,15 @@ class AugmentConfig:
                 f"augment.rotation={self.rotation!r}. Set one of them alone."
             )
         checks.count("augment.cutout", self.cutout, minimum=0)
+        checks.fraction("augment.erasing", self.erasing)
         checks.non_negative("augment.mixup", self.mixup)
+        checks.non_negative("augment.cutmix", self.cutmix)
+        if self.mixup and self.cutmix:
+            raise checks.UsageError(
+                "augment.mixup and augment.cutmix are two ways of mixing images. Received: "
+                f"augment.mixup={self.mixup!r}, augment.cutmix={self.cutmix!r}. Set one of them "
+                "to 0."
+            )
         if self.views is not None:
             checks.count("augment.views", self.views)
         checks.count("augment.view_seed", self.view_seed, minimum=0)
@@ -78,6 +93,11 @@ class AugmentConfig:
         plain = AugmentConfig()
         how = {name: getattr(plain, name) for name in _HOW}
         return dataclasses.replace(self, **how) != plain
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others, and their labels as well."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @property
     def num_views(self) -> int | None:

@@ -2,7 +2,8 @@
 
 Windows are rendered image by image, straight from the stored one to the size that a network sees;
 shifts and flips of whole batches are gathers and stay uint8. Cutout is DeVries & Taylor 2017 (arXiv
-1708.04552), mixup Zhang et al. 2018 (arXiv 1710.09412).
+1708.04552), random erasing Zhong et al. 2017 (arXiv 1708.04896), mixup Zhang et al. 2018 (arXiv
+1710.09412), CutMix Yun et al. 2019 (arXiv 1905.04899).
 """
 
 import tensorflow as tf
@@ -21,7 +22,7 @@ def apply(
     Args:
         images: `[b, h, w, c]` uint8.
         draws: `[b, len(views.COLUMNS)]` float32 in [0, 1).
-        config: What to do; mixup is not done here, as it needs a second image.
+        config: What to do; random erasing is not done here, and what needs a second image.
         flipped: Whether they were mirrored with their windows.
 
     Returns:
@@ -115,6 +116,24 @@ def mix(images: tf.Tensor, partners: tf.Tensor, weights: tf.Tensor) -> tf.Tensor
     return to_uint8(
         weights * tf.cast(images, tf.float32) + (1 - weights) * tf.cast(partners, tf.float32)
     )
+
+
+def paste(images: tf.Tensor, others: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Return images with a box of each taken from another one.
+
+    Args:
+        images: `[b, h, w, c]` uint8.
+        others: The same, or one grey level 0..255.
+        boxes: `[b, len(views.BOX)]` int32.
+
+    Returns:
+        `[b, h, w, c]` uint8.
+    """
+    top, left, bottom, right = tf.unstack(boxes[:, :, None], axis=1)
+    rows, columns = tf.range(images.shape[1]), tf.range(images.shape[2])
+    in_rows = ((rows >= top) & (rows < bottom))[:, :, None, None]
+    in_columns = ((columns >= left) & (columns < right))[:, None, :, None]
+    return tf.where(in_rows & in_columns, tf.cast(others, tf.uint8), images)
 
 
 def resize(images: tf.Tensor, size: int | None) -> tf.Tensor:

@@ -26,9 +26,10 @@ class BatchSettings:
         batch_size: Images in a batch; the last of an epoch may be smaller.
         seed: Of the order and of the views.
         augment: Random augmentation of the images.
-        num_classes: Needed for mixup and `one_hot`, whose labels are `[b, num_classes]` float32.
+        num_classes: Needed for mixup, CutMix and `one_hot`, whose labels are `[b, num_classes]`
+            float32.
         input_size: Side in pixels that augmented images are brought to; None keeps theirs.
-        one_hot: Give labels as distributions even without mixup. Several labels, which are 0 and 1
+        one_hot: Give labels as distributions even without mixing. Several labels, which are 0 and 1
             already, become float32.
         labelled: Images of each batch that have a label; the others have none, and each kind has
             passes of its own, whose last partial batch is left out. None: as they come.
@@ -51,7 +52,7 @@ class BatchSettings:
     @property
     def soft_labels(self) -> bool:
         """Whether labels are distributions over the classes."""
-        return self.one_hot or self.augment.mixup > 0
+        return self.one_hot or self.augment.mixes
 
 
 class TeacherLogits(Protocol):
@@ -193,7 +194,8 @@ def view_batches(
     They equal, to the bit, what `training_batches` shows in an epoch of this view.
 
     Args:
-        examples: All of the training set: with mixup, the others decide with whom one is mixed.
+        examples: All of the training set: with mixup and CutMix, the others decide with whom one
+            is mixed.
         settings: Batch size, seed and augmentation.
         view: View number, >= 0.
         places: `[m]` places of the examples to show; None means all.
@@ -268,6 +270,9 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     windows = None
     if augmentation.resized_crop or augmentation.rotation:
         windows = views.windows(seed, view, store.num_ids, augmentation, _sides(store))
+    erased, seen = None, _seen_sides(store, settings)
+    if augmentation.erasing:
+        erased = views.erasing_boxes(seed, view, store.num_ids, augmentation.erasing, seen)
 
     def augmented(places: tf.Tensor) -> tf.Tensor:
         ids = tf.gather(store.ids, places)
@@ -275,7 +280,10 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
         if draws is None:
             return images
         drawn = tf.gather(draws, ids)
-        return augment.apply(images, drawn, augmentation, flipped=windows is not None)
+        images = augment.apply(images, drawn, augmentation, flipped=windows is not None)
+        if erased is not None:
+            images = augment.paste(images, augment.GREY, tf.gather(erased, ids))
+        return images
 
     def labelled(places: tf.Tensor) -> tf.Tensor:
         labels = tf.gather(store.labels, places)
@@ -284,17 +292,24 @@ def _renderer(store: Tensors, settings: BatchSettings, view: tf.Tensor):
     def plain(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augmented(places), labelled(places)
 
-    if not augmentation.mixup:
+    if not augmentation.mixes:
         return plain
     partners = views.partners(seed, view, store.count)
-    weights = views.weights(seed, view, store.num_ids, augmentation.mixup)
+    boxes = None
+    if augmentation.cutmix:
+        boxes = views.cutmix_boxes(seed, view, store.num_ids, augmentation.cutmix, seen)
+        weights = views.kept(boxes, seen)
+    else:
+        weights = views.weights(seed, view, store.num_ids, augmentation.mixup)
 
     def mixed(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        other, weight = (
-            tf.gather(partners, places),
-            tf.gather(weights, tf.gather(store.ids, places)),
-        )
-        images = augment.mix(augmented(places), augmented(other), weight)
+        ids, other = tf.gather(store.ids, places), tf.gather(partners, places)
+        weight = tf.gather(weights, ids)
+        images, others = augmented(places), augmented(other)
+        if boxes is None:
+            images = augment.mix(images, others, weight)
+        else:
+            images = augment.paste(images, others, tf.gather(boxes, ids))
         labels = weight[:, None] * labelled(places) + (1 - weight)[:, None] * labelled(other)
         return images, labels
 
@@ -312,13 +327,19 @@ def _sides(store: Tensors) -> views.Sides:
     return sides[0], sides[1]
 
 
+def _seen_sides(store: Tensors, settings: BatchSettings) -> tuple[int, int]:
+    """Return height and width at which networks see the images; 0 where nothing tells them."""
+    height, width = store.images.shape[1:3]
+    return settings.input_size or int(height or 0), settings.input_size or int(width or 0)
+
+
 def _shower(store: Tensors, settings: BatchSettings):
     """Return the function from places (`[b]`) and windows, or None, to images at their size."""
     images, config, size = store.images, settings.augment, settings.input_size
-    height, width, channels = images.shape[1:]
+    height, _, channels = images.shape[1:]
+    sides = _seen_sides(store, settings)
     if isinstance(images, EncodedImages) and size is None:
         images.check_sizes()
-    sides = (size or int(height or 0), size or int(width or 0))
     fill = config.rotation_fill if config.rotation else None
     if not isinstance(images, EncodedImages):
 

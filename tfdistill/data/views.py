@@ -33,12 +33,17 @@ COLUMNS = (
     "cutout_y",
     "cutout_x",
 )
-_DRAWS, _ORDER, _PARTNERS, _FIRST_WEIGHT, _SECOND_WEIGHT, _CROPS = range(6)
+_DRAWS, _ORDER, _PARTNERS, _FIRST_WEIGHT, _SECOND_WEIGHT, _CROPS, _ERASING, _CENTRES = range(8)
 _STREAMS = 8
-# How often the size of a random resized crop is drawn before the centre is taken.
+# How often the size of a random resized crop is drawn before the centre is taken, and that of a box
+# before none is erased.
 ATTEMPTS = 10
+# Shares of the area, and smallest aspect ratio, of boxes that are erased.
+ERASED, ERASED_RATIO = (0.02, 0.4), 0.3
 # Columns of a table of windows.
 WINDOW = ("top", "left", "height", "width", "flip", "angle")
+# Columns of a table of boxes, the last two beyond the box.
+BOX = ("top", "left", "bottom", "right")
 
 
 def draws(seed: int, view: int, num_ids: int) -> tf.Tensor:
@@ -154,15 +159,90 @@ def partners(seed: int, view: int, count: int) -> tf.Tensor:
 def weights(seed: int, view: int, num_ids: int, a: float) -> tf.Tensor:
     """Return the weight (`[num_ids]` float32 in 0.5..1) of each example over its partner.
 
-    It is max(w, 1 - w) of w ~ Beta(a, a), which is a quotient of two Gamma(a) numbers.
+    It is max(w, 1 - w) of w ~ Beta(a, a).
     """
+    weight = _beta(seed, view, num_ids, a)
+    return tf.cast(tf.maximum(weight, 1 - weight), tf.float32)
+
+
+def _beta(seed: int, view: int, num_ids: int, a: float) -> tf.Tensor:
+    """Return numbers (`[num_ids]` float64 in 0..1) of Beta(a, a), a quotient of Gamma(a) ones."""
     first, second = (
         tf.random.stateless_gamma([num_ids], _key(seed, view, stream), a, dtype=tf.float64)
         for stream in (_FIRST_WEIGHT, _SECOND_WEIGHT)
     )
     # With a near 0 both may underflow; the limit of Beta(a, a) is then all or nothing.
-    weight = tf.math.divide_no_nan(first, first + second)
-    return tf.cast(tf.maximum(weight, 1 - weight), tf.float32)
+    return tf.math.divide_no_nan(first, first + second)
+
+
+def erasing_boxes(
+    seed: int, view: int, num_ids: int, probability: float, sides: tuple[int, int]
+) -> tf.Tensor:
+    """Return the box that random erasing sets to grey in each example.
+
+    Zhong et al. 2017 (arXiv 1708.04896), algorithm 1, its ratio drawn log-uniformly as is usual in
+    the field. Boxes are drawn in shares of the sides, so that they lie at the same place of an
+    image of any size.
+
+    Args:
+        seed: Of the run.
+        view: View number, >= 0; may be a tensor.
+        num_ids: Largest id + 1.
+        probability: That there is one, in 0..1.
+        sides: Height and width of what is shown.
+
+    Returns:
+        `[num_ids, len(BOX)]` int32, in pixels; all 0 where nothing is erased.
+    """
+    shape = [num_ids, 3 + 2 * ATTEMPTS]
+    uniform = tf.random.stateless_uniform(shape, _key(seed, view, _ERASING), alg="philox")
+    uniform = tf.cast(uniform, tf.float64)  # as in `_crop_sides`
+    chance, *place = tf.unstack(uniform[:, :3], axis=1)
+    area = ERASED[0] + (ERASED[1] - ERASED[0]) * uniform[:, 3::2]
+    ratio = tf.exp((1 - 2 * uniform[:, 4::2]) * math.log(ERASED_RATIO))
+    lengths = tf.stack([tf.sqrt(area * ratio), tf.sqrt(area / ratio)], axis=2)
+    fits = tf.reduce_all(lengths <= 1, axis=2)
+    first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
+    lengths = tf.gather(lengths, first, axis=1, batch_dims=1)
+    start = tf.stack(place, axis=1) * (1 - lengths)
+    erased = (chance < probability) & tf.reduce_any(fits, axis=1)
+    return tf.where(erased[:, None], _in_pixels(start, start + lengths, sides), 0)
+
+
+def cutmix_boxes(seed: int, view: int, num_ids: int, a: float, sides: tuple[int, int]) -> tf.Tensor:
+    """Return the box of each example in which CutMix shows its partner.
+
+    Yun et al. 2019 (arXiv 1905.04899), section 3.1: of the image's aspect ratio and of the share
+    1 - w of its area, w ~ Beta(a, a), around a uniform centre; what lies beyond the image is lost.
+    Drawn in shares of the sides, as `erasing_boxes`.
+
+    Args:
+        seed: Of the run.
+        view: View number, >= 0; may be a tensor.
+        num_ids: Largest id + 1.
+        a: Of the Beta distribution, > 0.
+        sides: Height and width of what is shown.
+
+    Returns:
+        `[num_ids, len(BOX)]` int32, in pixels.
+    """
+    centres = tf.random.stateless_uniform([num_ids, 2], _key(seed, view, _CENTRES), alg="philox")
+    centres = tf.cast(centres, tf.float64)
+    half = tf.sqrt(1 - _beta(seed, view, num_ids, a))[:, None] / 2
+    return _in_pixels(tf.maximum(centres - half, 0), tf.minimum(centres + half, 1), sides)
+
+
+def kept(boxes: tf.Tensor, sides: tuple[int, int]) -> tf.Tensor:
+    """Return the share (`[b]` float32) of an image's pixels that lie outside its box."""
+    top, left, bottom, right = tf.unstack(boxes, axis=1)
+    inside = tf.cast((bottom - top) * (right - left), tf.float64)
+    return tf.cast(1 - inside / (sides[0] * sides[1]), tf.float32)
+
+
+def _in_pixels(start: tf.Tensor, end: tf.Tensor, sides: tuple[int, int]) -> tf.Tensor:
+    """Return boxes of their corners `[b, 2]` in shares of the sides, rounded to whole pixels."""
+    corners = tf.concat([start, end], axis=1)
+    return tf.cast(tf.round(corners * tf.constant([*sides, *sides], tf.float64)), tf.int32)
 
 
 def _shuffled(key: tf.Tensor, count: int) -> tf.Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import data
-from tfdistill.config import AVERAGES, AugmentConfig, CacheConfig
+from tfdistill.config import AVERAGES, AugmentConfig, CacheConfig, formats
 from tfdistill.data import pipeline, views
 from tfdistill.models.fingerprint import architecture_hash, given_name, weights_hash
 from tfdistill.teacher_cache import logit_files, logit_reading
@@ -101,7 +101,8 @@ def fingerprint(
 
 
 def _augmentation(config: AugmentConfig) -> dict[str, Any]:
-    settings = dataclasses.asdict(dataclasses.replace(config, views=None, view_seed=0))
+    plain = dataclasses.replace(config, views=None, view_seed=0)
+    settings = formats.hashed(dataclasses.asdict(plain))
     version = views.version(config)
     if version > 1:
         return {**settings, "version": version}

@@ -56,12 +56,14 @@ def check(config: RunConfig) -> None:
             f"views={config.data.augment.num_views!r}. Set cache and data.augment.views, or "
             "min_confidence: 0."
         )
-    if wanted != "same" and config.data.augment.mixup:
+    augment = config.data.augment
+    if wanted != "same" and augment.mixes:
         raise checks.UsageError(
             f"distillation.teacher_view={wanted!r} needs images that are not mixed. Received: "
-            f"data.augment.mixup={config.data.augment.mixup!r}. Set one of them otherwise."
+            f"data.augment.mixup={augment.mixup!r}, data.augment.cutmix={augment.cutmix!r}. Set "
+            "both to 0, or teacher_view: same."
         )
-    views = config.data.augment.num_views
+    views = augment.num_views
     if wanted == "same" or usable(config) and (wanted == "fixed" or views and views > 1):
         return
     needed = "a cache" if wanted == "fixed" else "a cache and data.augment.views of 2 or more"

@@ -140,8 +140,8 @@ def _check_unlabelled(
         )
     if settings.soft_labels:
         raise checks.UsageError(
-            "Mixup and label smoothing need a label for each image. Received: one of them beside "
-            f"{images.unlabelled} images without labels. Set them to 0."
+            "Mixup, CutMix and label smoothing need a label for each image. Received: one of them "
+            f"beside {images.unlabelled} images without labels. Set them to 0."
         )
 
 

@@ -78,10 +78,12 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     """
     common.check_teacher(config)
     common.check_unused(config, "self_distillation")
-    if config.data.augment.mixup:
+    augment = config.data.augment
+    if augment.mixes:
         raise checks.UsageError(
             "The study patient_teacher sets mixup itself, in one of its rows. Received: "
-            f"data.augment.mixup={config.data.augment.mixup!r}. Set settings.mixup instead."
+            f"data.augment.mixup={augment.mixup!r}, data.augment.cutmix={augment.cutmix!r}. Set "
+            "settings.mixup instead."
         )
     settings = settings_of(Settings, config)
     return [
