@@ -229,6 +229,15 @@ def test_the_page_of_a_student():
     assert "best validation epoch (19)" in page and "by mean 127.5 and deviation 63.75" in page
 
 
+def test_the_page_says_where_the_weights_are_an_average():
+    facts = full()
+    training = facts.record.config["training"] | {"ema": 0.99}
+    record = dataclasses.replace(facts.record, config=facts.record.config | {"training": training})
+    averaged = dataclasses.replace(facts, record=record)
+    said = "moving average over the steps, of decay 0.99."
+    assert said in page_of(averaged) and "moving average" not in page_of(facts)
+
+
 def test_the_page_of_an_ensemble_without_a_run():
     page = page_of(facts(kind="ensemble", members=[run("single-0"), run("single-1")]))
     assert "An ensemble of 2 networks of 6,090 parameters" in page

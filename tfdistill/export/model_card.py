@@ -335,7 +335,7 @@ def _training(record: Record | None) -> dict | None:
     names = ("row", "seed", "seconds", "device", "versions")
     settings = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "precision")
     of_run = {"run": record.name} | {name: getattr(record, name) for name in names}
-    return of_run | {name: record.config["training"].get(name) for name in settings}
+    return of_run | {name: record.config["training"].get(name) for name in (*settings, "ema")}
 
 
 def _distilled_from(facts: Facts) -> dict | None:

@@ -95,8 +95,10 @@ def fitting(configs: Sequence[RunConfig], memory: float, session: Session) -> in
     images = session.images(configs[0].data)
     models = {digest(to_dict(config.network)): config.network for config in configs}
     networks = [evaluation.build(model, images) for model in models.values()]
-    size = configs[0].training.batch_size
-    return min(population.fitting(network, size, int(memory * 1e9)) for network in networks)
+    training = configs[0].training
+    slots = 2 if training.ema is None else 3  # Adam's, and the average
+    room = training.batch_size, int(memory * 1e9), slots
+    return min(population.fitting(network, *room) for network in networks)
 
 
 def cost(config: RunConfig, session: Session) -> float:
