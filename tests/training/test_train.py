@@ -428,7 +428,10 @@ def test_runs_that_share_batches_may_be_trained_together():
 
 
 def test_hashes_are_those_of_before_there_were_the_newest_keys(study):
-    """Of an average of the weights, random erasing and CutMix, each of which changes them."""
+    """Of an average of the weights, random erasing and CutMix, each of which changes them.
+
+    The hashes are of the version before, which knew neither `data.storage` nor `data.workers`.
+    """
     key, folder = records.run_key(to_dict(CACHED), []), teacher_logits.folder_of(CACHED, study)
     assert (key, folder.name) == ("50be908f18eda4eb", "teacher-cf44b69b")
     averaged = renamed(CACHED, "cached", training=dataclasses.replace(SHORT, ema=0.9))

@@ -39,7 +39,13 @@ def _mistakes_of_one_study(config: Any) -> Any:
 
 
 # Keys that came after hashes of configurations had been stored, and what they are where unused.
-_LATER: dict[str, Any] = {"ema": None, "erasing": 0.0, "cutmix": 0.0}
+_LATER: dict[str, Any] = {
+    "ema": None,
+    "erasing": 0.0,
+    "cutmix": 0.0,
+    "storage": "auto",
+    "workers": None,
+}
 
 # From each format to the next; of a study's configuration as of a run's.
 _STEPS: dict[int, Callable[[Any], Any]] = {1: _mistakes_of_one_study}
