@@ -42,6 +42,25 @@ def _mistakes_of_one_study(config: Any) -> Any:
 _STEPS: dict[int, Callable[[Any], Any]] = {1: _mistakes_of_one_study}
 
 
+# Keys that came later and with these values change nothing: the hashes of a configuration stay.
+_LATER = {"cache": {"precision": "float32"}}
+
+
+def identifying(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a run's configuration that its hash is of.
+
+    Example:
+        >>> identifying({"cache": {"dtype": "float16", "precision": "float32"}})
+        {'cache': {'dtype': 'float16'}}
+    """
+    found = dict(config)
+    for part, neutral in _LATER.items():
+        if isinstance(found.get(part), dict):
+            values = found[part].items()
+            found[part] = {key: v for key, v in values if key not in neutral or v != neutral[key]}
+    return found
+
+
 def number(path: Path, values: dict[str, Any]) -> int:
     """Return the format of a file's values and take its key out of them.
 

@@ -109,6 +109,7 @@ def run_folder(study_folder: Path, name: str) -> Path:
 
 def run_key(config: dict[str, Any], needed: Iterable[Record]) -> str:
     """Return the hash of all that a result follows from: configuration and teachers' weights."""
+    config = formats.identifying(config)
     return digest(config, [[record.name, record.weights, record.key] for record in needed])
 
 
