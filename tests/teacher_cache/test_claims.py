@@ -95,6 +95,14 @@ def test_claims_are_touched_while_they_are_held(folder, monkeypatch):
             pass
 
 
+def test_what_others_left_is_cleared_in_the_end_and_nothing_else(folder):
+    claim_of(folder, "another-host", 1)
+    with Claims(folder) as mine:
+        (folder / "notes.txt").write_text("of the user")
+        mine.clear()
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 def test_a_folder_that_goes_away_with_the_last_claim_comes_again(folder):
     with Claims(folder) as mine:
         assert mine.take("part")

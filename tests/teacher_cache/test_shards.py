@@ -284,7 +284,9 @@ def test_few_files_are_open_however_many_shards_there_are(
             [3 * view, 3 * view + 1, 3 * view + 2],
             [3 * view + 6, 3 * view + 7, 3 * view + 8],
         ]
-    assert len(os.listdir("/proc/self/fd")) <= there + 2
+    assert len(os.listdir("/proc/self/fd")) == there + 2
+    del rows
+    assert len(os.listdir("/proc/self/fd")) == there
 
 
 # Several builders

@@ -18,8 +18,11 @@ from tfdistill.config import (
     StudyConfig,
     to_dict,
 )
+from tfdistill.data import Dataset, Examples
+from tfdistill.teacher_cache.logit_reading import Reader, TopRows
 from tfdistill.training import runner, study_folder, teacher_logits
 from tfdistill.training.session import Session
+from tfdistill.utils.progress import Silent
 
 CONFIG = """
 study: single
@@ -155,6 +158,28 @@ def test_standardised_logits_need_all_classes():
     top = CacheConfig(top_k=7, temperatures=[4.0])
     with pytest.raises(UsageError, match="standardize together with cache.top_k=7"):
         taught_run(cache=top, standardize=True)
+
+
+def test_how_sure_a_teacher_is_follows_from_its_own_probability():
+    """Of p = 0.55, 0.25, 0.15, 0.05 the two largest are stored, for T 4.
+
+    The others' logits are even at T 4, 4 (log(0.15^(1/4) + 0.05^(1/4)) - log 2) = log 0.0899 each;
+    a softmax over all four would give the first 0.561.
+    """
+    stored = np.zeros(2, [("logits", "f8", 2), ("classes", "u2", 2), ("rest", "f8", 1)])
+    stored["logits"], stored["classes"] = np.log([[0.55, 0.25], [0.9, 0.05]]), [0, 1]
+    stored["rest"] = np.log([[0.15**0.25 + 0.05**0.25], [2 * 0.025**0.25]])
+    lookup = TopRows(lambda view, member, rows: stored[rows], 0, 4.0, 4)
+    unlabelled = Examples(np.zeros((2, 8, 8, 3), np.uint8), np.full(2, -1), np.array([3, 7]))
+    images = Dataset("few", tuple("abcd"), unlabelled, unlabelled, unlabelled, (0.0,), (1.0,))
+    reader = Reader(lookup, unlabelled.ids, views=1, classes=4)
+
+    def kept(least):
+        cache = CacheConfig(top_k=2, temperatures=[4.0])
+        run = taught_run(cache=cache, min_confidence=least)
+        return teacher_logits.confident(run, images, reader, Silent()).train.ids.tolist()
+
+    assert kept(0.545) == [3, 7] and kept(0.555) == [7]
 
 
 @pytest.mark.slow

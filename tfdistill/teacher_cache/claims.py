@@ -80,9 +80,10 @@ class Claims:
 
     def clear(self) -> None:
         """Remove what is left of all claims, when nothing is left to do."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             for path in self._folder.iterdir():
-                path.unlink()
+                if path.read_text().startswith(storage.TEMPORARY):
+                    path.unlink()
             self._folder.rmdir()
 
     def _abandoned(self, path: Path) -> int | None:

@@ -1,6 +1,7 @@
 """The teachers' forward pass, in float32 or in bfloat16, compiled once."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,8 +18,7 @@ from tfdistill.utils.progress import Silent
 from tfdistill.utils.types import Tensor
 
 BFLOAT16 = "bfloat16"
-# 8 bits of mantissa would coarsen the pixels.
-_OF_PIXELS = (keras.layers.Normalization, keras.layers.Rescaling)
+_OF_PIXELS = (keras.layers.Normalization, keras.layers.Rescaling, keras.layers.Resizing)
 
 
 class Forward:
@@ -120,12 +120,28 @@ def _in_bfloat16(networks: Iterable[keras.Model]) -> Iterator[None]:
 
 
 def _inner_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Return the float32 layers of a network, but for those of pixels and the one of its outputs.
+
+    8 bits of mantissa would coarsen the pixels before the first weights, and the logits.
+    """
     last = last_operation(network)
     last = last.layer if isinstance(last, WithoutActivation) else last
+    layers = [
+        layer
+        for layer in _in_order(network)
+        if not isinstance(layer, (WithoutActivation, *_OF_PIXELS))
+    ]
     return [
         layer
-        for layer in network._flatten_layers(include_self=False)
-        if layer is not last
-        and not isinstance(layer, (keras.Model, WithoutActivation, *_OF_PIXELS))
-        and layer.dtype_policy.name == "float32"
+        for layer in itertools.dropwhile(lambda layer: not layer.weights, layers)
+        if layer is not last and layer.dtype_policy.name == "float32"
     ]
+
+
+def _in_order(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield all layers of a network, and of networks and layers in it, from its inputs on."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _in_order(layer)
+        else:
+            yield from layer._flatten_layers()

@@ -11,6 +11,7 @@ of another cache, or a damaged one, is none of this. Shards are records of `logi
 `top_k`, also of `classes` and `rest`.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -149,7 +150,8 @@ class Files:
         """Remove what killed processes of this host have left."""
         for folder in (self.folder, *self.folder.glob("v[0-9]*")):
             for left in storage.abandoned(folder):
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # as of a folder of that name
+                    left.unlink()
 
     def check_space(self, missing: Sequence[Chunk]) -> None:
         """Raise unless the disk has room for the missing chunks."""

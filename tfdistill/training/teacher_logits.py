@@ -230,19 +230,21 @@ def mended(work: Callable[[], _T], progress: Silent) -> _T:
             progress.warn(f"{error.problem}; it is computed again")
 
 
-def _checked(cache: teacher_cache.TeacherCache) -> teacher_cache.TeacherCache:
+def _checked_cache(
+    config: RunConfig, images: data.Dataset, study_folder: Path, progress: Silent
+) -> teacher_cache.TeacherCache:
+    cache = of_run(config, images, study_folder, progress)
     cache.check()
     return cache
 
 
 def table(runs: list[RunConfig], study_folder: Path, session: Session) -> Table:
-    """Build the caches of a study, read all of what was built before, return what they hold."""
+    """Build the caches of a study, read and check all of them, and return what they hold."""
     rows = []
     for run in of_study(runs, study_folder, session):
-        build = functools.partial(
-            of_run, run, session.images(run.data), study_folder, session.progress
-        )
-        cache = mended(lambda: _checked(build()), session.progress)  # noqa: B023
+        images, progress = session.images(run.data), session.progress
+        build = functools.partial(_checked_cache, run, images, study_folder, progress)
+        cache = mended(build, progress)
         views, members, examples, classes = cache.shape
         speed = f"{cache.images_per_second:,.0f}" if cache.images_per_second else "built before"
         shape = f"{views} x {members} x {examples} x {classes}"
