@@ -47,9 +47,7 @@ class Forward:
         jit: str,
     ):
         self._networks, self._names = networks, names
-        height, width, channels = images.train.images.shape[1:]
-        sides = [None, input_size or height, input_size or width, channels]
-        self._spec = tf.TensorSpec(sides, tf.uint8)
+        self._spec = tf.TensorSpec([None, *images.at(input_size).input_shape], tf.uint8)
         self._xla = machine.uses_xla(jit)
         function, traced = self._traced(precision)
         self._compute = function if self._xla else _with_constants(traced, function)
