@@ -13,6 +13,7 @@ CLASSES, COUNT, BATCH = 5, 44, 8
 CROPPED = AugmentConfig(pad_crop=2, flip=True, views=2, view_seed=3)
 FULL, HALF = CacheConfig(), CacheConfig(dtype="float16")
 TOP = CacheConfig(top_k=2, temperatures=[1.0, 4.0])
+ROUNDED = CacheConfig(precision="bfloat16")
 
 
 def network(seed: int, scale: float = 1.0, classes: int = CLASSES):

@@ -30,7 +30,7 @@ from tfdistill.data import decode
 from tfdistill.teacher_cache import build, open_cache
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
-CACHE_FILES = ("manifest.json", "chunks.json", "ids.npy")
+CACHE_FILES = ("manifest.json", "v0000/*.npy", "ids.npy")
 
 
 def searched(strategy, count: int, check: Callable[..., str | None]) -> dict:
@@ -100,9 +100,10 @@ def damaged_caches(folder: Path, count: int) -> dict:
     stored = open_cache(whole).logits()[0, pictures.train.ids].tobytes()
     found = {"tried": 0, "refused": 0, "faults": 0, "examples": []}
     for number in range(count):
-        name = CACHE_FILES[number % len(CACHE_FILES)]
+        path = next(whole.glob(CACHE_FILES[number % len(CACHE_FILES)]))
+        name = str(path.relative_to(whole))
         shutil.copytree(whole, fuzzed)
-        (fuzzed / name).write_bytes(hostile_files.damaged((whole / name).read_bytes(), random))
+        (fuzzed / name).write_bytes(hostile_files.damaged(path.read_bytes(), random))
         found["tried"] += 1
         try:
             fault = open_cache(fuzzed).logits()[0, pictures.train.ids].tobytes() != stored

@@ -28,7 +28,7 @@ def results(folder: Path) -> dict[str, object]:
         found[str(path.relative_to(folder))] = _record(path)
     for path in sorted(out.glob("runs/*/*.keras")):
         found[str(path.relative_to(folder))] = _network(path)
-    for path in sorted([*out.glob("cache/*/*.npy"), *out.glob("cache/*/*.json")]):
+    for path in sorted([*out.glob("cache/**/*.npy"), *out.glob("cache/*/*.json")]):
         found[str(path.relative_to(folder))] = _sha256(path.read_bytes())
     for path in sorted(out.glob("tuner/trial_*/trial.json")):
         trial = json.loads(path.read_text())
@@ -60,11 +60,7 @@ def finished_work(folder: Path) -> dict[str, tuple[int, int]]:
         for record in folder.glob("out/runs/*/record.json")
         for path in (record, *record.parent.glob("*.keras"))
     ]
-    paths += [
-        path
-        for listed in folder.glob("out/cache/*/chunks.json")  # here, all is one chunk
-        for path in (listed, listed.parent / "logits.npy")
-    ]
+    paths += folder.glob("out/cache/*/v*/*.npy")
     paths += [path for path in folder.glob("saved_models/*/[0-9]*/**/*") if path.is_file()]
     stats = {str(path.relative_to(folder)): path.stat() for path in paths}
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
@@ -75,7 +71,9 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.name.startswith(storage.TEMPORARY) or path.suffix == ".npz"
+        if path.name.startswith(storage.TEMPORARY)
+        or path.suffix == ".npz"
+        or path.parent.name == "claims"
     )
 
 

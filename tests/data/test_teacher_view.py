@@ -122,8 +122,10 @@ def test_stored_logits_of_a_fixed_teacher_are_of_the_unchanged_images(study):
 
 @pytest.mark.slow
 def test_same_and_independent_views_share_a_cache_that_a_fixed_teacher_does_not(study):
+    images = data.load(DIGITS)
     folders = [
-        teacher_logits.folder_of(run("x", view), study) for view in ("same", "independent", "fixed")
+        teacher_logits.folder_of(run("x", view), images, study)
+        for view in ("same", "independent", "fixed")
     ]
     assert folders[0] == folders[1] != folders[2]
     assert stored(study, run("x", "independent"))[1][0] == VIEWS

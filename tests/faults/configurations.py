@@ -16,6 +16,7 @@ from tfdistill.cli.main import main
 from tfdistill.config import (
     AVERAGES,
     CACHE_DTYPES,
+    CACHE_PRECISIONS,
     DIVERGENCES,
     NORMALIZATIONS,
     OPTIMIZERS,
@@ -46,6 +47,8 @@ CHOICES = {
     "optimizer": OPTIMIZERS,
     "outputs": ("auto", "logits", "probabilities"),
     "precision": PRECISIONS,
+    "cache.precision": CACHE_PRECISIONS,
+    "top_k": ("all",),
     "rotation_fill": ("reflect", "constant"),
     "schedule": SCHEDULES,
     "select": ("best", "last"),

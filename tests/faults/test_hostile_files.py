@@ -124,8 +124,9 @@ def test_a_fuzzed_manifest_is_refused_or_the_same(tmp_path, pictures):
     build(whole, [teacher], pictures, settings(CROPPED))
     stored = open_cache(whole).logits()[0, pictures.train.ids].tobytes()
     kept = 0
-    for name in ("manifest.json", "chunks.json", "ids.npy"):
-        fuzzed = shutil.copytree(whole, tmp_path / name)
+    shard = str(next(whole.glob("v0000/*")).relative_to(whole))
+    for place, name in enumerate(("manifest.json", "ids.npy", shard)):
+        fuzzed = shutil.copytree(whole, tmp_path / str(place))
         for _ in range(30):
             data = hostile_files.damaged((whole / name).read_bytes(), random)
             (fuzzed / name).write_bytes(data)

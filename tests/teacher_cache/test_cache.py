@@ -1,8 +1,6 @@
 """Stored teacher logits: exact, of what is asked for, and to a student like live teachers."""
 
 import dataclasses
-import json
-import zlib
 
 import keras
 import numpy as np
@@ -16,6 +14,7 @@ from tests.small_teachers import (
     CROPPED,
     FULL,
     HALF,
+    ROUNDED,
     TOP,
     Counting,
     network,
@@ -26,6 +25,7 @@ from tfdistill.config import AugmentConfig, ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.teacher_cache import Teacher, build, open_cache
+from tfdistill.teacher_cache.shards import Files
 from tfdistill.utils import machine
 
 pytest_plugins = ["tests.stored_logits"]
@@ -152,6 +152,7 @@ CHANGED = {
     "input size": {"settings": lambda s: dataclasses.replace(s, input_size=8)},
     "dtype": {"cache": lambda c: HALF},
     "top_k": {"cache": lambda c: TOP},
+    "precision": {"cache": lambda c: ROUNDED},
 }
 
 
@@ -214,7 +215,7 @@ def test_teacher_of_nan_is_named_and_nothing_is_listed(tmp_path, pictures):
     broken.layers[-1].bias.assign([0, 0, np.nan, 0, 0])
     with pytest.raises(UsageError, match="Teacher bad gives NaN.* for 44 of 44 .*view 0"):
         build(tmp_path, [Teacher.of(broken, "bad")], pictures, settings())
-    assert not (tmp_path / "chunks.json").exists()
+    assert not list(tmp_path.glob("v*/*"))
 
 
 def test_teacher_of_other_classes_is_refused(tmp_path, pictures):
@@ -266,16 +267,15 @@ def test_top_k_refuses_what_is_not_stored(largest, pictures, teachers, tmp_path)
 
 
 def _tamper(folder):
-    """Move logits and update their checksums: only running the teachers again can tell."""
-    logits = np.load(folder / "logits.npy")
-    logits[..., 0] += 50.0
-    np.save(folder / "logits.npy", logits)
-    sums = {
-        f"view {v}, member {m}, rows 0 to {COUNT - 1}": zlib.crc32(logits[v, m])
-        for v in range(logits.shape[0])
-        for m in range(logits.shape[1])
-    }
-    (folder / "chunks.json").write_text(json.dumps(sums))
+    """Move logits and their checksums with them: only running the teachers again can tell."""
+    files = Files(folder, open_cache(folder).manifest)
+    shards = files.shards()
+    for chunk in files.layout.chunks():
+        path = shards[chunk.folder, chunk.name]
+        logits = files.read(path)["logits"]
+        logits[..., 0] += 50.0
+        path.unlink()
+        files.write(chunk, [logits])
 
 
 @pytest.mark.slow

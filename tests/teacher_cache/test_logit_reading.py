@@ -9,7 +9,7 @@ from tests.small_teachers import HALF, TOP
 from tfdistill import UsageError, average_logits
 from tfdistill.config import AVERAGES
 from tfdistill.teacher_cache import open_cache
-from tfdistill.teacher_cache.logit_reading import NARROW, TopRows, averaged, packed
+from tfdistill.teacher_cache.logit_reading import NARROW, TopRows, averaged, lost, packed
 
 pytest_plugins = ["tests.stored_logits"]
 
@@ -31,9 +31,22 @@ def test_rest_of_largest_classes_by_hand():
     logits = np.log([[[0.1, 0.5, 0.2, 0.2]]]) + 7.0
     values, numbers, rest = packed(logits, TOP, "probabilities")
     assert numbers.tolist() == [[1, 2]]
-    stored = (part[None, None] for part in (values, numbers, rest[:, 0]))
-    read = TopRows(*stored, 1.0, 4)(0, np.array([0, 0]))
+    stored = np.zeros(2, [("logits", "f8", 2), ("classes", "u2", 2), ("rest", "f8", 2)])
+    stored["logits"], stored["classes"], stored["rest"] = values, numbers, rest
+    read = TopRows(lambda view, member, rows: stored[rows], 0, 1.0, 4)(0, np.array([0, 1]))
     np.testing.assert_allclose(np.exp(read), 2 * [[0.15, 0.5, 0.2, 0.15]], rtol=1e-6)
+
+
+def test_what_the_largest_classes_cost_by_hand():
+    """0.5 and one 0.2 are kept; 0.1 and 0.2 are taught as 0.15 each.
+
+    At T 1 the divergence is 0.1 log(0.1 / 0.15) + 0.2 log(0.2 / 0.15); at T 4 the probabilities are
+    0.562341, 0.840896 and twice 0.668740 of 2.740718.
+    """
+    logits = np.log([[[0.1, 0.5, 0.2, 0.2]]]) + 7.0
+    (kept, divergence), (kept_at_4, _) = lost(logits, TOP, "probabilities")
+    assert kept == pytest.approx(0.7) and kept_at_4 == pytest.approx(0.5508, abs=1e-4)
+    assert divergence == pytest.approx(-0.0405465 + 0.0575364, abs=1e-6)
 
 
 def test_logits_too_large_for_float16_are_refused():

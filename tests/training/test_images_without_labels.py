@@ -173,10 +173,10 @@ def test_images_of_which_the_teacher_is_unsure_are_left_out(study, digits):
 
 
 @pytest.mark.slow
-def test_one_cache_serves_whatever_number_of_labels(study):
+def test_one_cache_serves_whatever_number_of_labels(study, digits):
     folders = {
         teacher_logits.folder_of(
-            student("x", data=dataclasses.replace(SOME, labelled_examples=count)), study
+            student("x", data=dataclasses.replace(SOME, labelled_examples=count)), digits, study
         )
         for count in (None, 50, 60)
     }

@@ -94,8 +94,8 @@ def test_the_teachers_answers_are_of_its_own_size_and_serve_any_student(study):
         np.testing.assert_allclose(stored[view, images.train.ids], expected, rtol=1e-4, atol=1e-4)
     smaller = dataclasses.replace(STUDY, student=ModelConfig("cnn2", input_size=6))
     others = {other.name: other for other in runner.plan(smaller)}
-    place = teacher_logits.folder_of(run, folder)
-    assert teacher_logits.folder_of(others["distilled-0"], folder) == place
+    place = teacher_logits.folder_of(run, images, folder)
+    assert teacher_logits.folder_of(others["distilled-0"], images, folder) == place
 
 
 def test_a_teacher_of_another_size_must_have_stored_logits():

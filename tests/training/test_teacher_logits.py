@@ -6,11 +6,23 @@ import numpy as np
 import pytest
 import yaml
 
+from tfdistill import UsageError, records
 from tfdistill.cli.main import main
 from tfdistill.cli.options import study_of
-from tfdistill.config import AugmentConfig, DataConfig, ModelConfig, StudyConfig
-from tfdistill.training import runner, teacher_logits
+from tfdistill.config import (
+    AugmentConfig,
+    CacheConfig,
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    StudyConfig,
+    to_dict,
+)
+from tfdistill.data import Dataset, Examples
+from tfdistill.teacher_cache.logit_reading import Reader, TopRows
+from tfdistill.training import runner, study_folder, teacher_logits
 from tfdistill.training.session import Session
+from tfdistill.utils.progress import Silent
 
 CONFIG = """
 study: single
@@ -36,15 +48,16 @@ def built(tmp_path_factory):
 
 
 def logits_of(folder):
-    (path,) = folder.glob("cache/teacher-*/logits.npy")
-    return path
+    """The first of two views of 96 images, each one shard."""
+    first, _ = sorted(folder.glob("cache/teacher-*/v*/*.npy"))
+    return first
 
 
 @pytest.mark.slow
 def test_build_trains_the_teacher_alone_and_stores_its_logits(built, capsys):
     out = built / "out"
     assert [path.name for path in (out / "runs").iterdir()] == ["teacher"]
-    assert np.load(logits_of(out)).shape == (2, 1, 96, 10)
+    assert np.load(logits_of(out))["logits"].shape == (96, 10)
     assert main(["cache", "build", str(built / "study.yaml"), "--output", str(out)]) == 0
     assert "built before" in capsys.readouterr().out
 
@@ -90,12 +103,114 @@ def test_a_study_without_use_for_a_cache_says_so(built, tmp_path, change, capsys
     assert error.count("\n") == 1 and not out.exists()
 
 
+class Images:
+    """What is asked of a data set to know how logits are stored."""
+
+    def __init__(self, num_classes, multi_label=False):
+        self.num_classes, self.multi_label = num_classes, multi_label
+
+
+def taught_run(views=2, cache=None, **distillation):
+    data = DataConfig(augment=AugmentConfig(pad_crop=1, views=views))
+    config = StudyConfig(
+        study="single",
+        data=data,
+        teacher=ModelConfig("cnn2"),
+        cache=cache or CacheConfig(),
+        distillation=DistillationConfig(**distillation),
+    )
+    return next(run for run in runner.plan(config) if run.teachers)
+
+
 def test_where_a_cache_lies_follows_from_what_it_holds(tmp_path):
-    def folder(views):
-        data = DataConfig(augment=AugmentConfig(pad_crop=1, views=views))
-        config = StudyConfig(study="single", data=data, teacher=ModelConfig("cnn2"))
-        taught = next(run for run in runner.plan(config) if run.teachers)
-        return teacher_logits.folder_of(taught, tmp_path)
+    def folder(*given, classes=10, **settings):
+        return teacher_logits.folder_of(taught_run(*given, **settings), Images(classes), tmp_path)
 
     assert folder(2) == folder(2) and folder(2) != folder(3)
-    assert folder(2).parent == tmp_path / "cache" and folder(2).name.startswith("teacher-")
+    # As before there was `cache.precision`.
+    assert folder(2) == tmp_path / "cache" / "teacher-3a575288"
+    assert records.run_key(to_dict(taught_run()), []) == "4973ef99f9e9f2a0"
+    rounded = CacheConfig(precision="bfloat16")
+    assert folder(2, rounded) != folder(2) == folder(2, CacheConfig(top_k="all"))
+    assert records.run_key(to_dict(taught_run(2, rounded)), []) != "4973ef99f9e9f2a0"
+    # Students at usual temperatures share one cache of many classes, as at any of all classes.
+    assert folder(2, temperature=2.0) == folder(2, temperature=2.5)
+    many = [folder(2, classes=100, temperature=t) for t in (2.0, 8.0, 2.5)]
+    assert many[0] == many[1] != many[2] != folder(2, classes=100, cache=CacheConfig(top_k="all"))
+
+
+def test_of_many_classes_the_largest_are_stored_unless_all_are_asked_for():
+    def kept(classes, cache=None, multi_label=False, **distillation):
+        run = taught_run(cache=cache, **distillation)
+        found = teacher_logits.stored(run, Images(classes, multi_label))
+        return found.top_k, found.dtype
+
+    assert kept(99) == (None, "float32") and kept(100) == (50, "float16")
+    assert kept(1000, multi_label=True) == kept(1000, standardize=True) == (None, "float32")
+    assert kept(1000, CacheConfig(top_k="all")) == (None, "float32")
+    own = CacheConfig(top_k=7, temperatures=[3.0])
+    assert kept(1000, own) == kept(10, own) == (7, "float32")
+    odd = teacher_logits.stored(taught_run(temperature=2.5), Images(100)).temperatures
+    assert odd == [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0]
+
+
+def test_standardised_logits_need_all_classes():
+    top = CacheConfig(top_k=7, temperatures=[4.0])
+    with pytest.raises(UsageError, match="standardize together with cache.top_k=7"):
+        taught_run(cache=top, standardize=True)
+
+
+def test_how_sure_a_teacher_is_follows_from_its_own_probability():
+    """Of p = 0.55, 0.25, 0.15, 0.05 the two largest are stored, for T 4.
+
+    The others' logits are even at T 4, 4 (log(0.15^(1/4) + 0.05^(1/4)) - log 2) = log 0.0899 each;
+    a softmax over all four would give the first 0.561.
+    """
+    stored = np.zeros(2, [("logits", "f8", 2), ("classes", "u2", 2), ("rest", "f8", 1)])
+    stored["logits"], stored["classes"] = np.log([[0.55, 0.25], [0.9, 0.05]]), [0, 1]
+    stored["rest"] = np.log([[0.15**0.25 + 0.05**0.25], [2 * 0.025**0.25]])
+    lookup = TopRows(lambda view, member, rows: stored[rows], 0, 4.0, 4)
+    unlabelled = Examples(np.zeros((2, 8, 8, 3), np.uint8), np.full(2, -1), np.array([3, 7]))
+    images = Dataset("few", tuple("abcd"), unlabelled, unlabelled, unlabelled, (0.0,), (1.0,))
+    reader = Reader(lookup, unlabelled.ids, views=1, classes=4)
+
+    def kept(least):
+        cache = CacheConfig(top_k=2, temperatures=[4.0])
+        run = taught_run(cache=cache, min_confidence=least)
+        return teacher_logits.confident(run, images, reader, Silent()).train.ids.tolist()
+
+    assert kept(0.545) == [3, 7] and kept(0.555) == [7]
+
+
+@pytest.mark.slow
+def test_many_classes_and_bfloat16_are_built_told_and_verified(built, tmp_path, capsys):
+    """Digits stand for many classes; the teacher is the one that is trained already."""
+    shutil.copytree(built / "out/runs", tmp_path / "out/runs")
+    command = [str(built / "study.yaml"), "--output", str(tmp_path / "out")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher_logits, "MANY_CLASSES", 10)
+        patch.setattr(teacher_logits, "LARGEST", 4)
+        assert main(["cache", "build", *command, "--cache.precision", "bfloat16"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        for part in (
+            "computed in bfloat16",
+            "teacher in bfloat16 differs from float32 by at most",
+            "of 10 classes the 4 largest are stored, in float16; they hold",
+            "% at 4,",
+            "cache.precision: bfloat16 is",
+        ):
+            assert part in said
+        assert np.load(logits_of(tmp_path / "out")).dtype["classes"].shape == (4,)
+        assert main(["cache", "verify", str(tmp_path / "out")]) == 0
+        assert "good" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_process_helps_beside_one_that_holds_the_study(built, tmp_path, capsys):
+    """Teachers are trained; another process, which holds the lock, stores their logits, too."""
+    out = shutil.copytree(built / "out", tmp_path / "out")
+    logits_of(out).unlink()
+    with study_folder.alone(out):
+        assert main(["cache", "build", str(built / "study.yaml"), "--output", str(out)]) == 0
+    assert "96 passes to do" in " ".join(capsys.readouterr().out.split())
+    assert logits_of(out).name == logits_of(built / "out").name

@@ -297,7 +297,7 @@ def last_weights(study, name):
 def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
     once(CACHED, study)
     train.run(renamed(CACHED, "beside", cache=None), study)
-    assert list((study / "cache").glob("teacher-*/logits.npy"))
+    assert list((study / "cache").glob("teacher-*/v*/*.npy"))
     for a, b in zip(last_weights(study, "cached"), last_weights(study, "beside"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -309,6 +309,45 @@ def test_a_cache_is_written_once_for_all_its_students(study, session):
     other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
     train.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study, session)
     assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.warnings, self.resumed = [], []
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+    def resume(self, epoch, epochs):
+        self.resumed.append(epoch)
+
+
+@pytest.mark.slow
+def test_logits_that_are_damaged_while_a_student_trains_are_named_and_mended(study):
+    """The second view is first read in the second epoch: the first is not trained again."""
+    once(CACHED, study)
+    (shard,) = study.glob("cache/teacher-*/v0001/*.npy")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+    told = Told()
+    train.run(renamed(CACHED, "mended"), study, Session(told))
+    assert told.warnings == [f"{shard} is damaged (its checksum is another); it is computed again"]
+    assert told.resumed == [1] and shard.read_bytes() == content
+    for a, b in zip(last_weights(study, "cached"), last_weights(study, "mended"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_students_of_many_classes_are_taught_at_their_own_temperatures(study, monkeypatch):
+    """Of the largest classes alone, the stored logits of each temperature are others."""
+    monkeypatch.setattr(teacher_logits, "MANY_CLASSES", 10)
+    monkeypatch.setattr(teacher_logits, "LARGEST", 3)
+    together = train.run_together(cells("many"), study)
+    assert [record.name for record in together] == [run.name for run in cells("many")]
+    assert together[1].weights == train.run(cells("many-alone")[1], study).weights
+    assert len(list(study.glob("cache/teacher-*"))) == 2
 
 
 @pytest.mark.slow

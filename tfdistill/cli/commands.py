@@ -277,8 +277,9 @@ def cache_build(
 ) -> int:
     """Train the teachers of a study and store their logits for its students.
 
-    `tfdistill run` and `sweep` do so themselves; this does it beforehand. The same command resumes
-    after an interruption.
+    `tfdistill run` and `sweep` do so themselves; this does it beforehand, and helps beside them, on
+    this machine or on others that share the folder, once the teachers are trained. The same command
+    resumes after an interruption.
     """
     trust(allow_unsafe)
     study = options.study_config([config, *keys], cache_build)

@@ -38,6 +38,7 @@ def _machine() -> Table:
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         ("jit: auto", "XLA on" if xla else "XLA off (it slows small networks on a CPU)"),
         ("precision", "mixed_bfloat16 pays" if xla else "float32; mixed precision is slower here"),
+        ("cache.precision", f"bfloat16 is {machine.bfloat16_here()}"),
     )
     return Table("Machine", ("", ""), rows)
 

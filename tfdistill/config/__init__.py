@@ -9,6 +9,7 @@ from tfdistill.config.data import NORMALIZATIONS, AugmentConfig, DataConfig
 from tfdistill.config.distillation import (
     AVERAGES,
     CACHE_DTYPES,
+    CACHE_PRECISIONS,
     DIVERGENCES,
     TEACHER_VIEWS,
     CacheConfig,
@@ -31,6 +32,7 @@ from tfdistill.config.yaml_files import read_yaml
 __all__ = [
     "AVERAGES",
     "CACHE_DTYPES",
+    "CACHE_PRECISIONS",
     "DIVERGENCES",
     "NETWORK",
     "NORMALIZATIONS",

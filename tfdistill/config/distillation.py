@@ -9,6 +9,8 @@ from tfdistill.utils import checks
 
 DIVERGENCES = ("kl", "cross_entropy")
 CACHE_DTYPES = ("float32", "float16")
+CACHE_PRECISIONS = ("float32", "bfloat16")
+ALL = "all"
 AVERAGES = ("probabilities", "logits")
 TEACHER_VIEWS = ("same", "fixed", "independent")
 
@@ -100,26 +102,36 @@ class CacheConfig:
 
     Args:
         dtype: `float32`, or `float16` for half the space (logits then differ by up to 0.1 %).
-        top_k: Keep only the k largest classes of each image, for sets of many classes; null keeps
-            all. The others get equal shares of the rest, exactly its mass at `temperatures`.
-        temperatures: With `top_k`, the temperatures at which students may be taught.
+        top_k: Keep only the k largest classes of each image, or `all`. The others get equal shares
+            of the rest, exactly its mass at `temperatures`. null keeps all of fewer than 100
+            classes; of more the 50 largest, in float16, at temperatures 1, 2, 3, 4, 5, 6, 8, 10,
+            15, 20 and the student's.
+        temperatures: With a number as `top_k`, the temperatures at which students may be taught.
         folder: Where the logits are stored; null means in the study's folder.
+        precision: In which the teachers compute, whatever `dtype` stores: `float32` or `bfloat16`,
+            faster on processors that multiply it (`tfdistill doctor` says whether this one does).
     """
 
     dtype: Annotated[str, OneOf(CACHE_DTYPES)] = "float32"
-    top_k: int | None = None
+    top_k: Annotated[int | str | None, OneOf((ALL,))] = None
     temperatures: list[float] = field(default_factory=list)
     folder: str | None = None
+    precision: Annotated[str, OneOf(CACHE_PRECISIONS)] = "float32"
 
     def __post_init__(self) -> None:
         check_words(self, "cache")
-        if self.top_k is not None:
-            checks.count("cache.top_k", self.top_k)
+        if self.largest is not None:
+            checks.count("cache.top_k", self.largest)
         for temperature in self.temperatures:
             checks.temperature("cache.temperatures", temperature)
-        if (self.top_k is None) != (not self.temperatures):
+        if (self.largest is None) != (not self.temperatures):
             raise checks.UsageError(
                 "cache.top_k and cache.temperatures belong together: the mass of the classes left "
                 f"out depends on the temperature. Received: top_k={checks.shown(self.top_k)}, "
                 f"temperatures={checks.shown(self.temperatures)}."
             )
+
+    @property
+    def largest(self) -> int | None:
+        """How many of the largest classes are kept; None keeps all."""
+        return None if isinstance(self.top_k, str) else self.top_k

@@ -38,13 +38,13 @@ def _mistakes_of_one_study(config: Any) -> Any:
     return config
 
 
-# Keys that came after hashes of configurations had been stored, and what they are where unused.
-_LATER: dict[str, Any] = {
-    "ema": None,
-    "erasing": 0.0,
-    "cutmix": 0.0,
-    "storage": "auto",
-    "workers": None,
+# Keys that came after hashes of configurations had been stored, by the part in which they stand,
+# and what they are where unused.
+_LATER: dict[str, dict[str, Any]] = {
+    "training": {"ema": None},
+    "data": {"storage": "auto", "workers": None},
+    "augment": {"erasing": 0.0, "cutmix": 0.0},
+    "cache": {"precision": "float32"},
 }
 
 # From each format to the next; of a study's configuration as of a run's.
@@ -66,19 +66,28 @@ def number(path: Path, values: dict[str, Any]) -> int:
     return found
 
 
-def hashed(config: Any) -> Any:
+def hashed(config: Any, part: str = "") -> Any:
     """Return what of a configuration's plain values its hash is of.
 
     Keys that came later count only where they are used, so that a hash stays what it was.
+
+    Args:
+        config: Of a run, or a part of that.
+        part: Which one.
+
+    Example:
+        >>> hashed({"cache": {"dtype": "float16", "precision": "float32"}})
+        {'cache': {'dtype': 'float16'}}
     """
     if isinstance(config, list):
-        return [hashed(part) for part in config]
+        return [hashed(each, part) for each in config]
     if not isinstance(config, dict):
         return config
+    unused = _LATER.get(part, {})
     return {
-        key: hashed(value)
+        key: hashed(value, key)
         for key, value in config.items()
-        if key not in _LATER or value != _LATER[key]
+        if key not in unused or value != unused[key]
     }
 
 

@@ -246,3 +246,8 @@ def _check_cache(distillation: DistillationConfig | None, cache: CacheConfig | N
             "Losses between inner layers need the live teacher, whose stored logits do not help. "
             f"Received: distillation.features {names} together with a cache. Set cache: null."
         )
+    if distillation and distillation.standardize and cache and cache.largest:
+        raise checks.UsageError(
+            "Standardised logits need those of all classes. Received: distillation.standardize "
+            f"together with cache.top_k={cache.largest}. Set one of them otherwise."
+        )

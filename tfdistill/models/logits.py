@@ -143,6 +143,17 @@ def gives_probabilities(network: keras.layers.Layer, input_shape: Any = None) ->
     return hasattr(outputs, "shape") and look_like_probabilities(outputs)
 
 
+def last_operation(network: keras.Model) -> Any:
+    """Return the layer or operation that makes a network's only output, also of one inside another.
+
+    None where its layers do not tell.
+    """
+    last: Any = network
+    while isinstance(last, keras.Model):
+        last = _last(last)
+    return last
+
+
 def look_like_probabilities(outputs: Any) -> bool:
     """Return whether outputs `[n, classes]` are all in 0..1, each row with the sum 1."""
     values = np.asarray(ops.convert_to_numpy(ops.cast(outputs, "float32")))

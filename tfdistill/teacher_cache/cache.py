@@ -1,37 +1,32 @@
 """Teachers' logits, computed once for every view of every training example, read by many students.
 
 `build` leaves them in a folder, `open_cache` finds them there, and `TeacherCache.logits` gives what
-`training_batches` reads. A cache is complete, checked and of the very teachers, images and views
-that are asked for, or it is refused. Files: `logit_files`; averages and `top_k`: `logit_reading`.
+`training_batches` reads. A cache is complete and of the very teachers, images and views that are
+asked for, or it is refused; what is read of it is checked. Files: `layout`, `shards`, `claims`;
+computing: `forward`, `building`; averages and `top_k`: `logit_reading`.
 """
 
 import contextlib
 import dataclasses
-import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfdistill import data
 from tfdistill.config import AVERAGES, AugmentConfig, CacheConfig, formats
 from tfdistill.data import pipeline, views
 from tfdistill.models.fingerprint import architecture_hash, given_name, weights_hash
-from tfdistill.teacher_cache import logit_files, logit_reading
-from tfdistill.teacher_cache.logit_files import Chunk, Files, Layout, array_hash
+from tfdistill.teacher_cache import building, layout, logit_reading
+from tfdistill.teacher_cache.forward import BFLOAT16
+from tfdistill.teacher_cache.layout import Chunk, Layout, array_hash
 from tfdistill.teacher_cache.logit_reading import Reader, Verification
+from tfdistill.teacher_cache.shards import Files, IncompleteError, Rows
 from tfdistill.utils import checks, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
-from tfdistill.utils.text import disk_space, duration
-from tfdistill.utils.types import Tensor
-
-FORMAT = 1
-SPEAK_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def fingerprint(
     _check_asked(teachers, images, settings, cache, average)
     augmentation = settings.augment
     return {
-        "format": FORMAT,
+        "format": layout.FORMAT,
         "tfdistill version": machine.version("tfdistill"),
         "teachers": [teacher.name for teacher in teachers],
         **{f"weights of teacher {each.name}": each.weights for each in teachers},
@@ -94,15 +89,16 @@ def fingerprint(
         "number of views": augmentation.num_views,
         "view seed": augmentation.view_seed if augmentation.active else None,
         "dtype": cache.dtype,
-        "top_k": cache.top_k,
+        "top_k": cache.largest,
         "temperatures": list(cache.temperatures),
-        "average": average if cache.top_k else None,
+        "average": average if cache.largest else None,
+        **({"precision": cache.precision} if cache.precision == BFLOAT16 else {}),
     }
 
 
 def _augmentation(config: AugmentConfig) -> dict[str, Any]:
     plain = dataclasses.replace(config, views=None, view_seed=0)
-    settings = formats.hashed(dataclasses.asdict(plain))
+    settings = formats.hashed(dataclasses.asdict(plain), "augment")
     version = views.version(config)
     if version > 1:
         return {**settings, "version": version}
@@ -123,22 +119,22 @@ def build(
 ) -> "TeacherCache":
     """Return the cache in a folder, after computing what it lacks or what is damaged.
 
-    Only one process builds; another one waits and then finds the cache complete. One teacher at a
-    time is in memory; all of them with `top_k`.
+    Several processes, also on machines that share the folder, build at once, each what no other
+    one has begun. One teacher at a time is in memory; all of them with `top_k`.
 
     Args:
         folder: Of this cache alone.
         teachers: Networks from raw pixels to logits `[batch, classes]`.
         images: Its training examples are shown to them.
         settings: Their augmentation, size and batch size.
-        cache: dtype and top_k.
+        cache: dtype, precision and top_k; null keeps all classes here, however many.
         average: With `top_k`, how the members are averaged before they are stored.
         progress: What `say` of it is told.
         jit: Whether to compile with XLA: `auto`, `on` or `off`.
 
     Raises:
         UsageError: The folder holds logits of something else, the disk is too small, or a teacher
-            gives NaN, infinite logits or other classes.
+            gives NaN, infinite logits or other classes, or does not run in bfloat16.
 
     Example:
         >>> cache = build("logits", [Teacher.of(teacher)], images, settings)
@@ -147,53 +143,44 @@ def build(
     tensorflow.needed("A TeacherCache")
     folder, cache, progress = Path(folder), cache or CacheConfig(), progress or Silent()
     asked = fingerprint(teachers, images, settings, cache, average)
-    if (manifest := logit_files.agreed_manifest(folder, asked)) is not None:
-        with contextlib.suppress(logit_files.IncompleteError):
+    if (manifest := layout.agreed_manifest(folder, asked)) is not None:
+        with contextlib.suppress(IncompleteError):
             return TeacherCache(folder, manifest)
+    layout.check_own(folder)
     with storage.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with logit_files.held(folder, progress):
-        if logit_files.is_damaged(folder):
-            progress.say(f"{folder} has lost or damaged files; their logits are computed again")
-        layout = Layout.of(len(teachers), images, settings, cache)
-        new = logit_files.new_manifest(asked, layout)
-        manifest = logit_files.agreed_manifest(folder, asked) or new
-        files = Files(folder, Layout(**manifest["layout"]))
-        files.prepare(manifest, images.train.ids)
-        missing = files.missing()
-        passes = sum(len(chunk.places) for chunk in missing)
-        passes *= len(teachers) if cache.top_k else 1  # with top_k, a chunk is of every teacher
-        settings = dataclasses.replace(settings, batch_size=files.layout.batch_size)
-        computed = _computed(teachers, images, settings, missing, cache.top_k, jit)
-        speed = _fill(files, computed, passes, cache, average, progress)
-        return TeacherCache(folder, manifest, speed)
+    new = layout.new_manifest(asked, Layout.of(len(teachers), images, settings, cache))
+    how = building.How(teachers, images, settings, cache, average, jit)
+    speed = building.fill(folder, new, how, progress)
+    return TeacherCache(folder, layout.agreed_manifest(folder, asked) or new, speed)
 
 
 def open_cache(folder: str | Path) -> "TeacherCache":
     """Return the complete cache in a folder.
 
     Raises:
-        UsageError: There is none, or it is unfinished or damaged.
+        UsageError: There is none, or it is unfinished, or of another format.
     """
-    manifest = logit_files.read_manifest(Path(folder))
+    manifest = layout.read_manifest(Path(folder))
     if manifest is None:
         raise checks.UsageError(
             f"{folder} holds no teacher logits with a readable manifest.json. Build them first."
         )
+    layout.check_format(Path(folder), manifest)
     return TeacherCache(Path(folder), manifest)
 
 
 class TeacherCache:
-    """Complete, checked teacher logits; `build` and `open_cache` give it.
+    """Complete teacher logits, checked when they are first read; `build` and `open_cache` give it.
 
     Args:
         folder: Where the files are.
         manifest: What they follow from and how they are laid out.
-        images_per_second: Speed of the teachers when this cache was built, over all members; None
-            where nothing had to be computed.
+        images_per_second: Speed of the teachers when this cache was built here, over all members;
+            None where nothing had to be computed.
 
     Raises:
-        UsageError: It is unfinished or damaged.
+        UsageError: It is unfinished.
     """
 
     def __init__(
@@ -202,16 +189,29 @@ class TeacherCache:
         self.folder = folder
         self.manifest = manifest
         self.images_per_second = images_per_second
-        self._layout = Layout(**manifest["layout"])
-        files = Files(folder, self._layout)
-        self._ids = files.complete_ids(manifest["fingerprint"]["split"])
-        self._arrays = files.map()
+        files = Files(folder, manifest)
+        self._layout, self._size = files.layout, files.size
+        self._ids = files.ids()
+        self._rows = Rows(files)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """`(views, members, examples, classes)`; with `top_k` the average is the only member."""
         layout = self._layout
         return layout.views, layout.members, layout.examples, layout.classes
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return self._size
+
+    def check(self) -> None:
+        """Read every file, where `logits` reads each when it is first asked for a row of it.
+
+        Raises:
+            ShardError: One is damaged; it is removed, and `build` computes it again.
+        """
+        self._rows.check()
 
     def logits(
         self,
@@ -239,13 +239,12 @@ class TeacherCache:
         places = [names.index(checks.one_of("members", name, names)) for name in members or names]
         lookup: logit_reading.MemberRows | logit_reading.TopRows
         if self._layout.top_k is None:
-            lookup = logit_reading.MemberRows(self._arrays[0], places, average)
+            lookup = logit_reading.MemberRows(self._rows, places, average)
         else:
             temperature = self._stored(average, members, temperature)
-            values, numbers, rests = self._arrays
-            rest = rests[..., self._layout.temperatures.index(temperature)]
+            place = self._layout.temperatures.index(temperature)
             classes = self._layout.classes
-            lookup = logit_reading.TopRows(values, numbers, rest, temperature, classes)
+            lookup = logit_reading.TopRows(self._rows, place, temperature, classes)
         return Reader(lookup, self._ids, self._layout.views, self._layout.classes)
 
     def verify(
@@ -255,7 +254,7 @@ class TeacherCache:
         settings: pipeline.BatchSettings,
         rows: int = 256,
     ) -> Verification:
-        """Run the teachers again on random (view, example) pairs and compare.
+        """Run the teachers again, in the same precision, on random (view, example) pairs; compare.
 
         Args:
             teachers: In the order of the members.
@@ -265,17 +264,23 @@ class TeacherCache:
         """
         tensorflow.needed("The check of a TeacherCache")
         views, members, examples, _ = self.shape
+        top_k, temperatures = self._layout.top_k, self._layout.temperatures
         rows = min(rows, views * examples)
         drawn = np.random.default_rng(0).choice(views * examples, rows, replace=False)
         places = [np.sort(drawn[drawn // examples == view]) % examples for view in range(views)]
         shown = [view for view in range(views) if len(places[view])]
         chunks = [Chunk(each, view, places[view]) for each in range(members) for view in shown]
         answers: dict[int, list[np.ndarray]] = {view: [] for view in shown}
-        top_k = self._layout.top_k
-        for chunk, logits in _computed(teachers, images, settings, chunks, top_k, "auto"):
+        precision = self.manifest["fingerprint"].get("precision", "float32")
+        cache = CacheConfig(top_k=top_k, temperatures=temperatures, precision=precision)
+        how = building.How(teachers, images, settings, cache)
+        for chunk, logits in building.computed(how, ([chunk] for chunk in chunks)):
             answers[chunk.view].append(logits)
         live = [np.concatenate(answers[view]) for view in shown]
-        stored = [[array[view][:, places[view]] for array in self._arrays] for view in shown]
+        stored = [
+            np.stack([self._rows(view, member, places[view]) for member in range(members)])
+            for view in shown
+        ]
         average = self.manifest["fingerprint"]["average"] or "probabilities"
         average = "sigmoid" if images.multi_label else average
         return logit_reading.compared(stored, live, average)
@@ -308,84 +313,9 @@ def _check_asked(
 ) -> None:
     checks.different("names of the teachers", [teacher.name for teacher in teachers])
     checks.one_of("average", average, AVERAGES)
-    logit_files.stored_views(settings)
-    if cache.top_k is not None and cache.top_k >= images.num_classes:
+    layout.stored_views(settings)
+    if cache.largest is not None and cache.largest >= images.num_classes:
         raise checks.UsageError(
             f"cache.top_k must be less than the number of classes, {images.num_classes}. "
             f"Received: top_k={cache.top_k}. Leave it out to keep all classes."
         )
-
-
-def _fill(
-    files: Files,
-    computed: Iterable[tuple[Chunk, np.ndarray]],
-    passes: int,
-    cache: CacheConfig,
-    average: str,
-    progress: Silent,
-) -> float | None:
-    """Store what is computed, and say how far it is; return its speed, None of no `passes`."""
-    if not passes:
-        return None
-    layout = files.layout
-    progress.say(
-        f"teacher logits: {passes} passes to do of {layout.examples} images in {layout.views} "
-        f"views, {disk_space(files.size)} in {files.folder}"
-    )
-    began = spoken = time.monotonic()
-    done = 0
-    for chunk, logits in computed:
-        files.write(chunk, logit_reading.packed(logits, cache, average))
-        done += logits.shape[0] * logits.shape[1]
-        now = time.monotonic()
-        speed = done / (now - began)
-        if done < passes and now - spoken >= SPEAK_EVERY:
-            spoken = now
-            progress.say(
-                f"teacher logits: {100 * done / passes:.0f} %, {speed:.0f} images/s, "
-                f"about {duration((passes - done) / speed)} left"
-            )
-    progress.say(f"teacher logits: done in {duration(now - began)}, {speed:.0f} images/s")
-    return speed
-
-
-def _computed(
-    teachers: Sequence[Teacher],
-    images: data.Dataset,
-    settings: pipeline.BatchSettings,
-    chunks: list[Chunk],
-    top_k: int | None,
-    jit: str,
-) -> Iterator[tuple[Chunk, np.ndarray]]:
-    """Yield every chunk with its logits, `[members, rows, classes]` float32.
-
-    The chunks stand in the order of members and views, and each is of its member's teacher, or
-    with `top_k` of all. All but a view's last hold whole batches.
-    """
-    for member, of_member in itertools.groupby(chunks, lambda chunk: chunk.member):
-        shown = list(teachers) if top_k else [teachers[member]]
-        names = [teacher.name for teacher in shown]
-        forward = _forward([teacher.load() for teacher in shown], images, settings, jit)
-        for view, of_view in itertools.groupby(of_member, lambda chunk: chunk.view):
-            part = list(of_view)
-            places = np.concatenate([np.asarray(chunk.places) for chunk in part])
-            batches = iter(pipeline.view_batches(images.train, settings, view, places))
-            for chunk in part:
-                steps = -(-len(chunk.places) // settings.batch_size)
-                outputs = [forward(batch) for batch in itertools.islice(batches, steps)]
-                logits = tf.concat(outputs, axis=1).numpy()
-                logit_reading.check(logits, names, images.num_classes, view)
-                yield chunk, logits
-
-
-def _forward(
-    networks: list[keras.Model], images: data.Dataset, settings: pipeline.BatchSettings, jit: str
-) -> Callable[..., Any]:
-    """Return the compiled function from images to logits, `[members, b, classes]` float32."""
-    height, width, channels = images.at(settings.input_size).input_shape
-    spec = tf.TensorSpec([None, height, width, channels], tf.uint8)
-
-    def forward(batch: Tensor) -> Tensor:
-        return tf.stack([tf.cast(each(batch, training=False), tf.float32) for each in networks])
-
-    return tf.function(forward, input_signature=[spec], jit_compile=machine.uses_xla(jit))

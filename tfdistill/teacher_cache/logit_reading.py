@@ -8,7 +8,7 @@ together; only their shares are even.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class Reader:
         self._row_of = np.full(ids.max() + 1, -1)
         self._row_of[ids] = np.arange(len(ids))
         self.shape = (views, len(self._row_of), classes)
+        self.failure: checks.UsageError | None = None
+        """What was raised last: of an error in a pipeline, TensorFlow tells only the text."""
 
     def __getitem__(self, key: tuple[int, np.ndarray]) -> np.ndarray:
         view, ids = int(key[0]), np.asarray(key[1])
@@ -49,7 +51,11 @@ class Reader:
         if not known.all() or rows.min(initial=0) < 0:
             strange = ids[~known | (rows < 0)]
             raise KeyError(f"No teacher logits of the example with id {strange[0]} are stored.")
-        return self._lookup(view, rows)
+        try:
+            return self._lookup(view, rows)
+        except checks.UsageError as error:
+            self.failure = error
+            raise
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,17 @@ class MemberRows:
     """Looks up the average of some members.
 
     Args:
-        stored: `[views, members, examples, classes]` logits.
+        stored: Gives the records `[b]` of a view, a member and rows `[b]`.
         members: Places of the members to average.
         average: `probabilities`, `sigmoid` or `logits`.
     """
 
-    stored: np.ndarray
+    stored: Callable[..., np.ndarray]
     members: list[int]
     average: str
 
     def __call__(self, view: int, rows: np.ndarray) -> np.ndarray:
-        found = np.stack([self.stored[view, member].take(rows, axis=0) for member in self.members])
+        found = np.stack([self.stored(view, member, rows)["logits"] for member in self.members])
         return averaged(found.astype("float32", copy=False), self.average)
 
 
@@ -76,26 +82,25 @@ class TopRows:
     """Looks up the largest classes, and gives the others even shares.
 
     Args:
-        values: `[views, 1, examples, k]` log-probabilities.
-        numbers: Their classes.
-        rest: `[views, 1, examples]`, r_T of one temperature.
+        stored: Gives the records `[b]` of a view, a member and rows `[b]`: log-probabilities
+            `logits` and their `classes`, `[b, k]`, and `rest`, `[b, temperatures]`.
+        place: Which of the temperatures it is.
         temperature: T.
         classes: C, the number of classes.
     """
 
-    values: np.ndarray
-    numbers: np.ndarray
-    rest: np.ndarray
+    stored: Callable[..., np.ndarray]
+    place: int
     temperature: float
     classes: int
 
     def __call__(self, view: int, rows: np.ndarray) -> np.ndarray:
-        left_out = self.classes - self.values.shape[-1]
-        share = self.temperature * (self.rest[view, 0].take(rows) - math.log(left_out))
+        found = self.stored(view, 0, rows)
+        kept = found["logits"].astype("float32")
+        left_out = self.classes - kept.shape[-1]
+        share = self.temperature * (found["rest"][:, self.place] - math.log(left_out))
         dense = np.repeat(share[:, None].astype("float32"), self.classes, axis=1)
-        numbers = self.numbers[view, 0].take(rows, axis=0).astype(np.int64)
-        kept = self.values[view, 0].take(rows, axis=0).astype("float32")
-        np.put_along_axis(dense, numbers, kept, -1)
+        np.put_along_axis(dense, found["classes"].astype(np.int64), kept, -1)
         return dense
 
 
@@ -163,46 +168,72 @@ def check(logits: np.ndarray, names: list[str], classes: int, view: int) -> None
 
 
 def packed(logits: np.ndarray, cache: CacheConfig, average: str) -> list[np.ndarray]:
-    """Return what is stored of `[members, rows, classes]` logits, `[rows, n]` for each file.
+    """Return what is stored of `[members, rows, classes]` logits, `[rows, n]` for each field.
 
     Raises:
         UsageError: A logit is too large for `cache.dtype`.
     """
-    if cache.top_k is None:
+    if cache.largest is None:
         return [_fitting(logits[0], cache.dtype)]
     values = log_softmax(averaged(logits.astype("float64"), average))
-    numbers = np.argsort(-values, axis=-1, kind="stable")[:, : cache.top_k]
+    numbers = np.argsort(-values, axis=-1, kind="stable")[:, : cache.largest]
     kept = np.take_along_axis(values, numbers, -1)
     np.put_along_axis(values, numbers, -np.inf, -1)
     rest = [_logsumexp(values / temperature) for temperature in cache.temperatures]
     return [_fitting(kept, cache.dtype), numbers, np.stack(rest, -1)]
 
 
-def compared(stored: list[list[np.ndarray]], live: list[np.ndarray], average: str) -> Verification:
+def lost(logits: np.ndarray, cache: CacheConfig, average: str) -> list[tuple[float, float]]:
+    """Return for each of `cache.temperatures` what keeping the `top_k` largest classes costs.
+
+    Args:
+        logits: `[members, rows, classes]`.
+        cache: Its `top_k` and temperatures.
+        average: How the members are averaged.
+
+    Returns:
+        Means over the rows: the probability of the kept classes, in 0..1, and the KL divergence of
+        what a student is taught from the averaged teachers, in nats.
+    """
+    values = np.sort(averaged(logits.astype("float64"), average), axis=-1)
+    left_out = values.shape[-1] - (cache.largest or 0)
+    found = []
+    for temperature in cache.temperatures:
+        log_p = log_softmax(values / temperature)[..., :left_out]
+        share = _logsumexp(log_p) - math.log(left_out)
+        p = np.exp(log_p)
+        divergence = (p * (log_p - share[..., None])).sum(axis=-1)
+        found.append((float(1 - p.sum(axis=-1).mean()), float(divergence.mean())))
+    return found
+
+
+def compared(
+    stored: Sequence[np.ndarray], live: Sequence[np.ndarray], average: str
+) -> Verification:
     """Return how far stored rows are from live ones.
 
     Args:
-        stored: For each view the rows of each file, `[members, rows, n]`.
+        stored: For each view the records, `[members, rows]`.
         live: For each view `[members, rows, classes]`, what the teachers give now.
         average: How the members are averaged; `sigmoid` of several labels.
     """
     largest, agreeing = 0.0, 0.0
-    for parts, now in zip(stored, live, strict=True):
-        again = averaged(now, average)
-        if len(parts) == 1:
-            before = parts[0].astype("float32")
-            top = _answers(averaged(before, average), average)
+    for records, now in zip(stored, live, strict=True):
+        again, before = averaged(now, average), records["logits"].astype("float32")
+        if "classes" in (records.dtype.names or ()):
+            numbers = records["classes"].astype(np.int64)
+            now = np.take_along_axis(log_softmax(again)[None], numbers, -1)
+            top = numbers[0, :, 0]
         else:
-            before, top = parts[0], parts[1][0, :, 0]
-            now = np.take_along_axis(log_softmax(again)[None], parts[1].astype(np.int64), -1)
+            top = answers(averaged(before, average), average)
         largest = max(largest, float(np.abs(now - before).max()))
-        same = _answers(again, average) == top  # [rows], or [rows, labels]
+        same = answers(again, average) == top  # [rows], or [rows, labels]
         agreeing += float(same.reshape(len(same), -1).mean(axis=-1).sum())
     rows = sum(each.shape[1] for each in live)
     return Verification(rows, largest, agreeing / rows)
 
 
-def _answers(logits: np.ndarray, average: str) -> np.ndarray:
+def answers(logits: np.ndarray, average: str) -> np.ndarray:
     """Return the class of each row `[rows]`, or of several labels which are there."""
     return logits > 0 if average == "sigmoid" else logits.argmax(-1)
 

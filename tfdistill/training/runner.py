@@ -137,7 +137,7 @@ def build_caches(
     session = start(progress, config)
     from tfdistill.training import teacher_logits
 
-    users = teacher_logits.of_study(runs, folder)
+    users = [run for run in runs if teacher_logits.usable(run)]
     if not users:
         raise checks.UsageError(
             "No student of this study can be taught by stored logits. Received: no teacher, "
@@ -148,11 +148,12 @@ def build_caches(
     check_labels(config, runs, session)
     preflight(config, teachers, session)
     check_records(teachers, folder, session)
-    with alone(folder):
-        write_config(config, folder)
-        if not all(finished(run, folder) for run in teachers):
+    # Beside another process that has trained the teachers, this one helps to store their logits.
+    if not (folder / CONFIG_FILE).exists() or not all(finished(run, folder) for run in teachers):
+        with alone(folder):
+            write_config(config, folder)
             do_runs(config, teachers, folder, session)
-        return teacher_logits.table(runs, folder, session)
+    return teacher_logits.table(runs, folder, session)
 
 
 def with_needs(runs: list[RunConfig], names: set[str]) -> set[str]:

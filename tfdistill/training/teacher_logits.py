@@ -1,26 +1,36 @@
 """The teacher caches of a study: where each lies, what it is made of, how well it agrees."""
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import scipy.special
 
 from tfdistill import data, teacher_cache
-from tfdistill.config import AugmentConfig, DataConfig, RunConfig, formats, to_dict
+from tfdistill.config import AugmentConfig, CacheConfig, DataConfig, RunConfig, formats, to_dict
 from tfdistill.data import pipeline
 from tfdistill.data.dataset import UNLABELLED
 from tfdistill.records import Table
-from tfdistill.teacher_cache import logit_reading
+from tfdistill.teacher_cache import logit_reading, shards
 from tfdistill.training import evaluation
 from tfdistill.training.session import Session
 from tfdistill.utils import checks
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
 
+_T = TypeVar("_T")
 # Stored logits may be this far from those that the teachers give again; float16 has 11 bits.
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2}
+# bfloat16 has 8 bits, and sums them in another order on other processors.
+TOLERANCE_OF_BFLOAT16 = 0.3
+# Where nothing else is asked, of so many classes only the largest are stored, for students that
+# are taught at these temperatures, and their own.
+MANY_CLASSES, LARGEST, STORED_DTYPE = 100, 50, "float16"
+TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 
 
 def usable(config: RunConfig) -> bool:
@@ -73,6 +83,23 @@ def check(config: RunConfig) -> None:
     )
 
 
+def stored(config: RunConfig, images: data.Dataset) -> CacheConfig:
+    """Return how the logits of a run's teachers are stored, with what `cache.top_k` leaves open.
+
+    Args:
+        config: A run with a cache.
+        images: Its images. Of 100 classes and more the 50 largest are kept, in float16; all where
+            an image has several labels, or the student learns from standardised logits.
+    """
+    cache, taught = config.stored, config.taught
+    if cache.top_k is not None:
+        return dataclasses.replace(cache, top_k=cache.largest)
+    if images.num_classes < MANY_CLASSES or images.multi_label or taught.standardize:
+        return cache
+    temperatures = sorted({*TEMPERATURES, taught.temperature})
+    return dataclasses.replace(cache, dtype=STORED_DTYPE, top_k=LARGEST, temperatures=temperatures)
+
+
 def as_teachers_see(config: RunConfig) -> DataConfig:
     """Return the images that a run's teachers see: at their size, the original ones where fixed."""
     fixed = config.distillation and config.distillation.teacher_view == "fixed"
@@ -97,27 +124,27 @@ def of_run(
         progress: Where to show progress; None shows nothing.
     """
     return teacher_cache.build(
-        folder_of(config, study_folder),
+        folder_of(config, images, study_folder),
         _teachers(config, images, study_folder),
         images,
         of_teachers(config, images),
-        config.stored,
+        stored(config, images),
         config.taught.average,
         progress,
         config.training.jit,
     )
 
 
-def folder_of(config: RunConfig, study_folder: Path) -> Path:
+def folder_of(config: RunConfig, images: data.Dataset, study_folder: Path) -> Path:
     """Return where the logits of a run's teachers are stored."""
     names = config.teachers
     label = names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}x{len(names)}"
     if config.stored.folder:
         return Path(config.stored.folder) / label
-    kept = dataclasses.replace(config.stored, folder=None)
+    kept = dataclasses.replace(stored(config, images), folder=None)
     average = config.taught.average if kept.top_k else None
-    seen = formats.hashed(to_dict(as_teachers_see(config)))
-    about = digest(seen, to_dict(kept), names, average)
+    seen = formats.hashed(to_dict(as_teachers_see(config)), "data")
+    about = digest(seen, formats.hashed(to_dict(kept), "cache"), names, average)
     return Path(study_folder) / "cache" / f"{label}-{about[:8]}"
 
 
@@ -143,9 +170,13 @@ def of_teachers(config: RunConfig, images: data.Dataset) -> pipeline.BatchSettin
     )
 
 
-def of_study(runs: list[RunConfig], study_folder: Path) -> list[RunConfig]:
+def of_study(runs: list[RunConfig], study_folder: Path, session: Session) -> list[RunConfig]:
     """Return one run for each cache of a study."""
-    kinds = {folder_of(run, study_folder): run for run in reversed(runs) if usable(run)}
+    kinds = {
+        folder_of(run, session.images(run.data), study_folder): run
+        for run in reversed(runs)
+        if usable(run)
+    }
     return list(reversed(kinds.values()))
 
 
@@ -164,7 +195,11 @@ def confident(
         UsageError: None would be left.
     """
     least, train = config.taught.min_confidence, images.train
-    probabilities = scipy.special.softmax(logits[0, train.ids], axis=-1)
+    found = logits[0, train.ids]
+    # Of the largest classes, logarithms of probabilities are stored; the others' are as of the
+    # student's temperature.
+    largest_alone = stored(config, images).top_k is not None
+    probabilities = np.exp(found) if largest_alone else scipy.special.softmax(found, axis=-1)
     kept = (train.labels != UNLABELLED) | (probabilities.max(axis=-1) >= least)
     if not (kept & (train.labels == UNLABELLED)).any():
         raise checks.UsageError(
@@ -178,16 +213,44 @@ def confident(
     return dataclasses.replace(images, train=train.take(np.flatnonzero(kept)))
 
 
+def mended(work: Callable[[], _T], progress: Silent) -> _T:
+    """Return what `work` gives; where it meets a damaged shard of stored logits, do it again.
+
+    The shard is removed when it is found, and computed again by the next `of_run`.
+
+    Raises:
+        ShardError: The same one was damaged twice, or cannot be removed.
+    """
+    seen: set[str] = set()
+    while True:
+        try:
+            return work()
+        except shards.ShardError as error:
+            if error.path.exists() or error.path.name in seen:
+                raise
+            seen.add(error.path.name)
+            progress.warn(f"{error.problem}; it is computed again")
+
+
+def _checked_cache(
+    config: RunConfig, images: data.Dataset, study_folder: Path, progress: Silent
+) -> teacher_cache.TeacherCache:
+    cache = of_run(config, images, study_folder, progress)
+    cache.check()
+    return cache
+
+
 def table(runs: list[RunConfig], study_folder: Path, session: Session) -> Table:
-    """Build the caches of a study and return what they hold."""
+    """Build the caches of a study, read and check all of them, and return what they hold."""
     rows = []
-    for run in of_study(runs, study_folder):
-        cache = of_run(run, session.images(run.data), study_folder, session.progress)
+    for run in of_study(runs, study_folder, session):
+        images, progress = session.images(run.data), session.progress
+        build = functools.partial(_checked_cache, run, images, study_folder, progress)
+        cache = mended(build, progress)
         views, members, examples, classes = cache.shape
-        size = sum(path.stat().st_size for path in cache.folder.iterdir()) / 1e6
         speed = f"{cache.images_per_second:,.0f}" if cache.images_per_second else "built before"
         shape = f"{views} x {members} x {examples} x {classes}"
-        rows.append((cache.folder.name, shape, f"{size:.1f}", speed))
+        rows.append((cache.folder.name, shape, f"{cache.size / 1e6:.1f}", speed))
     columns = ("cache", "views x members x images x classes", "MB", "images/s")
     return Table("Teacher logits", columns, tuple(rows), f"In {Path(study_folder) / 'cache'}.")
 
@@ -204,16 +267,23 @@ def verification(
         session: Has the images.
 
     Returns:
-        A table of differences and agreement, and whether all are within `TOLERANCE`.
+        A table of differences and agreement, and whether all are within their tolerances.
+
+    Raises:
+        UsageError: A cache that is unfinished or damaged.
     """
     lines, good = [], True
-    for run in of_study(runs, study_folder):
+    for run in of_study(runs, study_folder, session):
         images = session.images(run.data)
-        cache = teacher_cache.open_cache(folder_of(run, study_folder))
+        cache = teacher_cache.open_cache(folder_of(run, images, study_folder))
+        cache.check()
         teachers = _teachers(run, images, study_folder)
         settings = of_teachers(run, images)
         found = cache.verify(teachers, images, settings, rows)
-        well = found.largest_difference <= TOLERANCE[run.stored.dtype]
+        rounded = run.stored.precision == "bfloat16"
+        dtype = stored(run, images).dtype
+        tolerance = TOLERANCE_OF_BFLOAT16 if rounded else TOLERANCE[dtype]
+        well = found.largest_difference <= tolerance
         good = good and well
         cells = (f"{found.largest_difference:.2g}", f"{100 * found.agreement:.2f}")
         lines.append((cache.folder.name, str(found.rows), *cells, "good" if well else "WRONG"))

@@ -5,6 +5,7 @@ for bit on a CPU: images follow from (seed, epoch), and `resume` keeps all that 
 """
 
 import dataclasses
+import functools
 import importlib.util
 import math
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdistill import data, records
 from tfdistill.config import NETWORK, RunConfig, to_dict
@@ -71,7 +73,26 @@ def run_together(
     with machine.precision(configs[0].training.precision):
         if not configs[0].trained:
             return [_evaluate(job) for job in jobs]
-        return _train(jobs, session)
+        found: dict[str, Record] = {}
+        for group in _taught_alike(jobs):
+            train_group = functools.partial(_train, group, session)
+            records_found = teacher_logits.mended(train_group, session.progress)
+            found |= {record.name: record for record in records_found}
+    return [found[config.name] for config in configs]
+
+
+def _taught_alike(jobs: list["_Job"]) -> list[list["_Job"]]:
+    """Return jobs in groups that read the same stored logits.
+
+    Of the largest classes alone those of each temperature are others; whether only they are stored
+    may follow from the images, which `together_key` does not know.
+    """
+    groups: dict[float | None, list[_Job]] = {}
+    for job in jobs:
+        config = job.config
+        largest = teacher_logits.usable(config) and teacher_logits.stored(config, job.images).top_k
+        groups.setdefault(config.taught.temperature if largest else None, []).append(job)
+    return list(groups.values())
 
 
 def together_key(config: RunConfig) -> str:
@@ -85,7 +106,7 @@ def together_key(config: RunConfig) -> str:
     shared = [values[name] for name in ("seed", "data", "training", "teachers", "cache")]
     if settings:
         shared += [settings.average, settings.teacher_view, settings.min_confidence]
-    if settings and config.cache and config.cache.top_k:
+    if settings and config.cache and config.cache.largest:
         shared.append(settings.temperature)  # the classes left out depend on it
     return digest(shared)
 
@@ -324,16 +345,21 @@ def _fit(
     if session.tensorboard:
         folders, configs = [job.folder for job in jobs], [job.config for job in jobs]
         callbacks.append(TensorBoardLogs(folders, configs, found.split))
-    found.fitted.fit(
-        batches,
-        epochs=until,
-        initial_epoch=state.epochs_done,
-        steps_per_epoch=steps,
-        validation_data=learners.validation_batches(images, settings),
-        shuffle=False,
-        verbose=0,
-        callbacks=callbacks,
-    )
+    try:
+        found.fitted.fit(
+            batches,
+            epochs=until,
+            initial_epoch=state.epochs_done,
+            steps_per_epoch=steps,
+            validation_data=learners.validation_batches(images, settings),
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+    except tf.errors.OpError:
+        if logits is not None and logits.failure:
+            raise logits.failure from None
+        raise
 
 
 def _state_folder(jobs: list[_Job]) -> Path:
@@ -348,8 +374,8 @@ def _known_logits(job: _Job, session: Session):
     if not teacher_logits.usable(config):
         return None
     cache = teacher_logits.of_run(config, job.images, job.study_folder, session.progress)
-    temperature = config.taught.temperature if config.stored.top_k else None
-    return cache.logits(job.average, temperature=temperature)
+    largest = teacher_logits.stored(config, job.images).top_k
+    return cache.logits(job.average, temperature=config.taught.temperature if largest else None)
 
 
 def _teacher(job: _Job):

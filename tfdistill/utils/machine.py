@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,49 @@ def uses_xla(jit: str) -> bool:
     Keras would decide the same, but a saved model carries its decision to the next machine.
     """
     return jit == "on" or (jit == "auto" and bool(accelerators()))
+
+
+def has_bfloat16() -> bool | None:
+    """Return whether the device multiplies bfloat16 in hardware, None where that is not known."""
+    if accelerators():
+        if not tf.config.list_physical_devices("GPU"):
+            return True
+        details = tf.config.experimental.get_device_details(accelerators()[0])
+        capability = details.get("compute_capability")
+        return None if capability is None else capability >= (8, 0)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@functools.cache
+def speed_of_bfloat16() -> float:
+    """Return how many times as fast as in float32 a convolution is in bfloat16: a short timing.
+
+    Raises:
+        tf.errors.OpError: It cannot be computed.
+    """
+
+    def seconds(dtype: Any) -> float:
+        images, kernel = tf.ones([32, 32, 32, 64], dtype), tf.ones([3, 3, 64, 64], dtype)
+        began = time.perf_counter()
+        tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME")).numpy()
+        return time.perf_counter() - began
+
+    dtypes = (tf.float32, tf.bfloat16)
+    turns = [[seconds(dtype) for dtype in dtypes] for _ in range(6)]  # the first is slower
+    exact, rounded = (min(each) for each in zip(*turns[1:], strict=True))
+    return exact / rounded
+
+
+def bfloat16_here() -> str:
+    """Return in words how fast bfloat16 is, as `1.9 times as fast as float32 here (...)`."""
+    known = {True: "in hardware", False: "not in hardware", None: "hardware not known"}
+    speed = speed_of_bfloat16()
+    ratio = f"{speed:.1f} times as fast as" if speed >= 1 else f"{1 / speed:.1f} times slower than"
+    return f"{ratio} float32 here ({device()}, {known[has_bfloat16()]}, by one convolution)"
 
 
 def make_repeatable() -> None:

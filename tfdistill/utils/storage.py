@@ -53,6 +53,7 @@ class DamagedError(checks.UsageError):
         problem: str,
         remedy: str = "Give the study's command again: what is damaged is made again.",
     ):
+        self.path = path
         self.problem = f"{path} {problem}"
         super().__init__(f"{self.problem}. {remedy}")
 
@@ -216,9 +217,14 @@ def abandoned(folder: Path, name: str = "*") -> Iterator[Path]:
         name: Pattern of the names that were to appear.
     """
     for path in folder.glob(f"{TEMPORARY}{_host()}.*.{name}"):
-        found = _OWN_TEMPORARY.fullmatch(path.name)
-        if found and found["host"] == _host() and not _lives(int(found["process"])):
+        if is_abandoned(path.name):
             yield path
+
+
+def is_abandoned(name: str) -> bool:
+    """Return whether a name of `temporary_name` is of a process of this host that has ended."""
+    found = _OWN_TEMPORARY.fullmatch(name)
+    return bool(found and found["host"] == _host() and not _lives(int(found["process"])))
 
 
 def remove_abandoned(path: Path) -> None:

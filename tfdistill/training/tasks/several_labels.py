@@ -31,7 +31,7 @@ class SeveralLabels(Task):
         taught = config.distillation
         if taught is not None:
             _check_distillation(taught)
-        if config.cache is not None and config.cache.top_k is not None and config.teachers:
+        if config.cache is not None and config.cache.largest is not None and config.teachers:
             raise checks.UsageError(
                 "cache.top_k keeps the largest classes of several, and the images have any number "
                 f"of labels. Received: cache.top_k={config.cache.top_k}. Leave it out."
