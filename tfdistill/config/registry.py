@@ -115,6 +115,7 @@ EXPORT_FORMATS = Registry(
         "litert-float32": "tfdistill.export.litert:FLOAT32",
         "litert-float16": "tfdistill.export.litert:FLOAT16",
         "litert-int8": "tfdistill.export.litert:INT8",
+        "litert-int8-aware": "tfdistill.export.litert:AWARE",
         "onnx": "tfdistill.export.onnx:ONNX",
     }
 )

@@ -216,7 +216,8 @@ def check_quantized(qmodel: Any) -> None:
         name = getattr(qmodel, "name", type(qmodel).__name__)
         raise checks.UsageError(
             f"A network of quantize_aware is needed. Received: {name}, which has no trained "
-            "ranges. Give quantize_aware(network), after training or calibrate."
+            "ranges. Give quantize_aware(network), trained or calibrated; a float network is "
+            "exported as litert-int8."
         )
 
 
