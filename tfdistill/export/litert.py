@@ -180,7 +180,7 @@ def _behind_the_input(deployed, softmax: bool, multi_label: bool):
 
 
 def _check_8_bits(content: bytes, whole: bool) -> None:
-    """Raise unless a file's layers with weights, or all, compute in 8 bits and it has its weights."""
+    """Raise unless a file has its weights, and computes with them, or `whole`, in 8 bits."""
     from tfdistill.utils import checks
 
     found = operators(content)

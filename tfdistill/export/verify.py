@@ -223,9 +223,7 @@ def table(found: list[Check], title: str) -> Table:
     return Table(title, columns, tuple(rows), note)
 
 
-def _compared(
-    format: str, signature: str, answers: dict, labels, logits, rounded: bool
-) -> Check:
+def _compared(format: str, signature: str, answers: dict, labels, logits, rounded: bool) -> Check:
     from tfdistill.training import tasks  # with Keras, which a card or a table needs not
 
     task = tasks.of_labels(labels)

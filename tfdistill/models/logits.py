@@ -189,9 +189,12 @@ def _last(network: keras.Model) -> Any:
     outputs = getattr(network, "outputs", None)
     if not outputs or len(outputs) != 1:
         return None
-    last = outputs[0]._keras_history.operation
-    # What only rounds hands on what it was given.
-    return _input_of(outputs[0])._keras_history.operation if isinstance(last, FakeQuantize) else last
+    last = outputs[0]
+    if isinstance(
+        last._keras_history.operation, FakeQuantize
+    ):  # which only rounds what it is given
+        last = _input_of(last)
+    return last._keras_history.operation
 
 
 def _input_of(output: Tensor) -> Tensor:

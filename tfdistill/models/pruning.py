@@ -6,7 +6,6 @@ kernel (Li et al. 2017, arXiv 1608.08710), times what its batch norm makes of it
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -38,9 +37,7 @@ PASSES = (
 FOLDED, KERNEL = SCORES = ("folded", "kernel")
 
 
-def prune(
-    model: keras.Model, keep: float, score: str = FOLDED, multiple: int = 8
-) -> keras.Model:
+def prune(model: keras.Model, keep: float, score: str = FOLDED, multiple: int = 8) -> keras.Model:
     """Return a network of a part of a model's channels, with their weights.
 
     Of each set of channels that must fall together those of the highest score are kept. The image's
@@ -111,13 +108,13 @@ class _Channels:
         self.positions: dict[str, int] = {}
         first, *_, last = graph
         for name, node in graph.items():
-            _check(node, graph)
+            _check(node)
             before = [] if isinstance(node.layer, (*MAKES, layers.InputLayer)) else node.inputs
             for other in before:
                 self._above[self.group(name)] = self.group(other)
             self.positions[name] = max((self.positions[other] for other in before), default=1)
             if isinstance(node.layer, layers.Flatten):
-                self.positions[name] *= math.prod(node.layer.input.shape[1:-1])
+                self.positions[name] *= math.prod(size or 1 for size in node.shapes[0][1:-1])
         whole = {self.group(first), self.group(last)}
         self.makers: dict[str, list[str]] = {}
         for name, node in graph.items():
@@ -137,26 +134,36 @@ class _Channels:
         return name
 
 
-def _check(node: Node, graph: Graph) -> None:
-    layer = node.layer
-    why = instead = ""
-    if getattr(layer, "data_format", "channels_last") == "channels_first":
-        why, instead = "with channels first", "Build the network with channels last."
-    elif getattr(layer, "groups", 1) != 1:
-        why, instead = "a convolution of groups", "Use groups=1."
-    elif getattr(layer, "depth_multiplier", 1) != 1:
-        why, instead = "which makes several channels of one", "Use depth_multiplier=1."
-    elif isinstance(layer, layers.Dense) and len(layer.input.shape) != 2:
-        why, instead = "between positions", "Flatten before it, or use a 1x1 Conv2D."
-    elif isinstance(layer, layers.Add):
-        shapes = {tuple(each.shape) for each in layer.input}
-        if len(shapes) > 1:
-            why, instead = "which repeats one of its inputs", "Add tensors of one shape."
-    elif isinstance(layer, layers.BatchNormalization):
-        if layer.axis not in (-1, len(layer.input.shape) - 1):
-            why, instead = "over another axis than the last", "Normalise channels."
-    if why:
-        raise graphs.refusal(WHAT, layer, why, instead)
+def _check(node: Node) -> None:
+    layer, rank = node.layer, len(node.shapes[0])
+    norm = isinstance(layer, layers.BatchNormalization)
+    faults = [
+        (
+            getattr(layer, "data_format", "channels_last") == "channels_first",
+            "with channels first",
+            "Build the network with channels last.",
+        ),
+        (getattr(layer, "groups", 1) != 1, "a convolution of groups", "Use groups=1."),
+        (
+            getattr(layer, "depth_multiplier", 1) != 1,
+            "which makes several channels of one",
+            "Use depth_multiplier=1.",
+        ),
+        (
+            isinstance(layer, layers.Dense) and rank != 2,
+            "between positions",
+            "Flatten before it, or use a 1x1 Conv2D.",
+        ),
+        (len(set(node.shapes)) > 1, "which repeats one of its inputs", "Add tensors of one shape."),
+        (
+            norm and layer.axis not in (-1, rank - 1),
+            "over another axis than the last",
+            "Normalise channels.",
+        ),
+    ]
+    for there, why, instead in faults:
+        if there:
+            raise graphs.refusal(WHAT, layer, why, instead)
 
 
 def _at_zero(layer: keras.Layer) -> float:

@@ -27,7 +27,7 @@ from tfdistill.utils import checks
 from tfdistill.utils.types import Tensor
 
 WHAT = "Quantisation"
-KERNELS = tuple(QUANTIZED)
+KERNELS: tuple[Any, ...] = tuple(QUANTIZED)
 AT_INPUT = (layers.Normalization, layers.Rescaling)
 # Their outputs are values of their input, or 0, or (average pooling) are rounded at its scale.
 PASSING = (
@@ -110,7 +110,7 @@ def quantize_aware(
     kernels = [name for name, node in graph.items() if isinstance(node.layer, KERNELS)]
     points = _points(graph)
 
-    def copied(layer: keras.Layer) -> keras.Layer:
+    def copied(layer: Any) -> keras.Layer:
         config = layer.get_config()
         if layer.name == entrance.last:
             return layers.Rescaling(*entrance.affine, name=layer.name, dtype="float32")
@@ -134,7 +134,7 @@ def quantize_aware(
             ends = layer.name == last
             bits = 8 if ends else activation_bits
             x = FakeQuantize(bits, ranges, momentum=momentum, name=f"{layer.name}_range")(x)
-        before = graph[layer.name].layer
+        before: Any = graph[layer.name].layer
         if isinstance(before, KERNELS) and before.activation in _ENDS:
             x = layers.Activation(before.activation, name=f"{layer.name}_activation")(x)
         return x
@@ -174,14 +174,14 @@ def calibrate(qmodel: keras.Model, images: Any, batch_size: int = 100) -> keras.
     measured = [layer for layer in points.values() if layer.ranges != FIXED]
     before = [layer.get_weights() for layer in measured]
     for layer in measured:
-        layer.set_weights([np.float32(0), np.float32(0)])  # not known: nothing is rounded
+        layer.set_range(0.0, 0.0)  # not known: nothing is rounded
     taps = keras.Model(qmodel.inputs[0], [layer.input for layer in measured])
     starts = range(0, len(images), checks.count("batch_size", batch_size))
     batches = [taps(images[at : at + batch_size], training=False) for at in starts]
     found = np.array([[(np.min(x), np.max(x)) for x in map(np.asarray, each)] for each in batches])
     low, high = np.minimum(found[..., 0].min(0), 0), np.maximum(found[..., 1].max(0), 0)
     for place, layer in enumerate(measured):
-        layer.set_weights([np.float32(low[place]), np.float32(high[place])])
+        layer.set_range(low[place], high[place])
     try:
         check_ranges(qmodel)
     except checks.UsageError:
@@ -241,9 +241,9 @@ def folded(graph: Graph) -> dict[str, str]:
         if isinstance(node.layer, layers.BatchNormalization):
             before = graph[node.inputs[0]]
             # One with an activation or with other users gives what is not normalised.
-            if isinstance(before.layer, KERNELS) and is_linear(before.layer):
-                if before.users == [name]:
-                    found[name] = node.inputs[0]
+            linear = isinstance(before.layer, KERNELS) and is_linear(before.layer)
+            if linear and before.users == [name]:
+                found[name] = node.inputs[0]
     return found
 
 
@@ -345,9 +345,13 @@ def _last_point(graph: Graph) -> str:
 
 def _check(graph: Graph) -> None:
     *_, end = graph
+    into = folded(graph)
     for name, node in graph.items():
         layer = node.layer
-        why = _fault(layer, ends=name == end)
+        why = _fault(layer, len(node.shapes[0]), ends=name == end)
+        flat = isinstance(layer, layers.BatchNormalization) and len(node.shapes[0]) != 4
+        if flat and name not in into:
+            why = "which follows no layer that takes it in", "Put it right behind a Dense layer."
         if why:
             raise graphs.refusal(WHAT, layer, *why)
     if not any(isinstance(node.layer, KERNELS) for node in graph.values()):
@@ -357,7 +361,7 @@ def _check(graph: Graph) -> None:
         )
 
 
-def _fault(layer: keras.Layer, ends: bool) -> tuple[str, str] | None:
+def _fault(layer: keras.Layer, rank: int, ends: bool) -> tuple[str, str] | None:
     """Return why a layer of a known class cannot be quantised, and what to do."""
     if isinstance(layer, layers.InputLayer):
         return None
@@ -372,15 +376,15 @@ def _fault(layer: keras.Layer, ends: bool) -> tuple[str, str] | None:
         return "with channels first", "Build the network with channels last."
     if getattr(layer, "groups", 1) != 1:
         return "a convolution of groups", "Use DepthwiseConv2D, or groups=1."
-    if isinstance(layer, layers.Dense) and len(layer.input.shape) != 2:
+    if isinstance(layer, layers.Dense) and rank != 2:
         return "between positions", "Flatten before it, or use a 1x1 Conv2D."
-    if isinstance(layer, layers.BatchNormalization):
-        rank = len(layer.input.shape)
-        if layer.axis not in (-1, rank - 1):
-            return "over another axis than the last", "Normalise channels."
+    if isinstance(layer, layers.BatchNormalization) and layer.axis not in (-1, rank - 1):
+        return "over another axis than the last", "Normalise channels."
     activation = getattr(layer, "activation", None)
     if isinstance(layer, layers.Softmax) or activation in _ENDS:
-        return None if ends else ("which is not the last", "Use softmax or sigmoid at the end alone.")
+        return (
+            None if ends else ("which is not the last", "Use softmax or sigmoid at the end alone.")
+        )
     if isinstance(layer, layers.ReLU) and not is_relu(layer):
         return "a ReLU other than ReLU and ReLU6", "Use ReLU(), or ReLU(max_value=6)."
     if activation not in (*graphs.LINEAR, *graphs.RELUS):

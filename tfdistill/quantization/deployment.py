@@ -17,6 +17,7 @@ from tfdistill.quantization.aware import (
 from tfdistill.quantization.layers import (
     FIXED,
     QUANTIZED,
+    SMALLEST,
     DeployedConv2D,
     FakeQuantize,
     limits,
@@ -24,8 +25,8 @@ from tfdistill.quantization.layers import (
 )
 from tfdistill.utils.types import Tensor
 
-FLOAT = {quantized: plain for plain, quantized in QUANTIZED.items()}
-BITS = tuple(FLOAT)
+FLOAT: dict[type, Any] = {quantized: plain for plain, quantized in QUANTIZED.items()}
+BITS: tuple[Any, ...] = tuple(FLOAT)
 
 
 def deploy(qmodel: keras.Model) -> keras.Model:
@@ -57,17 +58,21 @@ def deploy(qmodel: keras.Model) -> keras.Model:
     norms = {kernel: norm for norm, kernel in into.items()}
     weights: dict[str, list[np.ndarray]] = {}
 
-    def copied(layer: keras.Layer) -> keras.Layer:
+    def copied(layer: Any) -> keras.Layer:
         config = layer.get_config()
         if isinstance(layer, FakeQuantize):
             return FakeQuantize(layer.bits, FIXED, *layer.range, name=layer.name)
         if isinstance(layer, BITS):
             norm = graph[norms[layer.name]].layer if layer.name in norms else None
-            weights[layer.name] = _weights(layer, norm)
+            kernel, bias = weights[layer.name] = _weights(layer, norm)
             bits = config.pop("weight_bits")
-            exact = bits < 8 and isinstance(layer, layers.Conv2D)
-            kind = DeployedConv2D if exact else FLOAT[type(layer)]
-            return kind.from_config(config | {"use_bias": True})
+            config["use_bias"] = True
+            if bits == 8 or not isinstance(layer, layers.Conv2D):
+                return FLOAT[type(layer)].from_config(config)
+            # A bias is a whole number of steps of weight times steps of input, in 32 bits.
+            smallest = 127 * np.abs(bias) / (2**30 * _step_before(graph, layer.name))
+            limit = limits(kernel, bits, np.maximum(smallest, SMALLEST))
+            return DeployedConv2D.from_config(config | {"limit": limit})
         if isinstance(layer, layers.BatchNormalization) and layer.name not in into:
             factor, shift = _factors(layer)
             weights[layer.name] = [factor.reshape(1, 1, -1, 1), shift]
@@ -91,14 +96,22 @@ def _weights(layer: Any, norm: Any) -> list[np.ndarray]:
     factor, shift = _factors(norm) if norm is not None else (1.0, 0.0)
     factor = np.broadcast_to(factor, np.prod(channels))
     bias = np.asarray(layer.bias, "float64") if layer.use_bias else 0.0
-    kernel, bias = kernel * factor.reshape(channels), bias * factor + shift
-    exact = layer.weight_bits < 8 and isinstance(layer, layers.Conv2D)
-    return [kernel, bias, *([limits(kernel, layer.weight_bits)] if exact else [])]
+    return [kernel * factor.reshape(channels), bias * factor + shift]
+
+
+def _step_before(graph: graphs.Graph, name: str) -> float:
+    """Return the step of the rounded activations that a layer takes."""
+    while not isinstance(graph[name].layer, FakeQuantize):
+        name = graph[name].inputs[0]
+    low, high = graph[name].layer.range
+    return (high - low) / (2 ** graph[name].layer.bits - 1)
 
 
 def _factors(norm: layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """Return (factor, shift) of a batch norm in inference, `[channels]` each."""
-    mean, variance = (np.asarray(each, "float64") for each in (norm.moving_mean, norm.moving_variance))
+    mean, variance = (
+        np.asarray(each, "float64") for each in (norm.moving_mean, norm.moving_variance)
+    )
     factor = 1 / np.sqrt(variance + norm.epsilon)
     factor = factor * np.asarray(norm.gamma, "float64") if norm.scale else factor
     beta = np.asarray(norm.beta, "float64") if norm.center else 0.0

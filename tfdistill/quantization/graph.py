@@ -1,4 +1,4 @@
-"""Which layer of a network takes the output of which, for what rebuilds a network layer by layer."""
+"""Which layer of a network takes the output of which: for what rebuilds it layer by layer."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from tfdistill.utils import checks
+from tfdistill.utils.types import Shape
 
 RELUS = (keras.activations.relu, keras.activations.relu6)
 LINEAR = (None, keras.activations.linear)
@@ -20,11 +21,13 @@ class Node:
     Args:
         layer: The layer.
         inputs: Names of the layers whose outputs it takes, in its order.
+        shapes: Of what it takes, with the batch; a layer that other networks use, too, has several.
         users: Names of the layers that take its output.
     """
 
     layer: keras.Layer
     inputs: tuple[str, ...]
+    shapes: tuple[Shape, ...]
     users: list[str] = field(default_factory=list)
 
 
@@ -39,8 +42,7 @@ def functional(model: keras.Model, what: str) -> keras.Model:
         what: What it is needed for, for the message: `Quantisation`.
 
     Raises:
-        UsageError: A model without layers in a graph, of several inputs or outputs, or one that
-            is frozen: what is rebuilt from it would be trained.
+        UsageError: A model without layers in a graph, or of several inputs or outputs.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise checks.UsageError(
@@ -70,7 +72,7 @@ def read(model: keras.Model, what: str, known: Collection[type]) -> Graph:
     graph: Graph = {}
     makers: dict[int, str] = {}
     entrance = model.inputs[0]._keras_history.operation
-    graph[entrance.name] = Node(entrance, ())
+    graph[entrance.name] = Node(entrance, (), (tuple(model.inputs[0].shape),))
 
     def note(copy: "_StandIn", *args: Any, **kwargs: Any) -> Any:
         layer = copy.layer
@@ -80,16 +82,13 @@ def read(model: keras.Model, what: str, known: Collection[type]) -> Graph:
                 f"{what} needs each layer to be used once. Received: {layer.name}, used twice. "
                 "Give each place a layer of its own."
             )
-        tensors = keras.tree.flatten((args, kwargs))
+        given = keras.tree.flatten((args, kwargs))
+        tensors = [each for each in given if isinstance(each, keras.KerasTensor)]
         # What no layer before has made is the image.
-        inputs = tuple(
-            makers.get(id(each), entrance.name)
-            for each in tensors
-            if isinstance(each, keras.KerasTensor)
-        )
+        inputs = tuple(makers.get(id(each), entrance.name) for each in tensors)
         for name in inputs:
             graph[name].users.append(layer.name)
-        graph[layer.name] = Node(layer, inputs)
+        graph[layer.name] = Node(layer, inputs, tuple(tuple(each.shape) for each in tensors))
         output = copy(*args, **kwargs)
         makers[id(output)] = layer.name
         kept.append(output)
@@ -124,8 +123,8 @@ def refusal(what: str, layer: keras.Layer, why: str, instead: str) -> checks.Usa
         why: `which ...`.
         instead: What to do, a sentence.
     """
-    kind = type(layer).__name__
-    return checks.UsageError(f"{what} cannot take the layer {layer.name} ({kind}), {why}. {instead}")
+    shown = f"{layer.name} ({type(layer).__name__})"
+    return checks.UsageError(f"{what} cannot take the layer {shown}, {why}. {instead}")
 
 
 def _check_known(layer: Any, what: str, known: Collection[type]) -> None:

@@ -5,6 +5,8 @@ numbers for the whole tensor, of which 0 is always one of the levels (Jacob et a
 1712.05877, section 3).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -54,15 +56,16 @@ def _straight_through(kernel: Tensor, bits: int, axes: tuple[int, ...]) -> Tenso
 class FakeQuantize(keras.Layer):
     """Rounds activations to 2^bits levels between two numbers.
 
+    Before the first training batch, or `calibrate`, the two are not known, and nothing is rounded.
+
     Args:
         bits: 2 to 8.
         ranges: `average`, a moving average of each training batch's smallest and largest value;
-            `learned`, trained as weights; `fixed`, `low` and `high` as they are given.
+            `learned`, those of the first batch times a factor that is trained (LSQ, Esser et al.
+            2020, arXiv 1902.08153); `fixed`, `low` and `high` as they are given.
         low: Smallest value, <= 0; of `fixed` alone.
-        high: Largest value, >= 0.
+        high: Largest value, >= 0; of `fixed` alone.
         momentum: Of the moving average, 0..1.
-
-    Before the first training batch, or `calibrate`, the range is not known, and nothing is rounded.
 
     Example:
         >>> FakeQuantize(bits=2, ranges="fixed", low=0.0, high=3.0)([0.4, 0.6, 9.0])
@@ -83,18 +86,14 @@ class FakeQuantize(keras.Layer):
         self.ranges = checks.one_of("ranges", ranges, RANGES)
         self.momentum = checks.fraction("momentum", momentum)
         self._fixed = float(low), float(high)
-        self.supports_jit = True
 
     def build(self, input_shape: Any) -> None:
         if self.ranges != FIXED:
-            common: dict[str, Any] = {
-                "shape": (),
-                "initializer": "zeros",
-                "trainable": self.ranges == LEARNED,
-                "aggregation": "mean",
-            }
-            self.low = self.add_weight(name="low", **common)
-            self.high = self.add_weight(name="high", **common)
+            common: dict[str, Any] = {"initializer": "zeros", "aggregation": "mean"}
+            self.low = self.add_weight(shape=(), name="low", trainable=False, **common)
+            self.high = self.add_weight(shape=(), name="high", trainable=False, **common)
+        if self.ranges == LEARNED:
+            self.factor = self.add_weight(shape=(), name="factor", initializer="ones")
         self.built = True
 
     @property
@@ -102,29 +101,51 @@ class FakeQuantize(keras.Layer):
         """The smallest and the largest value now; both 0 where they are not known yet."""
         if self.ranges == FIXED:
             return self._fixed
-        low, high = (float(ops.convert_to_numpy(each)) for each in (self.low, self.high))
-        # A minimum that is nan is one, too.
-        return float(np.minimum(low, 0.0)), float(np.maximum(high, 0.0))
+        factor = self.factor if self.ranges == LEARNED else 1.0
+        low, high = (ops.convert_to_numpy(factor * each) for each in (self.low, self.high))
+        return float(low), float(high)
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the smallest (<= 0) and the largest value (>= 0); both 0 make it unknown."""
+        self.low.assign(low)
+        self.high.assign(high)
+        if self.ranges == LEARNED:
+            self.factor.assign(1.0)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if self.ranges == FIXED:
             return fake_quant_with_min_max_vars(x, *self._fixed, num_bits=self.bits)
         if training and self.trainable:
-            self._follow(x)
-        low, high = ops.minimum(self.low, 0.0), ops.maximum(self.high, 0.0)
+            self._follow(ops.stop_gradient(x))
+        low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
         known = high > low
         # Where the range is not known, a valid one keeps gradients from being NaN.
-        some = ops.where(known, high, low + 1.0)
-        return ops.where(known, fake_quant_with_min_max_vars(x, low, some, self.bits), x)
+        high = ops.where(known, high, low + 1.0)
+        if self.ranges == LEARNED:
+            rounded = self._scaled(x, low, high)
+        else:
+            rounded = fake_quant_with_min_max_vars(x, low, high, self.bits)
+        return ops.where(known, rounded, x)
 
     def _follow(self, x: Tensor) -> None:
         """Take the range of the first batch; then, if it is not learned, the moving average."""
         known = self.high > self.low
         share = 0.0 if self.ranges == LEARNED else 1.0 - self.momentum
-        x = ops.stop_gradient(x)
         of_batch = ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0)
         for mine, found in zip((self.low, self.high), of_batch, strict=True):
             mine.assign(ops.where(known, mine + share * (found - mine), found))
+
+    def _scaled(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return x rounded to levels of the step that the factor makes larger or smaller."""
+        top = 2.0**self.bits - 1
+        # As there, so that it changes as fast as weights do.
+        slowed = (top * math.prod(size or 1 for size in x.shape[1:])) ** -0.5
+        factor = slowed * self.factor + ops.stop_gradient((1 - slowed) * self.factor)
+        step = (high - low) / top
+        zero = ops.floor(0.5 - low / step)
+        level = ops.clip(x / (factor * step) + zero, 0.0, top)
+        level = level + ops.stop_gradient(ops.floor(level + 0.5) - level)
+        return (level - zero) * (factor * step)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -198,7 +219,7 @@ class QuantizedDense(_Rounding, layers.Dense):
         return outputs if self.activation is None else self.activation(outputs)
 
 
-QUANTIZED = {
+QUANTIZED: dict[type, Any] = {
     layers.Conv2D: QuantizedConv2D,
     layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
     layers.Dense: QuantizedDense,
@@ -211,31 +232,47 @@ class DeployedConv2D(layers.Conv2D):
 
     A converter rounds to 127 steps for the largest weight, among which those of 7 steps are not. It
     is told to round between `-limit` and `limit` instead, where a step of 4 bits is 18 of 8 bits.
+
+    Args:
+        *args: Of `Conv2D`.
+        limit: `[filters]` numbers > 0.
+        **kwargs: Of `Conv2D`.
     """
 
-    limit: keras.Variable
-
-    def build(self, input_shape: Any) -> None:
-        super().build(input_shape)
-        self.limit = self.add_weight(
-            name="limit", shape=(self.filters,), initializer="ones", trainable=False
-        )
+    def __init__(self, *args: Any, limit: Sequence[float], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.limit = [float(each) for each in limit]
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        ends = -self.limit, self.limit
-        kernel = fake_quant_with_min_max_vars(kernel, *ends, narrow_range=True, axis=-1)
+        limit = np.asarray(self.limit, "float32")
+        kernel = fake_quant_with_min_max_vars(kernel, -limit, limit, narrow_range=True, axis=-1)
         return super().convolution_op(inputs, kernel)
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "limit": self.limit}
 
-def limits(kernel: np.ndarray, bits: int) -> np.ndarray:
-    """Return the `limit` of a kernel, `[height, width, channels, filters]`, that is on its grid."""
-    step = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), SMALLEST) / levels(bits)
-    return 127 * step / (127 // levels(bits))
+
+def limits(kernel: np.ndarray, bits: int, smallest: np.ndarray | float = SMALLEST) -> np.ndarray:
+    """Return the `limit` of a kernel that is on its grid.
+
+    Args:
+        kernel: `[height, width, channels, filters]`.
+        bits: Of its grid.
+        smallest: `[filters]` or a number: no limit is below.
+    """
+    step = np.abs(kernel).max(axis=(0, 1, 2)) / levels(bits)
+    return np.maximum(127 * step / (127 // levels(bits)), smallest)
 
 
 def is_quantized(network: Any) -> bool:
     """Return whether a network is one that `quantize_aware` made."""
     return any(isinstance(layer, FakeQuantize) for layer in getattr(network, "layers", ()))
+
+
+def count_params(network: Any) -> int:
+    """Return the number of a network's weights, without the numbers that are ranges."""
+    ranges = [layer for layer in network.layers if isinstance(layer, FakeQuantize)]
+    return network.count_params() - sum(layer.count_params() for layer in ranges)
 
 
 def check_bits(name: str, bits: int) -> int:
