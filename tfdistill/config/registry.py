@@ -37,6 +37,9 @@ NETWORKS = Registry(
             tuple(f"resnet{depth}{stem}" for stem in ("", "-imagenet") for depth in (18, 34, 50)),
             ("width",),
         ),
+        "mlperf_tiny": Family(
+            "tfdistill.models.resnet:build_mlperf", ("mlperf_resnet8",), ("width",)
+        ),
         "wrn": Family(
             "tfdistill.models.wide_resnet:build",
             settings=("dropout",),
