@@ -7,6 +7,7 @@ import pytest
 from tfdistill import models
 from tfdistill.config import ModelConfig
 from tfdistill.models import blocks
+from tfdistill.models.flops import flops
 
 # Millions of weights with batch-norm statistics, as published for 32x32x3 images.
 PUBLISHED = [
@@ -19,6 +20,7 @@ PUBLISHED = [
     ("wrn-40-2", 10, 2.25),
 ]
 SMALL = ["cnn2", "cnn4", "resnet8", "resnet8x4", "resnet18", "resnet18-imagenet", "wrn-10-1"]
+SMALL += ["mlperf_resnet8"]
 
 
 @pytest.fixture
@@ -38,6 +40,16 @@ def test_number_of_weights_is_the_published_one(name, classes, millions):
     digits = len(str(millions).split(".")[1])
     assert round(network.count_params() / 1e6, digits) == millions
     assert network.name == name
+
+
+def test_the_network_of_mlperf_tiny_has_the_published_size():
+    network = models.build(ModelConfig("mlperf_resnet8"), (32, 32, 3), 10, 127.5, 64.0)
+    assert network.count_params() == 78_666
+    # 32^2 (27 + 2 * 144) 16, 16^2 (144 + 288 + 16) 32, 8^2 (288 + 576 + 32) 64, 64 * 10
+    assert flops(network, (32, 32, 3)) == 2 * (5_160_960 + 3_670_016 + 3_670_016 + 640)
+    assert network.get_layer("layer2.0.conv1").padding == "same"  # on the far side alone
+    wide = models.build(ModelConfig("mlperf_resnet8", width=2.5), (32, 32, 3), 10)
+    assert wide.get_layer("features").output.shape == (None, 8, 8, 160)
 
 
 @pytest.mark.slow

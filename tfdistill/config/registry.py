@@ -37,6 +37,9 @@ NETWORKS = Registry(
             tuple(f"resnet{depth}{stem}" for stem in ("", "-imagenet") for depth in (18, 34, 50)),
             ("width",),
         ),
+        "mlperf_tiny": Family(
+            "tfdistill.models.resnet:build_mlperf", ("mlperf_resnet8",), ("width",)
+        ),
         "wrn": Family(
             "tfdistill.models.wide_resnet:build",
             settings=("dropout",),
@@ -115,6 +118,7 @@ EXPORT_FORMATS = Registry(
         "litert-float32": "tfdistill.export.litert:FLOAT32",
         "litert-float16": "tfdistill.export.litert:FLOAT16",
         "litert-int8": "tfdistill.export.litert:INT8",
+        "litert-int8-aware": "tfdistill.export.litert:AWARE",
         "onnx": "tfdistill.export.onnx:ONNX",
     }
 )

@@ -8,6 +8,7 @@ import keras
 from tfdistill.distillation import outputs
 from tfdistill.distillation.targets import probabilities
 from tfdistill.models import logits as network_logits
+from tfdistill.quantization.layers import count_params
 from tfdistill.utils import checks
 
 
@@ -77,7 +78,7 @@ def check_apart(teacher: Any, student: keras.Model) -> None:
 def check_order(teacher: keras.Model, student: keras.Model) -> None:
     if not (teacher.built and student.built):
         return
-    large, small = student.count_params(), teacher.count_params()
+    large, small = count_params(student), count_params(teacher)
     if large > small:
         warnings.warn(
             f"The student has more weights than its teacher ({large:,} and {small:,}). The order "

@@ -29,6 +29,7 @@ from tfdistill.export.targets import Subject
 from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.models.logits import LINEAR, final_activation
+from tfdistill.quantization.layers import is_quantized
 from tfdistill.training import tasks
 from tfdistill.utils import checks, foreign, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
@@ -123,7 +124,14 @@ def export(
     """
     progress = progress or Silent()
     config.check_packages()
-    network = from_pixels(in_float32(subject.network()), config.pixel_range)
+    network = in_float32(subject.network())
+    rounded = is_quantized(network)
+    if rounded and list(config.pixel_range) != [0, 255]:
+        raise checks.UsageError(
+            "A quantised network takes pixels 0..255. Received: export.pixel_range="
+            f"{config.pixel_range}. Put keras.layers.Rescaling before the float network."
+        )
+    network = from_pixels(network, config.pixel_range)
     model = Path(config.folder) / name
     _check_room(network, model)
     test = test_images(subject.images, config.check_images)
@@ -135,7 +143,7 @@ def export(
         progress.say(f"Exporting {subject.name} as {model}")
         _write(network, new.folder, name, subject.images, config)
         with verify.refused():
-            done = _compare(new.folder, config, test, logits, progress)
+            done = _compare(new.folder, config, test, logits, rounded, progress)
         figures = _figures(subject, test, logits)
         card = _describe(subject, network, new, config, done, figures)
     exported = Exported(new.target, done, card)
@@ -329,12 +337,17 @@ def _as_seen(examples: data.Examples, images: data.Dataset) -> np.ndarray:
 
 
 def _compare(
-    folder: Path, config: ExportConfig, test: TestImages, logits: np.ndarray, progress: Silent
+    folder: Path,
+    config: ExportConfig,
+    test: TestImages,
+    logits: np.ndarray,
+    rounded: bool,
+    progress: Silent,
 ) -> list[Check]:
     """Return how every format answers, asked in processes of their own."""
     found = []
     for format in _formats(config):
-        for one in verify.compare(format, format.place(folder), test, logits):
+        for one in verify.compare(format, format.place(folder), test, logits, rounded):
             progress.say(one.text())
             found.append(one)
     return found

@@ -3,10 +3,12 @@
 All take `image`, uint8 `[n, height, width, channels]`, for any n, and return `logits` and
 `probabilities`, float32 `[n, classes]`, and `class_id`, int32 `[n]`, under the signature
 `serving_default`. Integer quantisation is that of Jacob et al. (arXiv 1712.05877), with a scale for
-each channel of the weights.
+each channel of the weights: with ranges that are measured on training images (`convert`), or those
+that a network of `quantize_aware` was trained with (`convert_quantized`).
 """
 
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,9 @@ REPRESENTATIVE = 500
 # In 8 bits a softmax ends in steps of 1/256: small probabilities become 0, and the negative
 # log-likelihood of a resnet8 on CIFAR-10 rose from 0.857 to 0.895; in float it stays at 0.858.
 _IN_FLOAT = ["SOFTMAX"]
+# What is to be in 8 bits, and what a file must not have: variables that nothing will set.
+_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_VARIABLES = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 
 
 def convert(
@@ -53,28 +58,175 @@ def convert(
         >>> convert(Path("numeric"), Path("model.int8.tflite"), "int8", data.train.images[:500])
     """
     from tfdistill.utils import checks, tensorflow
-    from tfdistill.utils.tensorflow import quiet
 
     checks.one_of("precision", precision, PRECISIONS)
     tensorflow.start()
-    import tensorflow as tf
-
     if precision == "int8":
         _check_representative(representative)
+    images = () if representative is None else representative
+    content = _content(numeric_folder, precision, lambda one: _converted(one, precision, images))
+    Path(path).write_bytes(content)
+
+
+def convert_quantized(
+    network,
+    path: Path,
+    io: str | None = None,
+    softmax: bool = False,
+    multi_label: bool = False,
+) -> None:
+    """Write the int8 LiteRT file of a network of `quantize_aware`, with its trained ranges.
+
+    Without `io` the file takes and returns what all files of this package do, and computes
+    between them in 8 bits, softmax and class in float. With `io` all of it is in 8 bits, for
+    microcontrollers: it takes one image, `[1, height, width, channels]` of `int8` (pixel - 128) or
+    `uint8` (pixel), and returns `[1, classes]` of that type.
+
+    Args:
+        network: What `quantize_aware` returned, trained or calibrated.
+        path: The file to write.
+        io: `int8`, `uint8` or None.
+        softmax: With `io`: return probabilities, in steps of 1/256 in which small ones tie, in the
+            place of logits.
+        multi_label: Whether an image has any number of labels, with a sigmoid each.
+
+    Raises:
+        UsageError: A network that is none of `quantize_aware`, ranges that collapsed, or one whose
+            file would not compute in 8 bits.
+
+    Example:
+        >>> convert_quantized(distiller.student, Path("student.tflite"), io="int8")
+    """
+    from tfdistill.utils import checks, tensorflow
+
+    checks.installed(("ai_edge_litert",), "litert", "A LiteRT file in 8 bits")
+    if io is not None:
+        checks.one_of("io", io, ("int8", "uint8"))
+    tensorflow.needed("A LiteRT file")
+    import keras
+
+    from tfdistill.export import saved_model
+    from tfdistill.models.logits import logits_network
+    from tfdistill.quantization.deployment import deploy
+
+    deployed = deploy(logits_network(network))
+    _check_activations(deployed)
+    with tempfile.TemporaryDirectory() as folder:
+        if io is None:
+            # A converter puts a softmax behind 8 bits in 8 bits, too, but none behind float64.
+            wide = keras.ops.cast(deployed.output, "float64")
+            whole = keras.Model(deployed.input, keras.ops.cast(wide, "float32"))
+            saved_model.write_numeric(whole, Path(folder), deployed.input_shape[1:], multi_label)
+        else:
+            inner = _behind_the_input(deployed, softmax, multi_label)
+            image = keras.InputSpec(shape=(1, *deployed.input_shape[1:]), dtype="float32")
+            inner.export(folder, verbose=False, input_signature=[image])
+        content = _content(Path(folder), "int8-aware", lambda one: _with_ranges(one, io))
+    _check_8_bits(content, whole=io is not None)
+    Path(path).write_bytes(content)
+
+
+def operators(content: bytes) -> list[tuple[str, list[str], list[str]]]:
+    """Return a LiteRT file's operators as (name, types of its inputs, types of its outputs).
+
+    Example:
+        >>> operators(Path("model.tflite").read_bytes())[0]
+        ('QUANTIZE', ['UINT8'], ['INT8'])
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    names, types = (
+        {number: name for name, number in vars(each).items() if isinstance(number, int)}
+        for each in (schema.BuiltinOperator, schema.TensorType)
+    )
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    codes = [names[code.builtinCode] for code in model.operatorCodes]
+    return [
+        (
+            codes[one.opcodeIndex],
+            *(
+                [types[graph.tensors[place].type] for place in places if place >= 0]
+                for places in (one.inputs, one.outputs)
+            ),
+        )
+        for graph in model.subgraphs
+        for one in graph.operators or ()
+    ]
+
+
+def _check_activations(deployed) -> None:
+    from tfdistill.quantization.layers import FakeQuantize
+    from tfdistill.utils import checks
+
+    for layer in deployed.layers:
+        if isinstance(layer, FakeQuantize) and layer.bits < 8:
+            raise checks.UsageError(
+                f"LiteRT has no activations of fewer than 8 bits. Received: {layer.bits} bits at "
+                f"{layer.name}. Train quantize_aware(network, activation_bits=8)."
+            )
+
+
+def _behind_the_input(deployed, softmax: bool, multi_label: bool):
+    """Return a deployed network from the levels of its input, behind the normalisation."""
+    import keras
+
+    from tfdistill.quantization.layers import FakeQuantize
+
+    first = next(layer for layer in deployed.layers if isinstance(layer, FakeQuantize))
+    answer = deployed.output
+    if softmax:
+        answer = keras.ops.sigmoid(answer) if multi_label else keras.ops.softmax(answer)
+    return keras.Model(first.input, answer)
+
+
+def _check_8_bits(content: bytes, whole: bool) -> None:
+    """Raise unless a file has its weights, and computes with them, or `whole`, in 8 bits."""
+    from tfdistill.utils import checks
+
+    found = operators(content)
+    wrong = [
+        f"{name} in {'/'.join(sorted({*inputs, *outputs}))}"
+        for name, inputs, outputs in found
+        if name in _VARIABLES
+        or (whole and "FLOAT32" in inputs + outputs)
+        or (name in _KERNELS and not (inputs[:2] == ["INT8", "INT8"] and outputs == ["INT8"]))
+    ]
+    if wrong or not any(name in _KERNELS for name, _, _ in found):
+        raise checks.UsageError(
+            "The LiteRT file would not compute in 8 bits. Received: "
+            f"{', '.join(wrong) or 'no layer with weights'}. Export another network."
+        )
+
+
+def _content(folder: Path, precision: str, converted: Callable) -> bytes:
+    """Return what a converter makes of a SavedModel, and of its errors one line."""
+    import tensorflow as tf
+
+    from tfdistill.utils import checks
+    from tfdistill.utils.tensorflow import quiet
+
     try:
         with quiet():
-            converter = tf.lite.TFLiteConverter.from_saved_model(
-                str(numeric_folder), signature_keys=["serving_default"]
-            )
-            content = _converted(
-                converter, precision, () if representative is None else representative
+            return converted(
+                tf.lite.TFLiteConverter.from_saved_model(
+                    str(folder), signature_keys=["serving_default"]
+                )
             )
     except Exception as error:  # the converter's, TensorFlow's or the calibrator's own
         raise checks.UsageError(
             f"The network cannot be converted to LiteRT ({precision}): {_cause(error)} "
             f"Leave the format litert-{precision} out, or export another network."
         ) from None
-    Path(path).write_bytes(content)
+
+
+def _with_ranges(converter, io: str | None) -> bytes:
+    """Convert a deployed network, whose ranges are in its graph."""
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if io is not None:
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io)
+    return converter.convert()
 
 
 def _converted(converter, precision: str, representative: Iterable[np.ndarray]) -> bytes:
@@ -162,16 +314,30 @@ class LiteRT(Runtime):
         self._batch = batch
 
 
-def _format(precision: str, tolerance: float | None, limit: str = "") -> ExportFormat:
+def _write_quantized(source, path: Path) -> None:
+    convert_quantized(source.network, path, multi_label=source.images.multi_label)
+
+
+def _writer(precision: str) -> Callable:
     def write(source, path: Path) -> None:
         shown = source.training_images(REPRESENTATIVE) if precision == "int8" else None
         convert(source.numeric, path, precision, shown)
 
+    return write
+
+
+def _format(
+    precision: str,
+    tolerance: float | None,
+    limit: str = "",
+    title: str = "",
+    write: Callable | None = None,
+) -> ExportFormat:
     return ExportFormat(
         name=f"litert-{precision}",
-        title=f"LiteRT {precision}",
+        title=title or f"LiteRT {precision}",
         file=f"model.{precision}.tflite",
-        write=write,
+        write=write or _writer(precision),
         runtime=LiteRT,
         tolerance=tolerance,
         packages=("ai_edge_litert",),
@@ -202,4 +368,11 @@ FLOAT32 = _format("float32", tolerance=1e-4)
 FLOAT16 = _format("float16", tolerance=1e-2)
 INT8 = _format(
     "int8", None, "In int8 the answers differ a little; its own accuracy is in the table."
+)
+AWARE = _format(
+    "int8-aware",
+    None,
+    "It was trained to be rounded to 8 bits, and answers as it did then, but for single steps.",
+    title="LiteRT int8, trained ranges",
+    write=_write_quantized,
 )

@@ -22,6 +22,12 @@ from tfdistill.utils import checks
 KINDS = STUDENT, TEACHER, ENSEMBLE, NETWORK = "student", "teacher", "ensemble", "network"
 # Accuracy that a format without a tolerance, one in 8 bits, may cost.
 INT8_LOSS = 0.01
+# A network that rounds takes another of two levels where a value lies between them, so that it is
+# held by its classes: by the share of all images, and of those that it gives any one class.
+AGREEMENT, CLASS_AGREEMENT = 0.98, 0.8
+# Images of a class that tell.
+ENOUGH = 20
+_DIFFERING = f"{1 - AGREEMENT:.0%} of all images and {1 - CLASS_AGREEMENT:.0%} of a class"
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class Check:
         network_accuracy: Of the network on these images, 0..1.
         multi_label: Whether images have any number of labels; agreement and accuracy are then
             shares of all labels of all images.
+        rounded: Whether the network itself rounds, as one of `quantize_aware`.
+        class_agreement: Smallest agreement within a class of the network's answers, or a label.
     """
 
     format: str
@@ -103,15 +111,21 @@ class Check:
     accuracy: float
     network_accuracy: float
     multi_label: bool = False
+    rounded: bool = False
+    class_agreement: float = 1.0
 
     @property
     def tolerance(self) -> float | None:
-        """Largest difference allowed, in units of the largest logit or 1; None for int8."""
-        return export_format(self.format).tolerance
+        """Largest difference allowed, in units of the largest logit or 1; None for 8 bits."""
+        return None if self.rounded else export_format(self.format).tolerance
 
     @property
     def good(self) -> bool:
-        """Whether the format passes: logits for floats, accuracy for int8."""
+        """Whether the format passes: by logits, or by classes or accuracy of 8 bits."""
+        if self.rounded:
+            differing = round((1 - self.agreement) * self.images)
+            alike = differing <= (1 - AGREEMENT) * self.images + 1e-9
+            return alike and self.class_agreement >= CLASS_AGREEMENT
         if self.tolerance is None:
             lost = round((self.network_accuracy - self.accuracy) * self.images)
             return lost <= INT8_LOSS * self.images
@@ -146,7 +160,13 @@ def refused() -> Iterator[None]:
         raise checks.Refused(str(error)) from error
 
 
-def compare(format: ExportFormat, path: Path, test: TestImages, logits: np.ndarray) -> list[Check]:
+def compare(
+    format: ExportFormat,
+    path: Path,
+    test: TestImages,
+    logits: np.ndarray,
+    rounded: bool = False,
+) -> list[Check]:
     """Return how a file answers, one `Check` for each of its signatures.
 
     Args:
@@ -154,6 +174,7 @@ def compare(format: ExportFormat, path: Path, test: TestImages, logits: np.ndarr
         path: A SavedModel's folder, or the file of another format.
         test: What it is asked.
         logits: `[n, classes]` float32, what the Keras network answers.
+        rounded: Whether the network itself rounds.
 
     Raises:
         Refused: It answers too differently.
@@ -163,7 +184,10 @@ def compare(format: ExportFormat, path: Path, test: TestImages, logits: np.ndarr
         answers = {DEFAULT: probe.answer(test.images)}
         if format.runtime.takes_bytes:
             answers[BYTES] = probe.answer_bytes([_png(image) for image in test.stored])
-    found = [_compared(format.name, name, answers[name], test.labels, logits) for name in answers]
+    found = [
+        _compared(format.name, name, answers[name], test.labels, logits, rounded)
+        for name in answers
+    ]
     for one in found:
         if not one.good:
             raise checks.Refused(_refusal(one))
@@ -184,6 +208,7 @@ def table(found: list[Check], title: str) -> Table:
             )
         )
     several = found[0].multi_label
+    what = "answer" if several else "class"
     same = "labels with the same answer" if several else "images with the same class"
     note = (
         f"On {found[0].images} test images, against the Keras network "
@@ -192,16 +217,17 @@ def table(found: list[Check], title: str) -> Table:
         f"of {same}, accuracy. Allowed is a difference in units of the largest "
         f"logit; int8 may lose {100 * INT8_LOSS:g} point of accuracy."
     )
-    what = "answer" if several else "class"
+    if found[0].rounded:
+        note = f"{note.partition(' Allowed')[0]} Allowed is another {what} for {_DIFFERING}."
     columns = ("", "largest difference", f"same {what} %", "accuracy %", "allowed")
     return Table(title, columns, tuple(rows), note)
 
 
-def _compared(format: str, signature: str, answers: dict, labels, logits) -> Check:
+def _compared(format: str, signature: str, answers: dict, labels, logits, rounded: bool) -> Check:
     from tfdistill.training import tasks  # with Keras, which a card or a table needs not
 
     task = tasks.of_labels(labels)
-    chosen = task.chosen(answers)
+    chosen, expected = task.chosen(answers), task.choice(logits)
     return Check(
         format=format,
         signature=signature,
@@ -211,11 +237,22 @@ def _compared(format: str, signature: str, answers: dict, labels, logits) -> Che
             answers["probabilities"], task.probabilities(logits)
         ),
         largest_logit=float(np.abs(logits).max()),
-        agreement=float((chosen == task.choice(logits)).mean()),
+        agreement=float((chosen == expected).mean()),
         accuracy=float((chosen == labels).mean()),
         network_accuracy=task.accuracy(logits, labels),
         multi_label=labels.ndim == 2,
+        rounded=rounded,
+        class_agreement=_class_agreement(chosen == expected, expected),
     )
+
+
+def _class_agreement(same: np.ndarray, expected: np.ndarray) -> float:
+    """Return the smallest share of same answers of a label, or of a class of enough images."""
+    if expected.ndim == 2:
+        return float(same.mean(axis=0).min())
+    classes, counts = np.unique(expected, return_counts=True)
+    shares = [same[expected == one].mean() for one in classes[counts >= ENOUGH]]
+    return float(min(shares, default=1.0))
 
 
 def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -224,6 +261,13 @@ def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _refusal(found: Check) -> str:
+    if found.rounded:
+        return (
+            f"{found.format} ({found.signature}) is not the quantised network: the same answer for "
+            f"{100 * found.agreement:.2f} % of {found.images} test images, and for "
+            f"{100 * found.class_agreement:.2f} % of a class; allowed are other answers for "
+            f"{_DIFFERING}. Nothing was exported; leave this format out."
+        )
     if found.tolerance is None:
         return (
             f"{found.format} classifies {100 * found.accuracy:.2f} % of {found.images} test images "

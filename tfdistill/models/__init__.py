@@ -38,6 +38,7 @@ def register_layers(path: Path) -> None:
         if family.layers:
             imported(family.builder)
     hub.register_layers(path)
+    imported("tfdistill.quantization.layers")
 
 
 def build(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfdistill.quantization.layers import FakeQuantize
 from tfdistill.utils import checks
 from tfdistill.utils.types import Tensor
 
@@ -199,7 +200,12 @@ def _last(network: keras.Model) -> Any:
     outputs = getattr(network, "outputs", None)
     if not outputs or len(outputs) != 1:
         return None
-    return outputs[0]._keras_history.operation
+    last = outputs[0]
+    if isinstance(
+        last._keras_history.operation, FakeQuantize
+    ):  # which only rounds what it is given
+        last = _input_of(last)
+    return last._keras_history.operation
 
 
 def _input_of(output: Tensor) -> Tensor:
@@ -215,7 +221,7 @@ def _passes(output: Tensor) -> bool:
         return operation.activation is keras.activations.linear
     if isinstance(operation, (keras.layers.Flatten, keras.layers.Reshape)):
         return output.shape[-1] == _input_of(output).shape[-1]  # of one position
-    return isinstance(operation, keras.layers.Dropout)
+    return isinstance(operation, (keras.layers.Dropout, FakeQuantize))
 
 
 def _multiplies(operation: Any) -> bool:

@@ -4,6 +4,7 @@ The CIFAR family has 6n + 2 layers in three stages; `resnet8x4` and `resnet32x4`
 of github.com/HobbitLong/RepDistiller. Wherever the shape changes, the shortcut is a 1x1 convolution
 with batch norm, as there. The ImageNet family comes with either stem. Weights start as in `blocks`;
 layers that have any are named as in torchvision's networks, so that `from_torch` finds them.
+`mlperf_resnet8` is the reference of MLPerf Tiny's image classification (github.com/mlcommons/tiny).
 """
 
 from collections.abc import Callable, Sequence
@@ -48,6 +49,17 @@ def build(
     depth, _, stem = config.name.removeprefix("resnet").partition("-")
     scale: dict[str, Any] = {"mean": mean, "std": std, "width": config.width}
     return resnet(input_shape, num_classes, int(depth), stem or "cifar", **scale)
+
+
+def build_mlperf(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> keras.Model:
+    """Return `mlperf_resnet8`, which sees raw pixels: `mean` and `std` are not used."""
+    return mlperf_resnet8(input_shape, num_classes, width=config.width)
 
 
 def cifar_resnet(
@@ -140,6 +152,54 @@ def resnet(
     x = _stages(x, STAGES[depth], widths, _bottleneck if depth == 50 else _basic)
     name = f"resnet{depth}-imagenet" if stem == "imagenet" else f"resnet{depth}"
     return classify(inputs, x, num_classes, name)
+
+
+def mlperf_resnet8(
+    input_shape: Sequence[int], num_classes: int, *, width: float = 1.0
+) -> keras.Model:
+    """Return the ResNet-8 of MLPerf Tiny's reference.
+
+    It differs from `resnet8`: raw pixels, biases in convolutions, shortcuts without batch norm, an
+    epsilon of 1e-3, and strides that pad on the far side alone. 78,666 weights and 12.5 million
+    multiply-adds on 32x32x3 images of 10 classes; its larger sibling has the width 2.5.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255.
+        num_classes: Number of classes.
+        width: Multiplies all channels, > 0.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> mlperf_resnet8((32, 32, 3), 10).count_params()
+        78666
+    """
+
+    def convolved(x: Tensor, channels: int, size: int, stride: int, name: str) -> Tensor:
+        settings: dict[str, Any] = {"padding": "same", "kernel_initializer": "he_normal"}
+        return layers.Conv2D(channels, size, stride, name=name, **settings)(x)
+
+    def normalised(x: Tensor, at: str, number: int, channels: int, stride: int = 1) -> Tensor:
+        x = convolved(x, channels, 3, stride, f"{at}conv{number}")
+        return layers.BatchNormalization(epsilon=1e-3, name=f"{at}bn{number}")(x)
+
+    if len(input_shape) != 3:
+        raise checks.UsageError(
+            f"Networks take images of (height, width, channels). Received: {tuple(input_shape)}."
+        )
+    stem, *stages = (scaled(channels, width) for channels in NARROW)
+    inputs = keras.Input(input_shape, dtype="float32", name="image")
+    x = layers.Activation("relu")(normalised(inputs, "", 1, stem))
+    for stage, channels in enumerate(stages, 1):
+        at, stride = f"layer{stage}.0.", 1 if stage == 1 else 2
+        y = layers.Activation("relu")(normalised(x, at, 1, channels, stride))
+        y = normalised(y, at, 2, channels)
+        if stage > 1:
+            x = convolved(x, channels, 1, stride, f"{at}downsample")
+        name = f"stage{stage}" if stage < len(stages) else "features"
+        x = layers.Activation("relu", name=name)(layers.Add()([x, y]))
+    return classify(inputs, x, num_classes, "mlperf_resnet8")
 
 
 def _stages(
