@@ -5,6 +5,7 @@ needs itself: help and errors do not wait for TensorFlow. To add one, write its 
 line in `COMMANDS`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,13 +17,13 @@ from tfdistill.cli.exports import AllowUnsafe, print_tables, trust
 from tfdistill.config import StudyConfig
 from tfdistill.config.registry import STUDIES
 from tfdistill.recipes import findings
-from tfdistill.utils import checks, tensorflow
+from tfdistill.utils import checks, storage, tensorflow
 
 Config = Annotated[
     Path,
     Parameter(
         allow_leading_hyphen=True,
-        help="A study's YAML file, such as configs/quickstart.yaml.",
+        help="A study's YAML file, or one that comes along, such as quickstart or mysteries/small.",
     ),
 ]
 Keys = Annotated[
@@ -130,6 +131,47 @@ def distill(
         unlabelled,
     )
     return _study(prepare(wish, progress), dry_run, False)
+
+
+def quickstart(*keys: Keys) -> int:
+    """Distil a first student, of digits that come along: two minutes on two cores.
+
+    Five small networks learn from labelled digits; a student of a hundredth of their size learns
+    from their answers. It is `tfdistill run quickstart`, and exports what the installed packages
+    can write.
+    """
+    study = options.study_config(["quickstart", *keys], quickstart)
+    if study.export:
+        export = study.export.of_installed()
+        if left := [name for name in study.export.formats if name not in export.formats]:
+            print(f"Left out: {', '.join(left)}; to export them: pip install 'tfdistill[litert]'")
+        study = dataclasses.replace(study, export=export)
+    return _study(study, False, False)
+
+
+def init(
+    folder: Annotated[Path, Parameter(help="Gets the file study.yaml.")],
+    /,
+    *,
+    like: Annotated[
+        str, Parameter(help="The configuration that comes along to start with.")
+    ] = "quickstart",
+) -> int:
+    """Write a configuration to start with, with comments, which editors complete and check."""
+    from tfdistill.config import schema
+
+    source, target = options.configuration(Path(like)), folder / "study.yaml"
+    if target.exists():
+        raise checks.UsageError(f"{target} is there already. Name another folder, or remove it.")
+    _, _, text = source.read_text(encoding="utf-8").partition("\n")
+    with storage.explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with storage.appearing(target) as temporary:
+        temporary.write_text(
+            f"# yaml-language-server: $schema={schema.FILE}\n{text}", encoding="utf-8"
+        )
+    print(f"{target}: change it, then `tfdistill run {target}`; `tfdistill keys` explains all keys")
+    return 0
 
 
 def run(
@@ -249,6 +291,7 @@ def sweep(
     KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are set.
     """
     trust(allow_unsafe)
+    checks.installed(["keras_tuner"], "tune", "A search")
     study = options.study_config([config, *keys], sweep, suffix="-sweep")
     from tfdistill.training import study_folder
     from tfdistill.tuners import sweeps
@@ -450,7 +493,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 # In the order of the list of commands.
 COMMANDS: dict[str, Callable[..., int]] = {
+    "quickstart": quickstart,
     "distill": distill,
+    "init": init,
     "run": run,
     "train": train,
     "studies": studies,
@@ -470,4 +515,4 @@ COMMANDS: dict[str, Callable[..., int]] = {
 # Of the commands that are two words, what they have in common.
 GROUPS = {"cache": "Store teachers' logits for students, or verify what is stored."}
 # Those that leave what they have done, and go on from there.
-GOES_ON = (distill, run, train, sweep, cache_build, export)
+GOES_ON = (quickstart, distill, run, train, sweep, cache_build, export)

@@ -19,7 +19,8 @@ DESCRIPTION = (
 EPILOGUE = """\
 `tfdistill COMMAND --help` explains a command and lists its options.
 
-A first study, two minutes on two cores: `tfdistill run configs/quickstart.yaml`"""
+A first student, two minutes on two cores: `tfdistill quickstart`
+One for your own photos: `tfdistill distill PHOTOS --teacher TEACHER`"""
 ADVICE = "The same command resumes where this one stopped."
 
 

@@ -25,6 +25,7 @@ from tfdistill.config import (
 from tfdistill.config.registry import STUDIES
 from tfdistill.utils import checks, storage
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 # Of every option: an underscore stays, none has a --no-..., and of two the last holds.
 PARAMETER = cyclopts.Parameter(negative=(), name_transform=str, allow_repeating=True)
 
@@ -162,13 +163,43 @@ def study_config(
         3
     """
     given = read(words, StudyConfig, command)
-    values = given.over(_checked(given.place)) | (fixed or {})
+    place = configuration(given.place)
+    values = given.over(_checked(place)) | (fixed or {})
     if values.get("output") is None:
-        values["output"] = _default_output(given.place, suffix)
+        values["output"] = _default_output(place, suffix)
     config = build(StudyConfig, values)
     if not fixed:
         _check_settings(config)
     return config
+
+
+def configuration(place: Path) -> Path:
+    """Return a file of the user's, or else the configuration of that name that comes along.
+
+    Args:
+        place: A path, or a name, such as `mysteries/small` or `configs/quickstart.yaml`.
+
+    Raises:
+        UsageError: Neither is there.
+    """
+    parts = place.parts[1:] if place.parts[:1] == ("configs",) else place.parts
+    within = CONFIGS.joinpath(*parts)
+    found = [place, within, within.with_name(f"{within.name}.yaml")]
+    if place.is_absolute() or ".." in parts:
+        found = [place]
+    there = next((each for each in found if each.is_file()), None)
+    if there is None and not place.exists():
+        raise checks.UsageError(
+            f"{checks.shown(str(place))} is no configuration. Give the path of a YAML file, or one "
+            f"of those that come along: {', '.join(shipped())}."
+        )
+    return there or place
+
+
+def shipped() -> list[str]:
+    """Return the names of the configurations that come along."""
+    files = (path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
+    return sorted(str(path.with_suffix("")) for path in files)
 
 
 def study_of(folder: Path) -> StudyConfig:

@@ -1,5 +1,6 @@
 """What is exported of a finished study, and in which formats."""
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -55,6 +56,13 @@ class ExportConfig:
                 "export.pixel_range must be two numbers, what the network expects for the pixels "
                 f"0 and 255. Received: export.pixel_range={checks.shown(self.pixel_range)}."
             )
+
+    def of_installed(self) -> "ExportConfig":
+        """Return what of it the installed packages can write."""
+        formats = [
+            name for name in self.formats if not checks.missing(EXPORT_FORMATS[name].packages)
+        ]
+        return dataclasses.replace(self, formats=formats)
 
     def check_packages(self) -> None:
         """Raise if a package that a format needs is not installed."""

@@ -257,7 +257,10 @@ def _write(source, folder: Path) -> None:
         resize=source.resize,
         multi_label=images.multi_label,
     )
-    write_warmup(folder, source.name, source.test_images(max(WARMUP_BATCHES)))
+    from tfdistill.utils import checks
+
+    if not checks.missing(["tensorflow_serving"]):  # the extra `serving`
+        write_warmup(folder, source.name, source.test_images(max(WARMUP_BATCHES)))
 
 
 USAGE = """TensorFlow Serving, image files over REST:

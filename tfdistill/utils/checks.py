@@ -193,12 +193,16 @@ def enough_examples(examples: int, batch_size: int) -> None:
 
 def installed(packages: Iterable[str], extra: str, what: str) -> None:
     """Raise unless the packages of an optional part of tfdistill can be imported."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
+    if lacking := missing(packages):
         raise UsageError(
-            f"{what} needs {', '.join(missing)}, which is not installed. "
+            f"{what} needs {', '.join(lacking)}, which is not installed. "
             f'Run: pip install "tfdistill[{extra}]"'
         )
+
+
+def missing(packages: Iterable[str]) -> list[str]:
+    """Return those packages that cannot be imported, as they are not installed."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def first_line(error: BaseException) -> str:

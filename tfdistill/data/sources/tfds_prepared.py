@@ -90,7 +90,7 @@ def import_tfds() -> Any:
     except ImportError as error:
         raise checks.UsageError(
             f"This data source needs TensorFlow Datasets ({error}). Install it: "
-            f"pip install tensorflow-datasets importlib_resources."
+            'pip install "tfdistill[tfds]"'
         ) from None
     return tfds
 
