@@ -123,17 +123,18 @@ def write_kept(config: StudyConfig, folder: Path) -> tuple[Findings, Path]:
     else:
         reports.write_comparisons(folder, says.comparisons)
     drawn = reports.pictures(found, says.comparisons, says.published, says.figures)
-    source = _of_records(found, bool(says.comparisons)) if whole else _of_results(found)
+    source = _of_records(found) if whole else _of_results(found)
+    if says.comparisons:
+        source += " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
     page = Page(says.title, says.verdict, reports.setting(found), says.tables, drawn, source)
     return says, write_page(folder, page)
 
 
-def _of_records(found: "list[Record]", compared: bool) -> str:
+def _of_records(found: "list[Record]") -> str:
     versions = sorted({record.versions.get("tfdistill", "unknown") for record in found})
     runs = "1 run" if len(found) == 1 else f"{len(found)} runs"
     made = f"Made of [records.jsonl.xz](records.jsonl.xz), {runs} of tfdistill "
-    all_of_them = " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
-    return f"{made}{' and '.join(versions)}.{all_of_them * compared}"
+    return f"{made}{' and '.join(versions)}."
 
 
 def _of_results(found: "list[Record]") -> str:
@@ -141,8 +142,7 @@ def _of_results(found: "list[Record]") -> str:
         f"Made of [results.csv](results.csv), {len(found)} runs of tfdistill {_BEFORE_RECORDS} "
         "from before records were kept: figures alone, no learning curves, no calibration "
         "diagrams, no comparison of networks image by image. [report.html](report.html) "
-        "is as that version wrote it, with an older test. Every comparison with its p value: "
-        "[comparisons.csv](comparisons.csv)."
+        "is as that version wrote it, with an older test."
     )
 
 
