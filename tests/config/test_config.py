@@ -54,6 +54,10 @@ from tfdistill.utils.checks import UsageError
         (lambda: TrainingConfig(ema=1.0), "training.ema must be a number above 0 and below 1"),
         (lambda: TrainingConfig(ema=0.0), "training.ema must be a number above 0 and below 1"),
         (lambda: DataConfig(source="cifar10"), "data.source must be one of: digits, tfds"),
+        (
+            lambda: DataConfig(train_examples=200, labelled_examples=-1),
+            "data.labelled_examples must be a whole number, at least 1",
+        ),
         (lambda: DataConfig(normalize=[0.5]), "'measured', 'none' or"),
         (lambda: AugmentConfig(resized_crop=2.0), "resized_crop must be a number from 0 to 1"),
         (lambda: AugmentConfig(erasing=1.1), "erasing must be a number from 0 to 1"),

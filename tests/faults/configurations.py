@@ -27,6 +27,7 @@ from tfdistill.config import (
     StudyConfig,
     read_yaml,
 )
+from tfdistill.config.data import STORAGES
 from tfdistill.config.registry import LOGIT_LOSSES, STUDIES
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))
@@ -52,6 +53,7 @@ CHOICES = {
     "rotation_fill": ("reflect", "constant"),
     "schedule": SCHEDULES,
     "select": ("best", "last"),
+    "storage": STORAGES,
     "tuner": TUNERS,
     "distillation.loss": tuple(LOGIT_LOSSES),
     "self_distillation.loss": tuple(LOGIT_LOSSES),

@@ -471,7 +471,9 @@ def test_hashes_are_those_of_before_there_were_the_newest_keys(study):
 
     The hashes are of the version before, which knew neither `data.storage` nor `data.workers`.
     """
-    key, folder = records.run_key(to_dict(CACHED), []), teacher_logits.folder_of(CACHED, study)
+    images = data.load(DIGITS)
+    key = records.run_key(to_dict(CACHED), [])
+    folder = teacher_logits.folder_of(CACHED, images, study)
     assert (key, folder.name) == ("50be908f18eda4eb", "teacher-cf44b69b")
     averaged = renamed(CACHED, "cached", training=dataclasses.replace(SHORT, ema=0.9))
     assert records.run_key(to_dict(averaged), []) != key
@@ -479,7 +481,7 @@ def test_hashes_are_those_of_before_there_were_the_newest_keys(study):
         augment = dataclasses.replace(VIEWS.augment, **change)
         other = renamed(CACHED, "cached", data=dataclasses.replace(VIEWS, augment=augment))
         assert records.run_key(to_dict(other), []) != key
-        assert teacher_logits.folder_of(other, study) != folder
+        assert teacher_logits.folder_of(other, images, study) != folder
 
 
 @pytest.mark.slow

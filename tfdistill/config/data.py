@@ -169,15 +169,15 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.source != ARRAYS:
             checks.one_of("data.source", self.source.partition(":")[0], SOURCES)
+        for name in _COUNTS:
+            if getattr(self, name) is not None:
+                checks.count(f"data.{name}", getattr(self, name))
         if self.train_examples is not None and self.labelled_examples is not None:
             raise checks.UsageError(
                 "data.labelled_examples are those of all training images that keep their label. "
                 f"Received: {self.labelled_examples} beside data.train_examples="
                 f"{self.train_examples}. Set one of them to null."
             )
-        for name in _COUNTS:
-            if getattr(self, name) is not None:
-                checks.count(f"data.{name}", getattr(self, name))
         checks.count("data.split_seed", self.split_seed, minimum=0)
         checks.positive("data.validation", self.validation)
         if self.validation >= 1 and self.validation % 1:
