@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from tfdistill.utils.progress import Silent
 from tfdistill.utils.types import Tensor
 
 BFLOAT16 = "bfloat16"
+MOST_CONSTANTS = 4_000_000  # weights; as constants they take 15 times the memory
 _OF_PIXELS = (keras.layers.Normalization, keras.layers.Rescaling, keras.layers.Resizing)
 
 
@@ -92,10 +94,15 @@ class Forward:
 
 
 def _with_constants(traced: Any, function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Return a function whose weights are constants, so that they are folded and cast but once."""
+    """Return a function whose weights are constants, so that they are folded and cast but once.
+
+    That saves thin networks up to a sixth, and large ones little.
+    """
+    if sum(math.prod(each.shape) for each in traced.variables) > MOST_CONSTANTS:
+        return function
     try:
         frozen = convert_variables_to_constants_v2(traced)
-    except Exception:  # more than 2 GB, or what cannot be a constant: slower, and the same
+    except Exception:  # a user's network that holds what cannot be a constant
         return function
     return lambda batch: frozen(batch)[0]
 
