@@ -85,12 +85,14 @@ class Forward:
             return function, function.get_concrete_function()
         try:
             with _in_bfloat16(self._networks):
-                return function, function.get_concrete_function()
+                traced = function.get_concrete_function()
+            function(tf.zeros([1, *self._spec.shape[1:]], tf.uint8))
         except Exception as error:  # layers of the user's own raise what they please
             raise checks.UsageError(
                 f"Teacher {', '.join(self._names)} cannot be computed in bfloat16. Received: "
                 f"{checks.first_line(error)} Set cache.precision to float32."
             ) from error
+        return function, traced
 
 
 def _with_constants(traced: Any, function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -129,6 +131,8 @@ def _inner_layers(network: keras.Model) -> list[keras.layers.Layer]:
 
     8 bits of mantissa would coarsen the pixels before the first weights, and the logits.
     """
+    if any(isinstance(layer, keras.layers.TFSMLayer) for layer in _in_order(network)):
+        raise ValueError("A SavedModel, which computes as it was saved.")
     last = last_operation(network)
     last = last.layer if isinstance(last, WithoutActivation) else last
     layers = [
