@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tests.small_teachers import BATCH, CLASSES, ROUNDED, TOP, network, settings
-from tfdistill import UsageError
+from tfdistill import UsageError, models
+from tfdistill.config import ModelConfig
 from tfdistill.teacher_cache import build, open_cache
 from tfdistill.teacher_cache.forward import Forward, _inner_layers
 from tfdistill.utils import machine
@@ -118,6 +119,34 @@ def test_a_layer_that_cannot_is_refused_in_one_line(pictures):
     assert "\n" not in text and text.endswith("Set cache.precision to float32.")
     assert {layer.dtype_policy.name for layer in net.layers} == {"float32"}
     logits(net, pictures, "float32")
+
+
+class Fixed(layers.Layer):
+    """A layer around a function that was traced with float32, as from a file: it fails when run."""
+
+    def call(self, x):
+        function = tf.raw_ops.Identity if x.dtype == "float32" else self.fail
+        return function(input=x)
+
+    def fail(self, input):
+        with tf.control_dependencies([tf.debugging.Assert(False, ["not float32"])]):
+            return tf.identity(input)
+
+
+def test_what_fails_only_when_it_is_run_is_refused_in_one_line(pictures):
+    start = [keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(4)]
+    net = keras.Sequential([*start, Fixed(), layers.Dense(CLASSES)])
+    with pytest.raises(UsageError, match="Teacher it cannot be computed in bfloat16") as refusal:
+        logits(net, pictures, "bfloat16")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_refused_in_one_line(pictures, tmp_path):
+    network(1).export(tmp_path / "saved", verbose=False)
+    net = models.build(ModelConfig("saved", path=str(tmp_path / "saved")), (8, 8, 3), CLASSES)
+    with pytest.raises(UsageError, match="it cannot .*A SavedModel, which computes as it was sav"):
+        logits(net, pictures, "bfloat16")
 
 
 @pytest.mark.parametrize("top", [False, True], ids=["all classes", "top_k"])

@@ -133,10 +133,11 @@ def test_where_a_cache_lies_follows_from_what_it_holds(tmp_path):
     rounded = CacheConfig(precision="bfloat16")
     assert folder(2, rounded) != folder(2) == folder(2, CacheConfig(top_k="all"))
     assert records.run_key(to_dict(taught_run(2, rounded)), []) != "4973ef99f9e9f2a0"
-    # Students at usual temperatures share one cache of many classes, as at any of all classes.
+    # Of many classes, students share one cache at usual temperatures, and one at all others.
     assert folder(2, temperature=2.0) == folder(2, temperature=2.5)
-    many = [folder(2, classes=100, temperature=t) for t in (2.0, 8.0, 2.5)]
-    assert many[0] == many[1] != many[2] != folder(2, classes=100, cache=CacheConfig(top_k="all"))
+    many = [folder(2, classes=100, temperature=t) for t in (2.0, 8.0, 2.5, 7.3)]
+    assert many[0] == many[1] != many[2] == many[3]
+    assert many[3] == folder(2, classes=100, cache=CacheConfig(top_k="all")) == folder(2)
 
 
 def test_of_many_classes_the_largest_are_stored_unless_all_are_asked_for():
@@ -150,8 +151,9 @@ def test_of_many_classes_the_largest_are_stored_unless_all_are_asked_for():
     assert kept(1000, CacheConfig(top_k="all")) == (None, "float32")
     own = CacheConfig(top_k=7, temperatures=[3.0])
     assert kept(1000, own) == kept(10, own) == (7, "float32")
-    odd = teacher_logits.stored(taught_run(temperature=2.5), Images(100)).temperatures
-    assert odd == [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0]
+    assert kept(100, temperature=2.5) == (None, "float32")
+    usual = teacher_logits.stored(taught_run(temperature=20.0), Images(100)).temperatures
+    assert usual == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0]
 
 
 def test_standardised_logits_need_all_classes():

@@ -104,8 +104,8 @@ class CacheConfig:
         dtype: `float32`, or `float16` for half the space (logits then differ by up to 0.1 %).
         top_k: Keep only the k largest classes of each image, or `all`. The others get equal shares
             of the rest, exactly its mass at `temperatures`. null keeps all of fewer than 100
-            classes; of more the 50 largest, in float16, at temperatures 1, 2, 3, 4, 5, 6, 8, 10,
-            15, 20 and the student's.
+            classes; of more the 50 largest, in float16, for students at the temperatures 1, 2, 3,
+            4, 5, 6, 8, 10, 15 and 20.
         temperatures: With a number as `top_k`, the temperatures at which students may be taught.
         folder: Where the logits are stored; null means in the study's folder.
         precision: In which the teachers compute, whatever `dtype` stores: `float32` or `bfloat16`,

@@ -28,7 +28,7 @@ TOLERANCE = {"float32": 1e-3, "float16": 3e-2}
 # bfloat16 has 8 bits, and sums them in another order on other processors.
 TOLERANCE_OF_BFLOAT16 = 0.3
 # Where nothing else is asked, of so many classes only the largest are stored, for students that
-# are taught at these temperatures, and their own.
+# are taught at these temperatures. A search may try any others, and shares the logits of all.
 MANY_CLASSES, LARGEST, STORED_DTYPE = 100, 50, "float16"
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 
@@ -89,14 +89,17 @@ def stored(config: RunConfig, images: data.Dataset) -> CacheConfig:
     Args:
         config: A run with a cache.
         images: Its images. Of 100 classes and more the 50 largest are kept, in float16; all where
-            an image has several labels, or the student learns from standardised logits.
+            an image has several labels, and where the student learns from standardised logits or
+            at a temperature that is none of `TEMPERATURES`.
     """
     cache, taught = config.stored, config.taught
     if cache.top_k is not None:
         return dataclasses.replace(cache, top_k=cache.largest)
-    if images.num_classes < MANY_CLASSES or images.multi_label or taught.standardize:
+    if images.num_classes < MANY_CLASSES or images.multi_label:
         return cache
-    temperatures = sorted({*TEMPERATURES, taught.temperature})
+    if taught.standardize or taught.temperature not in TEMPERATURES:
+        return cache
+    temperatures = list(TEMPERATURES)
     return dataclasses.replace(cache, dtype=STORED_DTYPE, top_k=LARGEST, temperatures=temperatures)
 
 
