@@ -193,12 +193,19 @@ def enough_examples(examples: int, batch_size: int) -> None:
 
 def installed(packages: Iterable[str], extra: str, what: str) -> None:
     """Raise unless the packages of an optional part of tfdistill can be imported."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    missing = [name for name in packages if not _importable(name)]
     if missing:
         raise UsageError(
             f"{what} needs {', '.join(missing)}, which is not installed. "
             f'Run: pip install "tfdistill[{extra}]"'
         )
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # it was said that it cannot be
+        return False
 
 
 def first_line(error: BaseException) -> str:

@@ -112,10 +112,13 @@ def threads() -> int:
 
 
 def use_threads(count: int) -> None:
-    """Spread operations over `count` threads, unless TensorFlow has begun to compute."""
-    if count != threads():
-        with contextlib.suppress(RuntimeError):
-            tf.config.threading.set_intra_op_parallelism_threads(count)
+    """Spread operations over `count` threads, unless TensorFlow has begun to compute.
+
+    Also so many operations are done at the same time, at least 2; no bit depends on that.
+    """
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(max(count, 2))
 
 
 def environment() -> dict[str, str | int | bool]:
