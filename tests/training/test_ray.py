@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.forked import LONG, Forked
-from tests.training.test_workers import CONFIG, Shown, none_left, results, run_here, written
-from tfdistill import records
+from tests.training.test_workers import (
+    CONFIG,
+    Shown,
+    none_left,
+    results,
+    run_here,
+    states,
+    written,
+)
 from tfdistill.cli.main import main
 from tfdistill.training import runner
 
@@ -48,7 +55,7 @@ def test_two_machines_give_the_bits_of_one_process_though_workers_are_killed(clu
     def kill(shown, number, names):
         if names == ["alone-0"] and not killed:
             deadline = time.monotonic() + LONG
-            while not (records.run_folder(several, "alone-0") / "state.npz").exists():
+            while not states(several / "runs" / "alone-0"):
                 assert time.monotonic() < deadline
             killed.extend(actors())
             for process in killed:

@@ -139,6 +139,11 @@ def _do_study(
 ) -> None:
     threads = kind.threads(workers, config.threads) if kind else config.threads or 0
     session = start(progress, config, trains=kind is None)
+    if kind and (mirrored := [run for run in runs if run.training.strategy != "none"]):
+        raise checks.UsageError(
+            f"With training.strategy={mirrored[0].training.strategy} each run takes all devices. "
+            f"Received: {workers} workers. Leave them out, or set training.strategy: none."
+        )
     check_labels(config, runs, session)
     preflight(config, runs, session)
     check_records(runs, folder, session, threads)

@@ -161,6 +161,8 @@ def check_records(
     changed = []
     environment = machine.environment()
     environment["threads"] = threads or environment["threads"]
+    for name in {run.training.strategy for run in runs} - {"none"}:
+        environment["replicas"] = machine.strategy(name).num_replicas_in_sync
     now = _circumstances(machine.versions(), machine.device(), environment)
     for name, value in now.items():
         others = sorted({_of(record).get(name, value) for record in found} - {value})
@@ -205,6 +207,7 @@ def _of(record: Record) -> dict[str, str]:
 
 def _circumstances(versions: dict, device: str, environment: dict) -> dict[str, str]:
     """Return what bits follow from, by name; nothing of what is not known."""
-    found = {**versions, "device": device, "threads": environment.get("threads")}
+    counts = {name: environment.get(name) for name in ("threads", "replicas")}
+    found = {**versions, "device": device, **counts}
     found["code"] = str(environment.get("code", ""))[:12]
     return {name: str(value) for name, value in found.items() if value}

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdistill.utils import checks
+
 
 def accelerators() -> list[Any]:
     """Return the GPUs and TPUs that TensorFlow sees."""
@@ -79,6 +81,28 @@ def bfloat16_here() -> str:
     speed = speed_of_bfloat16()
     ratio = f"{speed:.1f} times as fast as" if speed >= 1 else f"{1 / speed:.1f} times slower than"
     return f"{ratio} float32 here ({device()}, {known[has_bfloat16()]}, by one convolution)"
+
+
+@functools.cache
+def strategy(name: str) -> Any:
+    """Return how training is distributed: a `tf.distribute.Strategy`, always the same.
+
+    Args:
+        name: `none`: on one device; `mirrored`: on all GPUs, or where there is none on the logical
+            CPUs that this process was given.
+
+    Raises:
+        UsageError: `mirrored` where there is one device.
+    """
+    if name == "none":
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        raise checks.UsageError(
+            f"training.strategy={name} needs two or more GPUs. Received: a machine with "
+            f"{device()} and no more. Set training.strategy: none."
+        )
+    return tf.distribute.MirroredStrategy([each.name for each in devices])
 
 
 def make_repeatable() -> None:
