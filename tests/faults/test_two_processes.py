@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,54 @@ def test_two_hosts_share_a_study(study, holder, monkeypatch):
         storage._host.cache_clear()
     storage.write_json(folder / "state.npz", {})  # on this host
     assert not (folder / names[0]).exists()
+
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    "host, process, hours, kept",
+    [
+        ("node-7", "ended", 23, True),  # it may live there
+        ("node-7", "ended", 25, False),
+        ("node-7", "living", 25, False),  # the number says nothing of another machine
+        ("here", "ended", 0, False),
+        ("here", "living", 23, True),
+        ("here", "living", 25, False),  # the number is another program's by now
+        ("a container of this name", "ended", 23, True),
+        ("this host before it was started again", "ended", 25, False),
+    ],
+)
+def test_what_may_still_be_written_stays(tmp_path, host, process, hours, kept):
+    number = {"ended": ended_process(), "living": os.getppid()}[process]
+    own = storage.temporary_name(tmp_path / "state.npz").replace(f".{os.getpid()}.", f".{number}.")
+    here = storage._host()
+    hosts = {"here": here, "node-7": "node-7-0a1b2c3d"}
+    name = own.replace(here, hosts.get(host, f"{here.rpartition('-')[0]}-00000000"))
+    left = tmp_path / name
+    left.write_text("half")
+    written = time.time() - hours * HOUR
+    os.utime(left, (written, written))
+    storage.write_json(tmp_path / "state.npz", {})
+    assert left.exists() == kept
+
+
+def test_a_file_that_two_hosts_write_at_once_is_one_of_both(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    with storage.appearing(path) as here:
+        here.write_text("here")
+        monkeypatch.setattr(storage.platform, "node", lambda: "node-7.cluster")
+        storage._host.cache_clear()
+        try:
+            with storage.appearing(path) as there:  # by a process of the same number
+                assert there != here
+                there.write_text("there")
+        finally:
+            monkeypatch.undo()
+            storage._host.cache_clear()
+        assert path.read_text() == "there"
+    assert path.read_text() == "here"
+    assert [found.name for found in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_a_hidden_folder_under_the_name_of_a_temporary_file_stays(tmp_path):

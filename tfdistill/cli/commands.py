@@ -50,6 +50,24 @@ Deviation = Annotated[
         help="With --dry-run: standard deviation of a run in points; else that of finished runs."
     ),
 ]
+Workers = Annotated[
+    options.Whole,
+    Parameter(
+        help="Runs done at the same time, each by a process with `--threads` threads, by default "
+        "an equal part of the cores.",
+    ),
+]
+Executor = Annotated[
+    Literal["processes", "ray"],
+    Parameter(help="Where the workers are: `processes` of this machine, or those of `ray`."),
+]
+Address = Annotated[
+    str | None,
+    Parameter(
+        help="Of a Ray cluster, as HOST:PORT; by default that of RAY_ADDRESS, else Ray is started "
+        "on this machine."
+    ),
+]
 Rehearse = Annotated[
     bool,
     Parameter(
@@ -181,6 +199,9 @@ def run(
     dry_run: DryRun = False,
     deviation: Deviation = None,
     rehearse: Rehearse = False,
+    workers: Workers = 1,
+    executor: Executor = "processes",
+    address: Address = None,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
     """Do a study: train, distil, evaluate, report.
@@ -190,7 +211,8 @@ def run(
     interruption. `tfdistill studies` lists the studies.
     """
     trust(allow_unsafe)
-    return _study(options.study_config([config, *keys], run), dry_run, rehearse, deviation)
+    study = options.study_config([config, *keys], run)
+    return _study(study, dry_run, rehearse, deviation, (workers, executor, address))
 
 
 def train(
@@ -199,6 +221,9 @@ def train(
     *keys: Keys,
     dry_run: DryRun = False,
     rehearse: Rehearse = False,
+    workers: Workers = 1,
+    executor: Executor = "processes",
+    address: Address = None,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
     """Train one student for each seed, alone and taught by `teacher`.
@@ -208,11 +233,15 @@ def train(
     """
     trust(allow_unsafe)
     study = options.study_config([config, *keys], train, {"study": "single"}, "-train")
-    return _study(study, dry_run, rehearse)
+    return _study(study, dry_run, rehearse, workers=(workers, executor, address))
 
 
 def _study(
-    config: StudyConfig, dry_run: bool, rehearse: bool, deviation: float | None = None
+    config: StudyConfig,
+    dry_run: bool,
+    rehearse: bool,
+    deviation: float | None = None,
+    workers: tuple[int, str, str | None] = (1, "processes", None),
 ) -> int:
     from tfdistill.training import runner, study_folder
 
@@ -232,7 +261,7 @@ def _study(
         return 0 if good else 1
     if config.export:
         config.export.check_packages()
-    found = runner.run_study(config, folder, display())
+    found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
         return _finish(config, folder, found)
     _write_report(config, folder, found)  # an export that fails must not cost it

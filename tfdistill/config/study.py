@@ -14,6 +14,7 @@ from tfdistill.utils import checks
 
 # The kind of a run that trains or evaluates one network.
 NETWORK = "network"
+MOST_THREADS = 1024
 TUNERS = ("grid", "random", "bayesian", "hyperband")
 
 _T = TypeVar("_T")
@@ -101,6 +102,8 @@ class StudyConfig:
         sweep: What `tfdistill sweep` searches.
         export: What `tfdistill run` and `train` export at the end; null exports nothing.
         tensorboard: Also write TensorBoard logs.
+        threads: Threads that one operation is spread over, on which the bits of weights depend
+            on a CPU; null: all cores, or with several workers an equal part of them.
         note: A remark for the report, such as what is special about the images.
     """
 
@@ -121,9 +124,16 @@ class StudyConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     export: ExportConfig | None = None
     tensorboard: bool = False
+    threads: int | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
+        if self.threads is not None:
+            checks.count("threads", self.threads)
+            if self.threads > MOST_THREADS:
+                raise checks.UsageError(
+                    f"threads must be at most {MOST_THREADS}. Received: threads={self.threads}."
+                )
         checks.different("seeds", self.seeds)
         for seed in self.seeds:
             checks.count("seeds", seed, minimum=0)

@@ -10,6 +10,7 @@ from tfdistill.utils import checks
 
 SCHEDULES = ("constant", "cosine", "steps")
 OPTIMIZERS = ("sgd", "adam", "adamw")
+STRATEGIES = ("none", "mirrored")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -154,6 +155,10 @@ class TrainingConfig:
         jit: `auto` compiles with XLA where a GPU or TPU is; or `on`, `off`.
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
         steps_per_execution: Steps run by one call of the compiled function.
+        strategy: `mirrored` trains on all GPUs of this machine (`tf.distribute.MirroredStrategy`):
+            each gets an equal part of every batch, without XLA. The weights are those of one device
+            to rounding, but batch norms see a device's part alone, and so do losses between the
+            images of a batch. `none` trains on one.
         select: Whether the weights of the `best` validation epoch or of the `last` epoch teach
             others and stand in the tables; both are always kept.
     """
@@ -176,6 +181,7 @@ class TrainingConfig:
     jit: Annotated[str, OneOf(("auto", "on", "off"))] = "auto"
     precision: Annotated[str, OneOf(PRECISIONS)] = "float32"
     steps_per_execution: int = 1
+    strategy: Annotated[str, OneOf(STRATEGIES)] = "none"
     select: Annotated[str, OneOf(("best", "last"))] = "best"
 
     def __post_init__(self) -> None:
@@ -193,6 +199,12 @@ class TrainingConfig:
         if self.labelled_share is not None:
             self._check_share(self.labelled_share)
         check_words(self, "training")
+        if self.strategy != "none" and (self.jit == "on" or self.ema is not None):
+            other = "jit=on" if self.jit == "on" else f"ema={self.ema}"
+            raise checks.UsageError(
+                f"XLA and averages of weights are of one device. Received: training.{other} with "
+                f"training.strategy={self.strategy}. Set one of them otherwise."
+            )
         checks.positive("training.learning_rate", self.learning_rate)
         checks.positive("training.decay", self.decay)
         checks.fraction("training.momentum", self.momentum)

@@ -168,6 +168,18 @@ class Population(keras.Model):
         _check_apart(self.members)  # metrics have their variables only now
         return _joined(logs)
 
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Let the members make the variables of their metrics, which no replica can.
+
+        Keras calls it under a distribution strategy, and would build only a model's own metrics.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
+        y = targets(y)
+        if self._teacher is not None and TEACHER_LOGITS not in y:
+            y[TEACHER_LOGITS] = self._teacher(x)
+        for member in self.members:
+            member._symbolic_build(data_batch=(x, _targets_for(member, y), sample_weight))
+
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         sample_weight, y = one_weight(sample_weight), targets(y)

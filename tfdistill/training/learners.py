@@ -159,15 +159,20 @@ def compiled_for(
             None where its logits are known.
     """
 
+    strategy = configs[0].training.strategy
+
     def fresh() -> list[keras.Model]:
         networks = []
         for config in configs:
             keras.utils.set_random_seed(config.seed)
-            networks.append(network(config, images, study_folder))
+            with machine.strategy(strategy).scope():
+                networks.append(network(config, images, study_folder))
         return networks
 
     def new() -> Learners:
-        return _compiled(configs, fresh(), images, settings, teacher[0]() if teacher else None)
+        networks = fresh()
+        with machine.strategy(strategy).scope():
+            return _compiled(configs, networks, images, settings, teacher[0]() if teacher else None)
 
     key = digest([_shape(config) for config in configs], teacher[1] if teacher else "")
     if any(_has_features(config) for config in configs):
@@ -235,7 +240,7 @@ def _compiled(configs, networks, images, settings, teacher) -> Learners:
             optimizer=_optimizer(config.training, steps, learner.trainable_variables),
             loss=task.hard_loss(settings.soft_labels, config.training.label_smoothing),
             metrics=[task.accuracy_metric(settings.soft_labels)],
-            jit_compile=machine.uses_xla(config.training.jit),
+            jit_compile=_uses_xla(config.training),
             steps_per_execution=config.training.steps_per_execution,
         )
         _make_metrics(learner, images, settings.soft_labels)
@@ -244,13 +249,17 @@ def _compiled(configs, networks, images, settings, teacher) -> Learners:
     def together() -> Population:
         population = Population(learners, None if apart else teacher)
         population.compile(
-            jit_compile=machine.uses_xla(training.jit),
+            jit_compile=_uses_xla(training),
             steps_per_execution=training.steps_per_execution,
         )
         return population
 
     averages = [MovingAverage(learner, training.ema) for learner in learners if training.ema]
     return Learners(learners, together if len(learners) > 1 else None, averages=averages)
+
+
+def _uses_xla(training: TrainingConfig) -> bool:
+    return training.strategy == "none" and machine.uses_xla(training.jit)
 
 
 def _make_metrics(learner: keras.Model, images: data.Dataset, soft_labels: bool) -> None:

@@ -4,9 +4,11 @@ TensorFlow is imported only when there is something to train, so that a plan, a 
 an error are answered at once.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,13 @@ from tfdistill.training.study_folder import (
     record_of,
     write_config,
 )
+from tfdistill.training.workers import executors, schedule
 from tfdistill.utils import checks, tensorflow
 from tfdistill.utils.progress import Silent
 
 if TYPE_CHECKING:
     from tfdistill.training.session import Session
+    from tfdistill.training.workers.pool import Kind
 
 
 def plan(config: StudyConfig) -> list[RunConfig]:
@@ -84,45 +88,106 @@ def plan_table(config: StudyConfig, folder: Path) -> Table:
     return Table(f"{len(rows)} runs", ("run", "work", "needs", "state"), tuple(rows), note)
 
 
-def run_study(config: StudyConfig, folder: Path, progress: Silent | None = None) -> list[Record]:
+def run_study(
+    config: StudyConfig,
+    folder: Path,
+    progress: Silent | None = None,
+    workers: int = 1,
+    executor: str = "processes",
+    address: str | None = None,
+) -> list[Record]:
     """Do all runs of a study that are not finished and return the records of all.
+
+    With several workers, each is a process that does runs with `config.threads` threads. On CPUs
+    their weights are to the bit those of one process with as many threads.
 
     Args:
         config: The study.
-        folder: Where its results are or will be.
+        folder: Where its results are or will be; with workers on other machines on a shared disk.
         progress: Where to show progress; None shows nothing.
+        workers: Runs that are done at the same time; 1 does them in this process.
+        executor: Where workers are: `processes` of this machine, or `ray`.
+        address: Of a Ray cluster; None takes RAY_ADDRESS, else starts Ray on this machine.
 
     Raises:
-        UsageError: A wrong setting, missing data, or a folder that holds another configuration's
-            results or is in use by another process; nothing is written then.
+        UsageError: A wrong setting, missing data, workers that cannot be had, or a folder that
+            holds another configuration's results or is in use by another process; nothing is
+            written then.
     """
     progress = progress or Silent()
     runs = plan(config)
     check_folder(config, folder)
-    if not all(finished(run, folder) for run in runs):
-        session = start(progress, config)
-        check_labels(config, runs, session)
-        preflight(config, runs, session)
-        check_records(runs, folder, session)
-        with alone(folder):
-            write_config(config, folder)
-            do_runs(config, runs, folder, session)
-    else:
+    if all(finished(run, folder) for run in runs):
         progress.say(f"All {len(runs)} runs were finished before; no image is read again")
         with alone(folder):
             if not (folder / CONFIG_FILE).exists():
                 write_config(config, folder)
+    else:
+        kind = executors.kind_of(workers, executor, address)
+        with contextlib.closing(kind) if kind else contextlib.nullcontext():
+            _do_study(config, runs, folder, progress, workers, kind)
     return [record for run in runs if (record := record_of(run, folder))]
 
 
-def start(progress: Silent, config: StudyConfig | None = None) -> "Session":
-    """Start TensorFlow, which takes some seconds, and return a session for a study."""
+def _do_study(
+    config: StudyConfig,
+    runs: list[RunConfig],
+    folder: Path,
+    progress: Silent,
+    workers: int,
+    kind: "Kind | None",
+) -> None:
+    threads = kind.threads(workers, config.threads) if kind else config.threads or 0
+    session = start(progress, config, trains=kind is None)
+    if kind and (mirrored := [run for run in runs if run.training.strategy != "none"]):
+        raise checks.UsageError(
+            f"With training.strategy={mirrored[0].training.strategy} each run takes all devices. "
+            f"Received: {workers} workers. Leave them out, or set training.strategy: none."
+        )
+    check_labels(config, runs, session)
+    preflight(config, runs, session)
+    check_records(runs, folder, session, threads)
+    with alone(folder):
+        write_config(config, folder)
+        if kind:
+            plural = "s" if threads > 1 else ""
+            progress.say(
+                f"{workers} workers of {threads} thread{plural} each: one process gives the same "
+                f"bits with --threads {threads}"
+            )
+        theirs = dataclasses.replace(config, threads=threads or None)
+        with executors.opened(kind, workers, theirs, folder, session) as executor:
+            do_runs(config, runs, folder, session, executor)
+
+
+def start(progress: Silent, config: StudyConfig | None = None, trains: bool = True) -> "Session":
+    """Start TensorFlow, which takes some seconds, and return a session for a study.
+
+    Args:
+        progress: Where to show progress.
+        config: The study.
+        trains: Whether runs are done in this process, with the study's number of threads.
+
+    Raises:
+        UsageError: TensorFlow cannot be started, or has begun to compute with other threads.
+    """
+    config = config or StudyConfig()
     if "tensorflow" not in sys.modules:
         progress.say("Starting TensorFlow and reading the images")
+    if trains and config.threads:
+        tensorflow.start(devices=False)
+        from tfdistill.utils import machine
+
+        machine.use_threads(config.threads)
+        if machine.threads() != config.threads:
+            raise checks.UsageError(
+                "The number of threads is set before TensorFlow computes. Received: "
+                f"threads={config.threads} in a process that computes with {machine.threads()}. Do "
+                "this in a new process, or set threads to null."
+            )
     tensorflow.start()
     from tfdistill.training.session import Session
 
-    config = config or StudyConfig()
     return Session(progress, config.tensorboard, config.data)
 
 
@@ -166,35 +231,83 @@ def with_needs(runs: list[RunConfig], names: set[str]) -> set[str]:
     return found
 
 
-def do_runs(config: StudyConfig, runs: list[RunConfig], folder: Path, session: "Session") -> None:
-    """Do the runs of a study that are not finished, each after those that it needs."""
-    unusable: set[str] = set()
-    costs = {run.name: 0.0 if finished(run, folder) else cost(run, session) for run in runs}
+def do_runs(
+    config: StudyConfig,
+    runs: list[RunConfig],
+    folder: Path,
+    session: "Session",
+    executor: executors.Executor | None = None,
+) -> None:
+    """Do the runs of a study that are not finished, each after those that it needs.
+
+    Args:
+        config: The study.
+        runs: Of it, each after those that it needs.
+        folder: The study's folder, whose lock is held.
+        session: What the runs of this process share.
+        executor: Where they are done; None: in this process.
+    """
+    executor = executor or executors.Here(folder, session)
+    undone = [run for run in runs if not finished(run, folder)]
+    costs = dict.fromkeys((run.name for run in runs), 0.0)
+    costs |= {run.name: cost(run, session) for run in undone}
+    caches = _caches(undone, folder, session) if executor.parallel else {}
+    plan = schedule.Schedule(schedule.tasks(groups(config, runs, session), caches))
     progress = session.progress
     progress.start(f"{len(runs)} runs in {folder}", costs)
     try:
-        for group in groups(config, runs, session):
-            ready = []
-            for run in group:
-                failed = [name for name in run.needs if name in unusable]
-                if failed:
-                    progress.skip(run.name, f"left out, because {failed[0]} failed")
-                    unusable.add(run.name)
-                else:
-                    ready.append(run)
-            found = do_group(ready, folder, session)
-            unusable |= {record.name for record in found if record.status != FINISHED}
+        while plan.waiting or executor.busy:
+            while executor.has_room and (ready := plan.ready()):
+                _begin(executor.choose(ready), plan, executor, folder, progress)
+            for task, found in executor.ended():
+                plan.end(task, _unusable(found))
     finally:
         progress.stop()
+
+
+def _caches(runs: list[RunConfig], folder: Path, session: "Session") -> dict[str, str]:
+    """Return where the logits of runs' teachers are stored, by the runs' names."""
+    from tfdistill.training import teacher_logits
+
+    found = {}
+    for run in runs:
+        if teacher_logits.usable(run):
+            images = session.images(run.data)
+            found[run.name] = str(teacher_logits.folder_of(run, images, folder))
+    return found
+
+
+def _begin(
+    task: schedule.Task,
+    plan: schedule.Schedule,
+    executor: executors.Executor,
+    folder: Path,
+    progress: Silent,
+) -> None:
+    """Have done what of a task is not finished, and needs nothing that failed."""
+    plan.begin(task)
+    failed = {run.name: need for run in task.runs if (need := plan.failed_need(run))}
+    left = tuple(run for run in task.runs if run.name not in failed)
+    found: list[Record] = []
+    if not task.stores:
+        for name, need in failed.items():
+            progress.skip(name, f"left out, because {need} failed")
+        plan.fail(failed)
+        found = _finished_before(left, folder, progress)
+    if left and not found:
+        executor.begin(dataclasses.replace(task, runs=left))
+    else:
+        plan.end(task, _unusable(found))
+
+
+def _unusable(found: Iterable[Record]) -> set[str]:
+    return {record.name for record in found if record.status != FINISHED}
 
 
 def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[Record]:
     """Train runs together, unless all of them are finished, and return their records."""
     progress = session.progress
-    found = [record for run in group if (record := finished(run, folder))]
-    if len(found) == len(group):
-        for record in found:
-            progress.skip(record.name, "finished before")
+    if found := _finished_before(group, folder, progress):
         return found
     for run in group:
         if problem := damage(run, folder):
@@ -204,6 +317,16 @@ def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[R
         found = _kind(group[0]).run_together(group, folder, session)
     for record in found:
         progress.end(record.name, records.outcome(record))
+    return found
+
+
+def _finished_before(group: Sequence[RunConfig], folder: Path, progress: Silent) -> list[Record]:
+    """Return the records of runs that are all finished, and say so; nothing of others."""
+    found = [record for run in group if (record := finished(run, folder))]
+    if len(found) < len(group):
+        return []
+    for record in found:
+        progress.skip(record.name, "finished before")
     return found
 
 

@@ -44,7 +44,7 @@ class Session:
         self._storage, self._workers = reading.storage, reading.workers
         self.bench = Workbench()
         self._images: dict[str, data.Dataset] = {}
-        self._told: set[str] = set()
+        self.told: set[str] = set()  # of the images, what need not be told again
         self._logits: dict[str, np.ndarray] = {}
 
     def images(self, config: DataConfig) -> data.Dataset:
@@ -61,8 +61,8 @@ class Session:
 
     def _tell(self, text: str, tell: Callable[[str], None]) -> None:
         """Tell once, however often it is so."""
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self.told:
+            self.told.add(text)
             tell(text)
 
     def logits(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -28,8 +28,9 @@ _SPACE = "sweep.space"
 LOCK = ".lock"
 # What a study writes again at its end.
 _PAGES = ("report.html", "results.csv", "deployment.json")
-# Where images are kept, where results go and what is logged beside them change no result.
-_FREE_KEYS = {"output", "tensorboard", "note", "population", "export"}
+# Where images are kept, where results go and what is logged beside them change no result; other
+# threads change bits, as another machine does, and are told by `check_records`.
+_FREE_KEYS = {"output", "tensorboard", "note", "population", "export", "threads"}
 _FREE_KEYS |= {"data.storage", "data.workers", "teacher_data.storage", "teacher_data.workers"}
 
 
@@ -139,13 +140,16 @@ def record_of(run: RunConfig, folder: Path) -> Record | None:
     return records.read(records.run_folder(folder, run.name))
 
 
-def check_records(runs: list[RunConfig], folder: Path, session: "Session") -> None:
+def check_records(
+    runs: list[RunConfig], folder: Path, session: "Session", threads: int = 0
+) -> None:
     """Raise if records are of other images; tell if they are of other versions or another device.
 
     Args:
         runs: The runs that are planned; of records on other images than theirs nothing is said.
         folder: The study's folder.
         session: Where to tell, and the images.
+        threads: Of what will do the runs; 0: those of this process.
 
     Raises:
         UsageError: Results on changed images would stand in one table with those before.
@@ -155,7 +159,11 @@ def check_records(runs: list[RunConfig], folder: Path, session: "Session") -> No
     found = list(_readable(folder))
     _check_images(runs, found, folder, session)
     changed = []
-    now = _circumstances(machine.versions(), machine.device(), machine.environment())
+    environment = machine.environment()
+    environment["threads"] = threads or environment["threads"]
+    for name in {run.training.strategy for run in runs} - {"none"}:
+        environment["replicas"] = machine.strategy(name).num_replicas_in_sync
+    now = _circumstances(machine.versions(), machine.device(), environment)
     for name, value in now.items():
         others = sorted({_of(record).get(name, value) for record in found} - {value})
         changed += [f"{name} {' and '.join(others)} (now {value})"] if others else []
@@ -199,6 +207,7 @@ def _of(record: Record) -> dict[str, str]:
 
 def _circumstances(versions: dict, device: str, environment: dict) -> dict[str, str]:
     """Return what bits follow from, by name; nothing of what is not known."""
-    found = {**versions, "device": device, "threads": environment.get("threads")}
+    counts = {name: environment.get(name) for name in ("threads", "replicas")}
+    found = {**versions, "device": device, **counts}
     found["code"] = str(environment.get("code", ""))[:12]
     return {name: str(value) for name, value in found.items() if value}

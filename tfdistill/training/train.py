@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import data, records
-from tfdistill.config import NETWORK, RunConfig, to_dict
+from tfdistill.config import NETWORK, RunConfig, TrainingConfig, to_dict
 from tfdistill.data import pipeline, views
 from tfdistill.distillation import population
 from tfdistill.distillation.ensembles import Ensemble, average_logits
@@ -141,6 +141,8 @@ def check(config: RunConfig, session: Session) -> None:
     images = session.images(config.data)
     checks.enough_examples(len(images.train), config.training.batch_size)
     settings = teacher_logits.batch_settings(config, images)
+    if config.trained:
+        _check_replicas(config.training, images)
     if images.unlabelled:
         _check_unlabelled(config, settings, images)
     pipeline.check_pixel_units(settings, images.train.images.shape[1:3])
@@ -150,6 +152,25 @@ def check(config: RunConfig, session: Session) -> None:
     if config.split:
         split_upper(built, config.split.layer, config.split.parts, config.split.part)
     teacher_logits.check(config)
+
+
+def _check_replicas(training: TrainingConfig, images: data.Dataset) -> None:
+    """Raise unless every batch can be divided equally among the devices of a strategy.
+
+    Keras takes the mean of the devices' means, each counting the same.
+    """
+    replicas = machine.strategy(training.strategy).num_replicas_in_sync
+    size = training.batch_size
+    counts = {"training": len(images.train), "validation": len(images.validation)}
+    left = {f"{name} images, {count}": count % size for name, count in counts.items()}
+    for what, rest in {"batch_size": size, **left}.items():
+        if rest % replicas:
+            have = "" if what == "batch_size" else f", whose last batch of {size} has {rest}"
+            raise checks.UsageError(
+                f"training.strategy={training.strategy} gives {replicas} devices equal parts of "
+                f"every batch. Received: {what}{have or f'={size}'}. Set training.batch_size, "
+                f"data.train_examples or data.validation so that {replicas} divides each batch."
+            )
 
 
 def _check_unlabelled(
@@ -264,6 +285,12 @@ class _Job:
     def settings(self) -> pipeline.BatchSettings:
         return teacher_logits.batch_settings(self.config, self.images)
 
+    @property
+    def replicas(self) -> dict[str, int]:
+        """The number of devices, where there are several: batch norms depend on it."""
+        found = machine.strategy(self.config.training.strategy).num_replicas_in_sync
+        return {"replicas": found} if found > 1 and self.config.trained else {}
+
     def load(self, name: str, part: str | None = None) -> keras.Model:
         return evaluation.load_network(self.study_folder, name, self.images, part)
 
@@ -279,7 +306,7 @@ class _Job:
             versions=machine.versions(),
             device=machine.device(),
             images=self.images.hashes,
-            environment=machine.environment(),
+            environment=machine.environment() | self.replicas,
             needed=records.to_repeat(self.needed),
             **values,
         )
@@ -302,7 +329,9 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     )
     shown = views.version(jobs[0].config.data.augment)
     networks = [architecture_hash(network) for network in found.networks]
-    key = digest([[job.training_key, job.images.hashes, shown] for job in jobs], networks)
+    replicas = machine.strategy(config.training.strategy).num_replicas_in_sync
+    about = [networks, replicas] if replicas > 1 else [networks]
+    key = digest([[job.training_key, job.images.hashes, shown] for job in jobs], *about)
     state = TrainingState(_state_folder(jobs), key, found.each, found.networks, found.averages)
     until = config.stop_epoch or config.training.epochs
     if unfinished(state, until, session.progress):

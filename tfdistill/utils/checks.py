@@ -202,7 +202,14 @@ def installed(packages: Iterable[str], extra: str, what: str) -> None:
 
 def missing(packages: Iterable[str]) -> list[str]:
     """Return those packages that cannot be imported, as they are not installed."""
-    return [name for name in packages if importlib.util.find_spec(name) is None]
+    return [name for name in packages if not _importable(name)]
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # it was said that it cannot be
+        return False
 
 
 def first_line(error: BaseException) -> str:

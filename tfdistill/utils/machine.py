@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdistill.utils import checks
+
 
 def accelerators() -> list[Any]:
     """Return the GPUs and TPUs that TensorFlow sees."""
@@ -81,6 +83,28 @@ def bfloat16_here() -> str:
     return f"{ratio} float32 here ({device()}, {known[has_bfloat16()]}, by one convolution)"
 
 
+@functools.cache
+def strategy(name: str) -> Any:
+    """Return how training is distributed: a `tf.distribute.Strategy`, always the same.
+
+    Args:
+        name: `none`: on one device; `mirrored`: on all GPUs, or where there is none on the logical
+            CPUs that this process was given.
+
+    Raises:
+        UsageError: `mirrored` where there is one device.
+    """
+    if name == "none":
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        raise checks.UsageError(
+            f"training.strategy={name} needs two or more GPUs. Received: a machine with "
+            f"{device()} and no more. Set training.strategy: none."
+        )
+    return tf.distribute.MirroredStrategy([each.name for each in devices])
+
+
 def make_repeatable() -> None:
     """Let the same run give the same weights; on a CPU only, where it costs nothing."""
     if not accelerators():
@@ -112,10 +136,13 @@ def threads() -> int:
 
 
 def use_threads(count: int) -> None:
-    """Spread operations over `count` threads, unless TensorFlow has begun to compute."""
-    if count != threads():
-        with contextlib.suppress(RuntimeError):
-            tf.config.threading.set_intra_op_parallelism_threads(count)
+    """Spread operations over `count` threads, unless TensorFlow has begun to compute.
+
+    Also so many operations are done at the same time, at least 2; no bit depends on that.
+    """
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(max(count, 2))
 
 
 def environment() -> dict[str, str | int | bool]:

@@ -1,13 +1,14 @@
 """What a person sees while a study runs: one live display, or plain lines where there is no
 terminal."""
 
+import copy
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from tfdistill.utils.text import duration, printable_lines
 
@@ -50,18 +51,29 @@ class Silent:
         """Tell what must not be missed: it is logged where nothing is shown."""
         logging.getLogger("tfdistill").warning(text)
 
+    def part(self) -> "Silent":
+        """Return what shows the runs of one worker, of several that work at the same time."""
+        return self
+
+    def leave(self) -> None:
+        """End the present run of a part: another goes on with it."""
+
     def stop(self) -> None:
         """End the study; also after an error."""
 
 
 @dataclass
 class _Clock:
-    """Estimates the time left from the costs done since the start."""
+    """Estimates the time left from the costs done since the start.
+
+    `shares` has, of each run that is being done, how much of it is done.
+    """
 
     costs: dict[str, float]
     started: float = field(default_factory=time.monotonic)
     worked: float = 0.0
     passed: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
 
     def skip(self, name: str) -> None:
         """Count a run as done before, not as work since the start."""
@@ -73,25 +85,32 @@ class _Clock:
         self.costs |= dict.fromkeys(names, 0.0) | {names[0]: total}
 
     def resume(self, name: str, share: float) -> None:
-        """Count a share of the present run as done before."""
+        """Count a share of a present run as done before."""
+        self.shares[name] = share
         self.passed += share * self.costs[name]
         self.worked -= share * self.costs[name]
 
     def done(self, name: str) -> None:
         """Count a run as done."""
+        self.shares.pop(name, None)
         self.worked += self.costs[name]
 
-    def reached(self, name: str, share: float) -> float:
-        """Return the cost done so far, with a share of the present run."""
-        return self.passed + self.worked + share * self.costs[name]
+    @property
+    def reached(self) -> float:
+        """The cost done so far, with the shares of the present runs."""
+        return self.passed + self._worked
 
-    def left(self, name: str, share: float) -> str:
-        """Return the time left as text, empty before anything is known."""
-        worked = self.worked + share * self.costs[name]
-        if worked <= 0:
+    @property
+    def left(self) -> str:
+        """The time left as text, empty before anything is known."""
+        if self._worked <= 0:
             return ""
-        remaining = sum(self.costs.values()) - self.reached(name, share)
-        return duration((time.monotonic() - self.started) / worked * remaining)
+        remaining = sum(self.costs.values()) - self.reached
+        return duration((time.monotonic() - self.started) / self._worked * remaining)
+
+    @property
+    def _worked(self) -> float:
+        return self.worked + sum(part * self.costs[name] for name, part in self.shares.items())
 
 
 class Lines(Silent):
@@ -101,20 +120,30 @@ class Lines(Silent):
         self.console = console or _Console(highlight=False, soft_wrap=True)
         self.every = every
         self.places: dict[str, int] = {}
+        self.whole = self
         self.spoken = time.monotonic()
+        self.name = ""
 
     def start(self, title: str, costs: dict[str, float]) -> None:
         self.clock = _Clock(costs)
         self.places = {name: place for place, name in enumerate(costs, start=1)}
         self.say(title)
 
+    def part(self) -> "Lines":
+        return copy.copy(self)  # with the same clock and places, and a present run of its own
+
     def begin(self, names: Sequence[str]) -> None:
+        self.clock.shares.pop(self.name, None)
         self.name = names[0]
         for name in names:  # a search may go on longer than was foreseen
             self.clock.costs.setdefault(name, 1.0)
             self.places.setdefault(name, len(self.places) + 1)
         self.title = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
         self.clock.together(names)
+        self.clock.shares[self.name] = 0.0
+
+    def leave(self) -> None:
+        self.clock.shares.pop(self.name, None)
 
     def resume(self, epoch: int, epochs: int) -> None:
         self.clock.resume(self.name, epoch / epochs)
@@ -125,11 +154,11 @@ class Lines(Silent):
         self.say(f"{self._place(name)} {name}: {why}")
 
     def epoch(self, epoch: int, epochs: int, logs: dict[str, float]) -> None:
-        if time.monotonic() - self.spoken >= self.every:
-            left = self.clock.left(self.name, (epoch + 1) / epochs)
+        self.clock.shares[self.name] = (epoch + 1) / epochs
+        if time.monotonic() - self.whole.spoken >= self.every:
             self.say(
                 f"{self._place(self.name)} {self.title}: epoch {epoch + 1}/{epochs}, "
-                f"{_accuracies(logs)}, about {left} left"
+                f"{_accuracies(logs)}, about {self.clock.left} left"
             )
 
     def end(self, name: str, outcome: str) -> None:
@@ -137,7 +166,7 @@ class Lines(Silent):
         self.say(f"{self._place(name)} {name}: {outcome}")
 
     def say(self, text: str) -> None:
-        self.spoken = time.monotonic()
+        self.whole.spoken = time.monotonic()
         self.console.print(printable_lines(text), markup=False)
 
     def warn(self, text: str) -> None:
@@ -148,7 +177,8 @@ class Lines(Silent):
 
 
 class Live(Lines):
-    """A live display: the study's bar and the present run's, with finished runs scrolling above."""
+    """A live display: the study's bar and those of the present runs, with finished runs scrolling
+    above."""
 
     def __init__(self, console: Console):
         super().__init__(console, every=float("inf"))
@@ -162,13 +192,27 @@ class Live(Lines):
     def start(self, title: str, costs: dict[str, float]) -> None:
         super().start(title, costs)
         self.study = self.display.add_task("study", total=sum(costs.values()), note="")
-        self.run = self.display.add_task("", total=1.0, note="", visible=False)
+        self.run = self._bar()
         self.display.start()
+
+    def part(self) -> "Live":
+        part = copy.copy(self)
+        part.run = self._bar()
+        return part
 
     def begin(self, names: Sequence[str]) -> None:
         super().begin(names)
         self.display.reset(self.run, description=self.title, note="preparing", visible=True)
         self._refresh(0.0)
+
+    def leave(self) -> None:
+        super().leave()
+        self.display.update(self.run, visible=False)
+
+    def end(self, name: str, outcome: str) -> None:
+        super().end(name, outcome)
+        if self is not self.whole:  # its worker may have nothing more to do
+            self.display.update(self.run, visible=False)
 
     def step(self, epoch: int, epochs: int, share: float) -> None:
         self._refresh((epoch + share) / epochs)
@@ -181,11 +225,15 @@ class Live(Lines):
     def stop(self) -> None:
         self.display.stop()
 
+    def _bar(self) -> TaskID:
+        return self.display.add_task("", total=1.0, note="", visible=False)
+
     def _refresh(self, share: float) -> None:
-        left = self.clock.left(self.name, share)
-        note = f"run {self._place(self.name)[1:-1]}" + (f", {left} left" if left else "")
-        done = self.clock.reached(self.name, share)
-        self.display.update(self.study, completed=done, note=note)
+        self.clock.shares[self.name] = share
+        places = sorted(self.places[name] for name in self.clock.shares)
+        runs = f"run{'s' if places[1:] else ''} {', '.join(map(str, places))}/{len(self.places)}"
+        note = f"{runs}, {self.clock.left} left" if self.clock.left else runs
+        self.display.update(self.study, completed=self.clock.reached, note=note)
         self.display.update(self.run, completed=share)
 
 

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ CHECKSUM = "checksum"
 MAX_TEXT = 2**20
 MARK = "# sha256 of what follows: "
 TEMPORARY = ".tfdistill."
+# Seconds after which a temporary file that nobody wrote to is taken for one that was left behind;
+# far more than the clocks of machines that share a disk differ.
+ABANDONED_AFTER = 86400.0
 _OWN_TEMPORARY = re.compile(r"\.tfdistill\.(?P<host>[\w-]+)\.(?P<process>[0-9]{1,18})\..+")
 
 
@@ -180,7 +184,7 @@ def read_checked(path: Path) -> dict[str, Any]:
 def appearing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
-    What killed processes of this host left of the same file is removed first.
+    What killed processes left of the same file is removed first.
 
     Raises:
         WriteError: There is no room, or the folder cannot be written; nothing is left behind.
@@ -203,21 +207,24 @@ def temporary_name(path: Path) -> str:
     """Return the hidden name under which this process writes what is to appear as `path`.
 
     It is `.tfdistill.HOST.PROCESS.NAME`; of a long name the first 40 characters and the suffix.
+    HOST tells apart all whose numbers of processes may be the same: machines, containers of one
+    name on a shared disk, and a machine before and after it was started again.
     """
     return f"{TEMPORARY}{_host()}.{os.getpid()}.{path.stem[:40]}{path.suffix}"
 
 
 def abandoned(folder: Path, name: str = "*") -> Iterator[Path]:
-    """Yield what killed processes of this host left in a folder under names of `temporary_name`.
+    """Yield what killed processes left in a folder under names of `temporary_name`.
 
-    Another host's are never among them: its processes cannot be seen from here.
+    Of another host, whose processes cannot be seen from here, it is what was not written to for a
+    day; of this one also whatever belongs to no living process.
 
     Args:
         folder: Looked at alone, without the folders in it.
         name: Pattern of the names that were to appear.
     """
-    for path in folder.glob(f"{TEMPORARY}{_host()}.*.{name}"):
-        if is_abandoned(path.name):
+    for path in folder.glob(f"{TEMPORARY}*.{name}"):
+        if is_abandoned(path.name) or _is_idle(path):
             yield path
 
 
@@ -228,7 +235,7 @@ def is_abandoned(name: str) -> bool:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what killed processes of this host left of a file that was to appear as `path`."""
+    """Remove what killed processes left of a file that was to appear as `path`."""
     pattern = _literal(f"{path.stem[:40]}{path.suffix}")
     for left in abandoned(path.parent, pattern):
         with contextlib.suppress(OSError):
@@ -242,7 +249,23 @@ def _literal(name: str) -> str:
 
 @functools.cache
 def _host() -> str:
-    return re.sub(r"[^\w-]", "_", platform.node()) or "host"
+    name = re.sub(r"[^\w-]", "_", platform.node()) or "host"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        return name
+    return f"{name}-{digest(boot, processes)[:8]}"
+
+
+def _is_idle(path: Path) -> bool:
+    """Return whether a file is a temporary one to which nobody has written for a day."""
+    if not _OWN_TEMPORARY.fullmatch(path.name):
+        return False
+    try:
+        return time.time() - path.lstat().st_mtime > ABANDONED_AFTER
+    except OSError:  # removed meanwhile
+        return False
 
 
 def _lives(process: int) -> bool:
