@@ -209,6 +209,37 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study, session):
     assert record == records.read(records.run_folder(study, "diverged"))
 
 
+def test_several_steps_of_one_call_are_the_same_steps(study, session):
+    """96 images are three batches: calls of two steps would end within an epoch."""
+    training = dataclasses.replace(SHORT, steps_per_execution=3)
+    in_calls = renamed(TEACHER, "in-calls", training=training)
+    known = records.read(records.run_folder(study, "teacher"))
+    assert train.run(in_calls, study, session).weights == known.weights
+    two = renamed(TEACHER, "two", training=dataclasses.replace(SHORT, steps_per_execution=2))
+    with pytest.raises(
+        UsageError, match="divide the 3 steps of an epoch. Received: 2. Set it to 1"
+    ):
+        train.check(two, session)
+    with pytest.raises(UsageError, match="divide the 3 steps of an epoch"):
+        train.run(two, study, session)
+
+
+@pytest.mark.slow
+def test_xla_compiles_on_a_cpu_where_it_is_asked_for(study, session):
+    training = dataclasses.replace(SHORT, epochs=1, jit="on")
+    first, again = (
+        train.run(renamed(TEACHER, name, training=training), study, session)
+        for name in ("xla", "xla-again")
+    )
+    assert first.weights == again.weights
+    (learner,) = session.bench._kept.each
+    assert learner.jit_compile
+    train.run(renamed(TEACHER, "plain", training=dataclasses.replace(SHORT, epochs=1)), study)
+    plain, compiled = (load(study, name, "last") for name in ("plain", "xla"))
+    for one, other in zip(plain.get_weights(), compiled.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_path):
     settings = dataclasses.replace(SHORT, batch_size=512)
     run = renamed(TEACHER, "large", training=settings)

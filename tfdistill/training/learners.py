@@ -26,7 +26,7 @@ from tfdistill.distillation.moving_average import MovingAverage
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
 from tfdistill.training import evaluation, heads, tasks
-from tfdistill.utils import machine
+from tfdistill.utils import checks, machine
 from tfdistill.utils.storage import digest
 
 COLLECT_EVERY = 10.0  # seconds; looking through all objects takes about 0.25
@@ -211,10 +211,19 @@ def epoch_steps(training: TrainingConfig, examples_count: int) -> int:
     """Return the optimiser steps of an epoch.
 
     Raises:
-        UsageError: There are fewer examples than one batch holds.
+        UsageError: There are fewer examples than one batch holds, or epochs would end within a call
+            of the compiled function.
     """
     passes = pipeline.steps_per_epoch(examples_count, training.batch_size)
-    return training.steps // training.epochs if training.steps else passes
+    steps = training.steps // training.epochs if training.steps else passes
+    together = training.steps_per_execution
+    if steps % together:
+        fitting = [each for each in range(1, min(together, steps) + 1) if steps % each == 0]
+        raise checks.UsageError(
+            f"training.steps_per_execution must divide the {steps} steps of an epoch. Received: "
+            f"{together}. Set it to {fitting[-1]}."
+        )
+    return steps
 
 
 def _shape(config: RunConfig) -> dict:

@@ -114,7 +114,8 @@ def _few(images: DataConfig, batch_size: int, session: "Session") -> DataConfig:
 
 
 def _short(training: TrainingConfig) -> TrainingConfig:
-    return dataclasses.replace(training, epochs=1, steps=None, milestones=[], warmup_epochs=0.0)
+    training = dataclasses.replace(training, epochs=1, steps=None, steps_per_execution=1)
+    return dataclasses.replace(training, milestones=[], warmup_epochs=0.0)
 
 
 def _table(found: list[Record | None], planned: int) -> Table:

@@ -64,7 +64,7 @@ def run_together(
         session: As for `run`.
     """
     session = session or Session()
-    machine.make_repeatable()
+    machine.make_repeatable(configs[0].training.jit)
     session.bench.collect_garbage()
     for config in configs:
         teacher_logits.check(config)
@@ -139,7 +139,8 @@ def check(config: RunConfig, session: Session) -> None:
     if config.model is None:
         return
     images = session.images(config.data)
-    checks.enough_examples(len(images.train), config.training.batch_size)
+    if config.trained:
+        learners.epoch_steps(config.training, len(images.train))
     settings = teacher_logits.batch_settings(config, images)
     if config.trained:
         _check_replicas(config.training, images)

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
 
 from tfdistill.utils import checks
 
@@ -105,9 +106,17 @@ def strategy(name: str) -> Any:
     return tf.distribute.MirroredStrategy([each.name for each in devices])
 
 
-def make_repeatable() -> None:
-    """Let the same run give the same weights; on a CPU only, where it costs nothing."""
-    if not accelerators():
+def make_repeatable(jit: str = "auto") -> None:
+    """Let the same run give the same weights; on a CPU only, where it costs nothing.
+
+    Keras would leave out XLA beside TensorFlow's own deterministic operations; what XLA compiles
+    for a CPU repeats by itself.
+    """
+    if accelerators():
+        return
+    if jit == "on":
+        disable_op_determinism()
+    else:
         tf.config.experimental.enable_op_determinism()
 
 
