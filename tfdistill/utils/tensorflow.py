@@ -177,23 +177,25 @@ def muted(
 def _witness(lost: str, printed: int) -> Iterator[None]:
     """Have a shell say `lost`, and what a file holds, if this process ends within."""
     reads, alive = os.pipe()
-    shell = subprocess.Popen(
-        ["/bin/sh", "-c", _WITNESS, lost, f"/proc/self/fd/{printed}"],
-        stdin=reads,
-        stdout=2,
-        pass_fds=[printed],
-        start_new_session=True,  # what ends this process's group does not end it
-    )
-    os.close(reads)
+    shell = None
 
     def dismiss() -> None:
         with contextlib.suppress(OSError):  # it was killed
             os.write(alive, b"\n")
 
     try:
-        with signals.before_leaving(dismiss):
+        with signals.before_leaving(dismiss):  # a signal may come while the shell is started
+            shell = subprocess.Popen(
+                ["/bin/sh", "-c", _WITNESS, lost, f"/proc/self/fd/{printed}"],
+                stdin=reads,
+                stdout=2,
+                pass_fds=[printed],
+                start_new_session=True,  # what ends this process's group does not end it
+            )
+            os.close(reads)
             yield
     finally:
         dismiss()
         os.close(alive)
-        shell.wait()
+        if shell:
+            shell.wait()
