@@ -59,5 +59,57 @@ def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
     assert "run 1/1" in shown and "epoch 1/4" in shown and "[1/1] a: test accuracy 50.00 %" in shown
 
 
+def test_lines_tell_of_the_runs_of_several_workers():
+    def show(lines):
+        lines.start("3 runs in here", {"a": 10.0, "b": 10.0, "c": 10.0})
+        one, two = lines.part(), lines.part()
+        one.begin(["a"])
+        two.begin(["b"])
+        two.epoch(0, 2, {"accuracy": 0.5})
+        one.leave()  # its worker was lost
+        two.end("b", "done")
+        two.begin(["a"])
+        two.resume(1, 2)
+        two.end("a", "done")
+        # 10 of b, and of a the half that was not done before; c is to come.
+        assert (lines.clock.worked, lines.clock.passed, lines.clock.reached) == (15.0, 5.0, 20.0)
+        assert lines.clock.shares == {}
+
+    _, epoch, *rest = lines_of(show)
+    assert epoch.startswith("[2/3] b: epoch 1/2, accuracy 50.0 %, about ")
+    assert rest == ["[2/3] b: done", "[1/3] a: resumed after epoch 1", "[1/3] a: done"]
+
+
+def test_workers_share_the_time_between_two_lines():
+    text = io.StringIO()
+    lines = progress.Lines(Console(file=text, width=80), every=1000.0)
+    lines.start("2 runs", {"a": 1.0, "b": 1.0})
+    lines.spoken = progress.time.monotonic() - 2000
+    for name in "ab":
+        part = lines.part()
+        part.begin([name])
+        part.epoch(0, 2, {})
+    assert text.getvalue().count("epoch 1/2") == 1
+
+
+def test_the_display_has_a_bar_for_each_run_of_several_workers():
+    text = io.StringIO()
+    live = progress.Live(Console(file=text, width=80, force_terminal=True, highlight=False))
+    live.start("3 runs", {"a": 1.0, "b": 1.0, "c": 1.0})
+    one, two = live.part(), live.part()
+    one.begin(["a"])
+    two.begin(["c"])
+    two.step(0, 2, 0.5)
+    shown = [task for task in live.display.tasks if task.visible]
+    assert [task.description for task in shown] == ["study", "a", "c"]
+    assert shown[0].fields["note"].startswith("runs 1, 3/3")
+    assert [task.completed for task in shown] == [0.25, 0.0, 0.25]
+    two.end("c", "done")
+    assert [task.description for task in live.display.tasks if task.visible] == ["study", "a"]
+    one.step(0, 2, 0.0)
+    assert live.display.tasks[0].fields["note"].startswith("run 1/3")
+    live.stop()
+
+
 def test_without_a_terminal_there_are_plain_lines():
     assert type(progress.display(Console(file=io.StringIO()))) is progress.Lines
