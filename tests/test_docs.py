@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import tfdistill
-from tfdistill import models
+from tfdistill import data, models
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
@@ -65,6 +65,26 @@ def test_the_examples_of_the_losses():
     settings = given["distillation"]
     features = [FeatureConfig(**feature) for feature in settings.pop("features")]
     assert DistillationConfig(**settings, features=features).features[0].loss == "hints"
+
+
+@pytest.mark.usefixtures("forked_probes")
+def test_the_examples_of_low_bits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = data.load(DataConfig("digits", validation=100))
+    train = dataset.train.take(np.arange(256))
+    keras.utils.set_random_seed(0)
+    names = {
+        name: models.build(ModelConfig("resnet8", width=0.5), (8, 8, 1), 10, 127.5, 64.0)
+        for name in ("student", "teacher")
+    }
+    names |= {"dataset": dataset, "images": train.images, "labels": train.labels}
+    names["network"] = names["teacher"]
+    for example in blocks("docs/low_bits.md", "python"):
+        exec(example.replace("epochs=5", "epochs=1"), names)
+    assert (tmp_path / "saved_models/photos/1/model.int8-aware.tflite").exists()
+    assert (tmp_path / "student.tflite").stat().st_size > 20_000
+    assert names["student"].get_layer("layer1.0.conv2").weight_bits == 4
+    assert names["smaller"].count_params() < names["network"].count_params()
 
 
 def test_the_example_is_a_study_that_runs(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ _PUBLIC = {
     "average_logits": "tfdistill.distillation.ensembles",
     "Population": "tfdistill.distillation.population",
     "pick_classes": "tfdistill.models.class_choice",
+    "prune": "tfdistill.models.pruning",
     "open_teacher": "tfdistill.models.teachers.opening",
     "new_head": "tfdistill.training.heads",
     "TeacherCache": "tfdistill.teacher_cache",

@@ -8,8 +8,8 @@ import pytest
 
 from tests.export.test_verify import EQUAL
 from tfdistill import data, export_network
-from tfdistill.config import DataConfig
-from tfdistill.export import litert
+from tfdistill.config import DataConfig, ExportConfig
+from tfdistill.export import exporter, litert, targets
 from tfdistill.export.format import open_model
 from tfdistill.quantization import calibrate, deploy, quantize_aware
 from tfdistill.quantization.layers import FakeQuantize
@@ -83,6 +83,16 @@ def test_a_sigmoid_for_each_label_stays_in_float(tmp_path, quantized, images):
     found = open_model(tmp_path / "model.tflite")(images.test.images[:9])
     expected = 1 / (1 + np.exp(-found["logits"].astype("float64")))
     np.testing.assert_allclose(found["probabilities"], expected, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("forked_probes")
+def test_a_saved_network_is_exported_by_its_path(tmp_path, quantized, images):
+    quantized.save(tmp_path / "low.keras")
+    subject = targets.of_path(tmp_path / "low.keras", DataConfig(source="digits", validation=100))
+    config = ExportConfig(["litert-int8-aware"], folder=str(tmp_path / "saved"), check_images=100)
+    done = exporter.export(subject, "low", config)
+    assert done.formats == ["savedmodel", "litert-int8-aware"]
+    assert done.card["parameters"] == quantized.count_params()
 
 
 class TestRefusals:

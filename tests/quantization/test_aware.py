@@ -163,6 +163,14 @@ class TestCalibration:
         again = calibrate(qmodel, PIXELS)  # what was rounded before does not count
         assert again.get_layer("relu_range").range == pytest.approx((low, high), rel=1e-6)
 
+    def test_the_range_of_a_single_layer_is_that_of_all_images(self):
+        inputs = keras.Input((2, 2, 1))
+        model = keras.Model(inputs, layers.Conv2D(1, 1, use_bias=False, name="one")(inputs))
+        model.get_layer("one").set_weights([np.full((1, 1, 1, 1), -2.0)])
+        pixels = np.arange(5 * 4).reshape(5, 2, 2, 1)
+        qmodel = calibrate(quantize_aware(model), pixels, batch_size=2)
+        assert qmodel.get_layer("one_range").range == (-38.0, 0.0)
+
     @pytest.mark.parametrize(
         ("images", "received"),
         [
@@ -231,6 +239,12 @@ def of_two_inputs():
     return keras.Model([one, other], layers.Add()([one, other]))
 
 
+def added_three():
+    inputs = keras.Input(INPUTS)
+    convs = [layers.Conv2D(3, 1)(inputs) for _ in range(3)]
+    return keras.Model(inputs, layers.Add(name="three")(convs))
+
+
 def normalised_later():
     return network(conv(), layers.Rescaling(2.0, name="later"))
 
@@ -250,6 +264,7 @@ REFUSED = [
     (nested, r"inner \(Functional\), a network within"),
     (added_by_an_operation, r"add\w* \(Add\), an operation that is no layer. Use"),
     (doubled, "to be used once. Received: shared, used twice"),
+    (added_three, r"three \(Add\), of 3 inputs. Add two"),
     (of_two_inputs, "one input and one output"),
     (of_mixed_precision, r"conv \(Conv2D\), which computes in bfloat16"),
     (lambda: network(conv(activation="gelu")), "conv .*with the activation gelu"),
@@ -299,3 +314,11 @@ def test_layers_that_another_network_uses_are_taken():
     model = network(conv(), layers.BatchNormalization(), layers.ReLU())
     model.call(keras.Input(INPUTS))
     assert len(points(quantize_aware(model))) == 4
+
+
+def test_whole_numbers_at_the_input_are_taken():
+    inputs = keras.Input(INPUTS, dtype="uint8")
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Conv2D(4, 3)(inputs))))
+    qmodel = calibrate(quantize_aware(model), PIXELS)
+    assert qmodel(PIXELS).dtype == "float32"
+    assert qmodel.layers[1].range == (0.0, 255.0)

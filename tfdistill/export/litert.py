@@ -191,6 +191,8 @@ def _check_8_bits(content: bytes, whole: bool) -> None:
         or (whole and "FLOAT32" in inputs + outputs)
         or (name in _KERNELS and not (inputs[:2] == ["INT8", "INT8"] and outputs == ["INT8"]))
     ]
+    if not whole and sum(name == "DEQUANTIZE" for name, _, _ in found) > 1:
+        wrong.append("several parts in FLOAT32")
     if wrong or not any(name in _KERNELS for name, _, _ in found):
         raise checks.UsageError(
             "The LiteRT file would not compute in 8 bits. Received: "

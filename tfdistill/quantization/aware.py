@@ -147,7 +147,7 @@ def quantize_aware(
     return quantized
 
 
-def calibrate(qmodel: keras.Model, images: Any, batch_size: int = 100) -> keras.Model:
+def calibrate(qmodel: keras.Model, images: Any, batch_size: int = 32) -> keras.Model:
     """Set each range of a network to the smallest and the largest value over some images.
 
     Nothing is rounded while they are measured but the weights; batch norm and dropout are as in
@@ -177,7 +177,10 @@ def calibrate(qmodel: keras.Model, images: Any, batch_size: int = 100) -> keras.
         layer.set_range(0.0, 0.0)  # not known: nothing is rounded
     taps = keras.Model(qmodel.inputs[0], [layer.input for layer in measured])
     starts = range(0, len(images), checks.count("batch_size", batch_size))
-    batches = [taps(images[at : at + batch_size], training=False) for at in starts]
+    # Of a list of one output a model returns the output alone.
+    batches = [
+        keras.tree.flatten(taps(images[at : at + batch_size], training=False)) for at in starts
+    ]
     found = np.array([[(np.min(x), np.max(x)) for x in map(np.asarray, each)] for each in batches])
     low, high = np.minimum(found[..., 0].min(0), 0), np.maximum(found[..., 1].max(0), 0)
     for place, layer in enumerate(measured):
@@ -349,6 +352,8 @@ def _check(graph: Graph) -> None:
     for name, node in graph.items():
         layer = node.layer
         why = _fault(layer, len(node.shapes[0]), ends=name == end)
+        if len(node.inputs) > 2:
+            why = f"of {len(node.inputs)} inputs", "Add two at a time."
         flat = isinstance(layer, layers.BatchNormalization) and len(node.shapes[0]) != 4
         if flat and name not in into:
             why = "which follows no layer that takes it in", "Put it right behind a Dense layer."
@@ -388,7 +393,10 @@ def _fault(layer: keras.Layer, rank: int, ends: bool) -> tuple[str, str] | None:
     if isinstance(layer, layers.ReLU) and not is_relu(layer):
         return "a ReLU other than ReLU and ReLU6", "Use ReLU(), or ReLU(max_value=6)."
     if activation not in (*graphs.LINEAR, *graphs.RELUS):
-        return f"with the activation {_name(activation)}", "Use relu, relu6 or none."
+        return (
+            f"with the activation {_name(activation)}",
+            "Use activation='relu', 'relu6' or none.",
+        )
     return None
 
 

@@ -54,7 +54,13 @@ def functional(model: keras.Model, what: str) -> keras.Model:
             f"{what} needs a network of one input and one output. Received: {model.name} with "
             f"{len(model.inputs)} and {len(model.outputs)}. Give keras.Model(input, output)."
         )
-    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    output = model.outputs[0]
+    made = output._keras_history
+    before = made.operation._inbound_nodes[made.node_index].input_tensors
+    # What is read of a file ends in a cast to what it is already.
+    if type(made.operation).__name__ == "Cast" and before[0].dtype == output.dtype:
+        output = before[0]
+    return keras.Model(model.inputs[0], output, name=model.name)
 
 
 def read(model: keras.Model, what: str, known: Collection[type]) -> Graph:

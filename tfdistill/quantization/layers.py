@@ -113,6 +113,7 @@ class FakeQuantize(keras.Layer):
             self.factor.assign(1.0)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        x = ops.cast(x, "float32")  # of an input of whole numbers
         if self.ranges == FIXED:
             return fake_quant_with_min_max_vars(x, *self._fixed, num_bits=self.bits)
         if training and self.trainable:
