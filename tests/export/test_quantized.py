@@ -8,6 +8,7 @@ import pytest
 
 from tests.export.test_verify import EQUAL
 from tfdistill import data, export_network
+from tfdistill.cli.main import main
 from tfdistill.config import DataConfig
 from tfdistill.export import litert, targets
 from tfdistill.export.format import open_model
@@ -98,6 +99,14 @@ class TestRefusals:
         with pytest.raises(UsageError, match="Received: own, which has no trained ranges"):
             litert.convert_quantized(network, tmp_path / "model.tflite")
         assert not (tmp_path / "model.tflite").exists()
+
+    def test_a_study_is_refused_before_it_begins(self, tmp_path, capsys):
+        path = tmp_path / "study.yaml"
+        path.write_text("study: single\nexport: {formats: [litert-int8-aware]}\n")
+        assert main(["run", str(path), "--output", str(tmp_path / "out")]) == 2
+        printed = capsys.readouterr().err
+        assert "for a study, whose networks are float" in printed and printed.count("\n") == 1
+        assert not (tmp_path / "out").exists()
 
     def test_ranges_that_are_not_known_are_named(self, tmp_path, network):
         with pytest.raises(UsageError, match="range of re_lu.* no image was seen"):

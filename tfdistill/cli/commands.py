@@ -260,7 +260,7 @@ def _study(
         print_tables([table])
         return 0 if good else 1
     if config.export:
-        config.export.check_packages()
+        config.export.check_for_study()
     found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
         return _finish(config, folder, found)

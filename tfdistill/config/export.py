@@ -70,6 +70,17 @@ class ExportConfig:
             format = EXPORT_FORMATS[name]
             checks.installed(format.packages, format.extra, f"The format {name}")
 
+    def check_for_study(self) -> None:
+        """Raise if a study's networks cannot be exported so, or a package is not installed."""
+        self.check_packages()
+        for name in self.formats:
+            if EXPORT_FORMATS[name].quantized:
+                raise checks.UsageError(
+                    f"The format {name} takes networks of quantize_aware, which are trained in "
+                    f"Python. Received: {name} for a study, whose networks are float. Take "
+                    "litert-int8, or docs/low_bits.md."
+                )
+
 
 # The page of `tfdistill export --help` is made of it.
 ExportConfig.__doc__ = (ExportConfig.__doc__ or "").replace(

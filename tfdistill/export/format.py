@@ -126,6 +126,7 @@ class ExportFormat:
         usage: How to ask it, on the page of the model card: a Jinja template of `card` and of
             `format`, its entry in the card's `formats`.
         limit: A sentence for the card's limits.
+        quantized: Whether it takes networks of `quantize_aware`, and no others.
     """
 
     name: str
@@ -139,6 +140,7 @@ class ExportFormat:
     parts: tuple[str, ...] = ()
     usage: str = ""
     limit: str = ""
+    quantized: bool = False
 
     @property
     def suffix(self) -> str:

@@ -346,6 +346,7 @@ def _format(
         extra="litert",
         usage=USAGE,
         limit=limit,
+        quantized=write is not None,
     )
 
 

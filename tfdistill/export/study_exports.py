@@ -46,7 +46,7 @@ def export_study(folder: Path, config: ExportConfig, progress: Silent | None = N
         return
     for place in damaged:
         progress.say(f"{place} is missing, damaged or changed; a new version is exported")
-    config.check_packages()
+    config.check_for_study()
     with study_folder.alone(folder):
         _export(folder, config, key, progress)
 

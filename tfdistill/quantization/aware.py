@@ -316,7 +316,7 @@ def _map(chain: Sequence[keras.Layer], shape: Sequence[int]) -> tuple[float, int
             chain[-1],
             "which cannot be folded into pixels of 8 bits: that takes one mean in 0..255 and one "
             "deviation for all channels",
-            "Give the network one mean and std, as normalize: [127.5], or raw pixels.",
+            "Give the network one mean and std, as data.normalize: [0.5, 0.25], or raw pixels.",
         )
     return float(scale[0]), int(np.clip(np.round(zero[0]), 0, PIXELS))
 

@@ -208,5 +208,5 @@ def _export(wish: Wish) -> ExportConfig | None:
     if wish.formats is None:
         return None
     export = ExportConfig(list(wish.formats), name=export_name(wish.output.name))
-    export.check_packages()
+    export.check_for_study()
     return export
