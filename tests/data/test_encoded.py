@@ -115,11 +115,15 @@ def mixed(tmp_path_factory):
     return folder
 
 
-def test_images_of_several_sizes_are_seen_as_predictions_see_them(mixed):
-    data = opened(mixed, "files", input_size=24)
-    assert data.train.images.shape == (data.train.images.shape[0], None, None, 3)
+@pytest.mark.parametrize(
+    "folder, storage", [("mixed", "files"), ("photos", "files"), ("photos", "memory")]
+)
+def test_images_that_are_no_squares_are_seen_as_predictions_see_them(request, folder, storage):
+    folder = request.getfixturevalue(folder)
+    data = opened(folder, storage, input_size=24)
+    assert data.stored_side is None
     (images, labels), *_ = evaluation_batches(data.test, 4, 24)
-    files = sorted(mixed.glob("*/*.jpg"))
+    files = sorted(path for path in folder.glob("*/*") if path.name[0].isdigit())
     every = np.stack([read(path, (24, 24, 3)) for path in files])
     for image, label in zip(images.numpy(), labels.numpy(), strict=True):
         places = [at for at, other in enumerate(every) if np.array_equal(image, other)]

@@ -9,6 +9,7 @@ shifts and flips of whole batches are gathers and stay uint8. Cutout is DeVries 
 import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
+from tfdistill.data import decode
 from tfdistill.data.views import WINDOW, column
 
 GREY = 128
@@ -137,9 +138,16 @@ def paste(images: tf.Tensor, others: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
 
 
 def resize(images: tf.Tensor, size: int | None) -> tf.Tensor:
-    """Resize `[b, h, w, c]` uint8 to a square, antialiased; None returns them as they are."""
-    if size is None or tuple(images.shape[1:3]) == (size, size):
+    """Bring `[b, h, w, c]` uint8 to a square, antialiased; None returns them as they are.
+
+    Of images that are no squares the shorter side is brought to it, and the centre cut out, as of
+    the files that a network is asked about.
+    """
+    height, width = images.shape[1:3]
+    if size is None or (height, width) == (size, size):
         return images
+    if height is None or height != width:
+        return decode.squared(images, size)
     return to_uint8(tf.image.resize(images, (size, size), antialias=True))
 
 

@@ -252,6 +252,12 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def stored_side(self) -> int | None:
+        """Side of the square stored images; None where they are none, or differ."""
+        height, width = self.train.images.shape[1:3]
+        return height if height == width else None
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)` of the images that networks see."""
         if self.input_size:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.config import AugmentConfig
-from tfdistill.data import augment, decode, views
+from tfdistill.data import augment, views
 from tfdistill.data.dataset import UNLABELLED, Examples, Tensors
 from tfdistill.data.encoded import EncodedImages
 from tfdistill.utils import checks
@@ -353,8 +353,6 @@ def _shower(store: Tensors, settings: BatchSettings):
 
     def one(row: dict[str, tf.Tensor]) -> tf.Tensor:
         window = row.get("window")
-        if window is None and height is None:
-            return decode.squared(images.whole(row), sides[0])
         if window is None:
             return augment.resize(images.whole(row)[None], size)[0]
         if fill:

@@ -280,7 +280,7 @@ def _preprocessing(facts: Facts) -> dict:
         "channels": channels,
         "dtype": "uint8",
         "pixel_range": [0, 255],
-        "image_size": facts.images.train.images.shape[1],
+        "image_size": facts.images.stored_side,
         "any_size": facts.resize,
         "resizing": _resizing(facts),
         "normalisation": _normalisation(facts),
@@ -292,7 +292,8 @@ def _resizing(facts: Facts) -> str:
     height, width, _ = facts.images.input_shape
     if height != width:
         return f"stretched to {height}x{width} pixels (bilinear, antialiased)"
-    stored = facts.images.train.images.shape[1]
+    stored = facts.images.stored_side
+    stored = stored or height
     text = f"shorter side to {stored} pixels (bilinear, antialiased), the centre {stored}x{stored}"
     return text if stored == height else f"{text}, then to {height}x{width}"
 

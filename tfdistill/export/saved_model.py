@@ -253,7 +253,7 @@ def _write(source, folder: Path) -> None:
         folder,
         images.input_shape,
         images.class_names,
-        image_size=images.train.images.shape[1],
+        image_size=images.stored_side,
         resize=source.resize,
         multi_label=images.multi_label,
     )

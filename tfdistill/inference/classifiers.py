@@ -185,7 +185,7 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
         except checks.UsageError:
             pass  # the images lie elsewhere; classes then go by their numbers
         else:
-            image_size, names = images.train.images.shape[1], images.class_names
+            image_size, names = images.stored_side, images.class_names
     shape = _shape(path, runtime.input_shape, (None, None))
     return _tried(Model(path, runtime, shape, image_size, tuple(names)))
 
