@@ -147,7 +147,8 @@ def resize(images: tf.Tensor, size: int | None) -> tf.Tensor:
     if size is None or (height, width) == (size, size):
         return images
     if height is None or height != width:
-        return decode.squared(images, size)
+        shown = decode.squared(images, size)
+        return tf.ensure_shape(shown, (images.shape[0], size, size, images.shape[3]))
     return to_uint8(tf.image.resize(images, (size, size), antialias=True))
 
 
