@@ -98,7 +98,7 @@ def stages(folder: Path, scratch: Path, given: argparse.Namespace) -> dict[str, 
         ),
     )
     learner = Distiller(student, alpha=0.9, temperature=4.0)
-    learner.compile("sgd")
+    learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     logits = cache.logits(temperature=4.0)
 
     def epoch() -> None:
@@ -109,6 +109,7 @@ def stages(folder: Path, scratch: Path, given: argparse.Namespace) -> dict[str, 
     learner.fit(
         training_batches(images.train, settings, epochs=1, teacher_logits=logits),
         steps_per_epoch=1,
+        shuffle=False,
         verbose=0,
     )
     timed("epoch", epoch)

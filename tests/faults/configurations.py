@@ -54,6 +54,7 @@ CHOICES = {
     "schedule": SCHEDULES,
     "select": ("best", "last"),
     "storage": STORAGES,
+    "strategy": ("none",),  # `mirrored` needs several devices
     "tuner": TUNERS,
     "distillation.loss": tuple(LOGIT_LOSSES),
     "self_distillation.loss": tuple(LOGIT_LOSSES),

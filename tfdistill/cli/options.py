@@ -189,9 +189,11 @@ def configuration(place: Path) -> Path:
         found = [place]
     there = next((each for each in found if each.is_file()), None)
     if there is None and not place.exists():
+        name = str(Path(*parts).with_suffix(""))
         raise checks.UsageError(
-            f"{checks.shown(str(place))} is no configuration. Give the path of a YAML file, or one "
-            f"of those that come along: {', '.join(shipped())}."
+            f"Cannot read the configuration {checks.shown(str(place))}: No such file or directory."
+            f"{checks.nearest(name, shipped())} Give the path of a YAML file, or the name of one "
+            "that comes along, as `tfdistill studies` has them."
         )
     return there or place
 

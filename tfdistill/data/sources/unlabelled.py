@@ -83,7 +83,10 @@ def resolved(config: DataConfig) -> tuple[DataConfig, list[str]]:
     place = Path(str(config.unlabelled)).expanduser()
     if str(config.unlabelled).startswith(PREPARED) or place.suffix.lower() == ARRAY_ENDING:
         return config, []
-    paths = _paths(place, walk.Skipped())
+    try:
+        paths = _paths(place, walk.Skipped())
+    except checks.UsageError:  # said where they are read
+        return config, []
     decided, told = parts.resolved(config, paths)
     return (decided, told) if decided.storage == IN_FILES else (config, [])
 
