@@ -96,6 +96,15 @@ def test_what_is_known_of_the_images_is_the_same(photos):
     assert np.array_equal(kept.test.take(slice(1, 3)).pixels, decoded.test.images[1:3])
 
 
+def test_a_later_start_looks_at_no_image(photos, own_cache):
+    first = opened(photos, "files", normalize="none")
+    known = first.hashes
+    again = opened(photos, "files", normalize="none")
+    assert again.hashes == known
+    parts = again.train, again.validation, again.test
+    assert not any("_looked" in vars(part.images) for part in parts)
+
+
 def test_neither_batches_nor_workers_matter(photos):
     one = opened(photos, "files", input_size=16, workers=1)
     three = opened(photos, "files", input_size=16, workers=3)

@@ -157,7 +157,7 @@ def wrong_value(field: Field) -> st.SearchStrategy:
     elif field.choices:
         bad.append(TEXTS.filter(lambda text: text.partition(":")[0] not in field.choices))
     if plain & {int, float}:
-        bad += [st.integers(max_value=-1), st.just(-(10**400)), st.just(10**400)]
+        bad += [st.integers(-(2**53), -1), st.just(-(10**400)), st.just(10**400)]
         bad += [st.sampled_from([float("nan"), float("inf"), -float("inf"), -1e-9, -1e300])]
     else:
         bad.append(NUMBERS)

@@ -211,6 +211,7 @@ def run(
     interruption. `tfdistill studies` lists the studies.
     """
     trust(allow_unsafe)
+    checks.count("workers", workers)
     study = options.study_config([config, *keys], run)
     return _study(study, dry_run, rehearse, deviation, (workers, executor, address))
 
@@ -232,6 +233,7 @@ def train(
     after an interruption.
     """
     trust(allow_unsafe)
+    checks.count("workers", workers)
     study = options.study_config([config, *keys], train, {"study": "single"}, "-train")
     return _study(study, dry_run, rehearse, workers=(workers, executor, address))
 

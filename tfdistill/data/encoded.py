@@ -427,6 +427,7 @@ class EncodedImages:
         """Look at all images, unless that was done before; where it lasts, tell how far it is."""
         if not array_cache.is_kept(self._moments_key):
             self.__dict__["_looked"] = self._look(tell)
+            assert self.moments  # which keeps them, and with them that all were looked at
 
     @cached_property
     def _looked(self) -> tuple[Any, np.ndarray, np.ndarray]:
