@@ -100,9 +100,61 @@ def crops(repeats: int) -> dict:
                     pass
                 if repeat:
                     found[name].append(1e6 * (time.process_time() - began) / count)
+        pieces = pieces_of(images, augment, repeats)
     result: dict = {name: statistics.median(times) for name, times in found.items()}
-    result |= {"repeats": repeats, "mean file kB": statistics.mean(sizes) / 1000, "all": found}
-    return result
+    about = {"repeats": repeats, "mean file kB": statistics.mean(sizes) / 1000}
+    return {**result, **pieces, **about, "all": found}
+
+
+def pieces_of(images, augment, repeats: int) -> dict[str, float]:
+    """Return microseconds of what a crop from a file is made of, each done alone."""
+    import tensorflow as tf
+
+    from tfdistill.data import augment as rendering
+    from tfdistill.data import views
+
+    encoded, ids = images.train.images, images.train.ids
+    began = time.process_time()
+    data = [encoded._read(row) for row in encoded.rows]
+    found = {"of them: reading, checksum": 1e6 * (time.process_time() - began) / len(data)}
+    drawn = views.windows(0, 0, int(ids.max()) + 1, augment, (HEIGHT, WIDTH))
+    windows = tf.gather(drawn, ids)
+
+    def resized(data: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        part = encoded.part({"data": data}, rendering.box(window))
+        return tf.image.resize(part, (SIZE, SIZE))
+
+    # Each with what comes before it, which is taken off afterwards.
+    steps = {
+        "nothing": lambda data, window: window,
+        "of them: decoding the part": lambda data, window: encoded.part(
+            {"data": data}, rendering.box(window)
+        ),
+        "of them: resizing": resized,
+        "of them: rounding": lambda data, window: rendering.to_uint8(resized(data, window)),
+        "whole photo, decoding": lambda data, window: encoded.whole({"data": data}),
+    }
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    rows = tf.data.Dataset.from_tensor_slices((data, windows))
+    pipelines = {
+        name: rows.map(step, num_parallel_calls=1).with_options(options)
+        for name, step in steps.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 1):
+        for name, pipeline in pipelines.items():
+            began = time.process_time()
+            for _ in pipeline:
+                pass
+            if repeat:
+                times[name].append(1e6 * (time.process_time() - began) / len(data))
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    before = medians["nothing"]
+    for name in list(steps)[1:4]:
+        found[name], before = medians[name] - before, medians[name]
+    found["whole photo, decoding"] = medians["whole photo, decoding"] - medians["nothing"]
+    return found
 
 
 def memory(given: argparse.Namespace) -> dict:
