@@ -15,6 +15,7 @@ from tfdistill.config import (
 )
 from tfdistill.data import BatchSettings, encoded, evaluation_batches, load, training_batches
 from tfdistill.data.image_files import read
+from tfdistill.data.sources import stores
 from tfdistill.training import runner
 from tfdistill.training.session import Session
 from tfdistill.utils import checks
@@ -199,18 +200,18 @@ def test_images_without_labels_follow_the_others(photos, mixed):
 
 
 def test_files_are_taken_where_memory_is_too_small(photos):
-    store = encoded.Files(sorted(photos.glob("*/*.jpg")))
-    small, told = encoded.resolved(DataConfig(), store, 24)
+    store = stores.Files(sorted(photos.glob("*/*.jpg")))
+    small, told = stores.resolved(DataConfig(), store, 24)
     assert (small.storage, told) == ("memory", [])
-    large, told = encoded.resolved(DataConfig(), store, 10**9)  # 42 * 60 * 3 * 10^9, three times
+    large, told = stores.resolved(DataConfig(), store, 10**9)  # 42 * 60 * 3 * 10^9, three times
     assert large.storage == "files"
     assert told[0].startswith("1000000000 images would take 22680.0 GB of ")
-    chosen, told = encoded.resolved(DataConfig(storage="files"), store, 1)
+    chosen, told = stores.resolved(DataConfig(storage="files"), store, 1)
     assert (chosen.storage, told) == ("files", [])
 
 
 def test_sources_without_files_say_so():
-    with pytest.raises(UsageError, match="Received: data.source='digits'. Set data.storage=auto"):
+    with pytest.raises(UsageError, match="Received: data.source='digits'. Set data.storage=memory"):
         load(DataConfig(storage="files"))
 
 
@@ -287,4 +288,4 @@ def test_only_errors_of_readers_are_taken_for_theirs():
 
 
 def test_free_memory_is_that_of_the_machine():
-    assert 2**20 < encoded.free_memory() < 2**50
+    assert 2**20 < stores.free_memory() < 2**50

@@ -113,19 +113,18 @@ class Examples:
     @property
     def images_sha256(self) -> str:
         """SHA-256 of the images alone."""
-        if isinstance(self.images, EncodedImages):
-            return self.images.sha256()
-        found = hashlib.sha256()
-        encoded.add(found, self.images)
-        return found.hexdigest()
+        return self._sha256()
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of images, labels and ids, the same whether images are decoded or not."""
+        return self._sha256(self.labels, self.ids)
+
+    def _sha256(self, *others: np.ndarray) -> str:
         if isinstance(self.images, EncodedImages):
-            return self.images.sha256(self.labels, self.ids)
+            return self.images.sha256(*others)
         found = hashlib.sha256()
-        for array in (self.images, self.labels, self.ids):
+        for array in (self.images, *others):
             encoded.add(found, array)
         return found.hexdigest()
 

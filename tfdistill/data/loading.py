@@ -54,7 +54,7 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
     if config.storage == IN_FILES and not isinstance(source.train.images, EncodedImages):
         raise checks.UsageError(
             "data.storage=files is of images in folders, CSV lists and sets prepared by TensorFlow "
-            f"Datasets. Received: data.source={config.source!r}. Set data.storage=auto."
+            f"Datasets. Received: data.source={config.source!r}. Set data.storage=memory."
         )
     for note in source.notes:
         tell(note)

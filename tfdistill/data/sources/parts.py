@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.data import array_cache, decode, encoded, splits
+from tfdistill.data import array_cache, decode, splits
 from tfdistill.data.dataset import Examples, Source
+from tfdistill.data.sources import stores
 from tfdistill.utils import checks
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -50,7 +51,7 @@ def kinds(paths: Sequence[Path]) -> list[str]:
 
 def resolved(config: DataConfig, paths: Sequence[Path]) -> tuple[DataConfig, list[str]]:
     """Return a configuration that says where images are kept, and what is to be told of it."""
-    return encoded.resolved(config, encoded.Files(paths), len(paths))
+    return stores.resolved(config, stores.Files(paths), len(paths))
 
 
 def examples(paths: Sequence[Path], labels: np.ndarray, config: DataConfig, of: str) -> Examples:
@@ -72,7 +73,7 @@ def examples(paths: Sequence[Path], labels: np.ndarray, config: DataConfig, of: 
         key["files"] = array_cache.fingerprint(paths)
     except OSError as error:
         raise decode.unreadable(str(error.filename), f"{error.strerror}.") from None
-    images = encoded.kept(encoded.Files(paths), len(paths), 3, config, key)
+    images = stores.kept(stores.Files(paths), len(paths), 3, config, key)
     return Examples.numbered(images, labels)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from tfdistill.config import DataConfig
-from tfdistill.data import array_cache, decode, encoded
+from tfdistill.data import array_cache, decode
 from tfdistill.data.dataset import Examples, Reader, Source
 from tfdistill.data.encoded import EncodedImages
+from tfdistill.data.sources import stores
 from tfdistill.utils import checks, storage
 
 TFRECORD = "tfrecord"
@@ -102,7 +103,7 @@ def read_builder(builder: Any, config: DataConfig) -> Source:
     key = _key(builder, config.image_size)
     names = tuple(builder.info.features[label].names)
     count = sum(builder.info.splits[split].num_examples for split in splits.values())
-    config, told = encoded.resolved(config, _records(builder, "train", image), count)
+    config, told = stores.resolved(config, _records(builder, "train", image), count)
     found = {}
     for part, split in splits.items():
         known = array_cache.cached({**key, "labels of": split}, partial(_labels, builder, split))
@@ -125,7 +126,7 @@ def _kept(
 ) -> np.ndarray | EncodedImages:
     records = _records(builder, split, image)
     channels = builder.info.features[image].shape[-1] or 3
-    return encoded.kept(records, len(records.spans), channels, config, key)
+    return stores.kept(records, len(records.spans), channels, config, key)
 
 
 def _keys(builder) -> tuple[str, str]:
@@ -188,7 +189,7 @@ class _Example:
         return int(self._features[name].int64_list.value[0])
 
 
-def _records(builder: Any, split: str, image: str) -> encoded.Records:
+def _records(builder: Any, split: str, image: str) -> stores.Records:
     """Return the records of a split in the order of its files, their images still encoded."""
     if builder.info.file_format.value != TFRECORD:
         raise checks.UsageError(
@@ -200,7 +201,7 @@ def _records(builder: Any, split: str, image: str) -> encoded.Records:
         [_spans(number, path) for number, path in enumerate(files)] or [np.empty((0, 3))]
     )
     name = f"{builder.name}/{split}"
-    return encoded.Records(files, spans, lambda data: _Example(data).texts(image)[0], name)
+    return stores.Records(files, spans, lambda data: _Example(data).texts(image)[0], name)
 
 
 def _spans(number: int, path: Path) -> np.ndarray:
