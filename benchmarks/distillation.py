@@ -35,7 +35,7 @@ from tfdistill import Distiller, models
 from tfdistill.config import AugmentConfig, CacheConfig, DataConfig, ModelConfig
 from tfdistill.data import BatchSettings, Dataset, from_arrays, steps_per_epoch, training_batches
 from tfdistill.distillation.population import Population
-from tfdistill.studies.alpha_temperature import Settings as Grid
+from tfdistill.studies.alpha_temperature.study import Settings as Grid
 from tfdistill.teacher_cache import Teacher, build
 from tfdistill.training.learners import Learners
 from tfdistill.utils import machine

@@ -1,6 +1,7 @@
 """The alpha x temperature study: its runs, and what its tables say of whole and partial results."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -15,7 +16,7 @@ from tfdistill.config import (
 )
 from tfdistill.records import DIVERGED, Record
 from tfdistill.reporting.verdicts import verdict
-from tfdistill.studies import alpha_temperature as study
+from tfdistill.studies.alpha_temperature import label_weight, study
 from tfdistill.utils.checks import UsageError
 
 
@@ -36,8 +37,9 @@ def test_the_whole_grid_has_45_cells_and_40_more_with_the_factor():
     runs = study.runs(config(settings={"baseline_seeds": [7, 8]}))
     cells = taught(runs)
     assert len(cells) == (45 + 40) * 2
-    # One teacher, four students alone; same size alone and at two pairs, and similarity, by seed.
-    assert len(runs) == 1 + 4 + len(cells) + 3 * 2 + 2
+    # One teacher, four students alone; four weights of labels alone, same size alone and at two
+    # pairs, and similarity, by seed.
+    assert len(runs) == 1 + 4 + len(cells) + 4 * 2 + 3 * 2 + 2
     assert len({run.name for run in runs}) == len(runs)
     assert len({run.row for run in cells}) == 85
 
@@ -109,6 +111,10 @@ MEANS = {"a0.9-T5-s": 0.66, "a0.9-T5-t2-s": 0.56, "a0.5-T5-t2-s": 0.62, "same-si
 MEANS |= {"same-size-alone": 0.92}
 
 
+# Labels alone are best at half their weight.
+MEANS |= {"labels-c0.5": 0.63, "labels-c0.1": 0.60}
+
+
 def results(seeds=(0, 1, 2), **grid):
     for run in study.runs(
         StudyConfig(
@@ -116,7 +122,12 @@ def results(seeds=(0, 1, 2), **grid):
             data=DataConfig("tfds:cifar10"),
             teacher=ModelConfig("resnet18"),
             student=ModelConfig("cnn2"),
-            settings={"alphas": [0.5, 0.9], "temperatures": [1.0, 5.0], **grid},
+            settings={
+                "alphas": [0.5, 0.9],
+                "temperatures": [1.0, 5.0],
+                "label_weights": [],
+                **grid,
+            },
         )
     ):
         means = [mean for prefix, mean in MEANS.items() if run.name.startswith(prefix)]
@@ -195,3 +206,59 @@ def test_a_diverged_cell_is_left_blank():
         for record in results(seeds=[0])
     ]
     assert study.tables(found)[1].rows[1] == ("0.9", "–", "66.00")
+
+
+def test_labels_alone_have_no_soft_loss_and_the_weight_of_their_row():
+    runs = study.runs(config(settings={"label_weights": [0.5, 0.1]}))
+    found = [run for run in runs if run.name.startswith("labels-c0.1")]
+    assert [run.seed for run in found] == [3, 5]
+    assert found[0].row == "labels alone, weight 0.1"
+    assert (found[0].distillation.alpha, found[0].distillation.hard_weight) == (0.0, 0.1)
+
+
+@pytest.mark.parametrize("weights", [[0.0], [1.0], [1.5], [0.5, 0.5]])
+def test_a_weight_of_labels_lies_between_0_and_1_and_is_given_once(weights):
+    with pytest.raises(UsageError, match="settings.label_weights"):
+        study.runs(config(settings={"label_weights": weights}))
+
+
+def test_labels_alone_stand_beside_the_cell_of_their_weight():
+    found = {table.title: table for table in study.tables(list(results(label_weights=[0.5, 0.1])))}
+    table = found["Labels alone with a smaller weight"]
+    assert [row[0] for row in table.rows] == ["0.1", "0.5", "1"]
+    _, half, one = table.rows
+    assert half[2] == "63.00 ± 0.10" and half[3].startswith("+2.00, +1.")
+    assert half[4:6] == ("alpha 0.5, T 5", "61.00 ± 0.10") and half[6].startswith("-2.00, -")
+    assert one[3:] == ("–", "–", "–", "–")  # no cell leaves the labels their whole weight
+
+
+def test_a_grid_is_compared_with_the_best_weight_of_labels_alone():
+    plain, scaled = study.comparisons(list(results(label_weights=[0.5, 0.1])))[:2]
+    assert plain.baseline == "labels alone at weight 0.5" and plain.title == "without T²"
+    assert plain.rows[0.9, 5.0].difference == pytest.approx(0.03)
+    assert scaled.rows[0.9, 5.0].difference == pytest.approx(-0.07)
+
+
+@pytest.mark.parametrize(
+    "alpha, temperature, scaled, weight",
+    [(0.5, 1, False, 1), (0.9, 10, False, 0.19), (0.9, 10, True, 9.1), (0.25, 1, True, 1)],
+)
+def test_the_effective_weight_of_a_cell(alpha, temperature, scaled, weight):
+    assert label_weight.effective(alpha, temperature, scaled) == pytest.approx(weight)
+
+
+def test_the_weight_explains_what_follows_from_it_and_the_published_grid_to_three_quarters():
+    cells = {(a, t): (a, t) for a in (0.1, 0.5, 0.9) for t in (1, 5, 20)}
+    top = {cell: 0.6 - math.log(label_weight.effective(*cell) / 0.5) ** 2 for cell in cells}
+    _, count, weight, added, best = label_weight.fit_line("made up", top, False)
+    assert (count, weight, best) == ("9", "1.00", "0.5") and added.endswith("(4 parameters)")
+    rows = study.tables(list(results(label_weights=[0.5])))[-2].rows
+    assert rows == (("published", "45", "0.76", "0.66 (12 parameters)", "0.34"),)
+
+
+def test_the_figure_has_a_panel_for_each_grid_and_none_without_labels_alone():
+    ((_, svg, caption),) = study.figures(list(results(label_weights=[0.5])))
+    for words in ("without T²", "with the factor T²", "labels alone, best weight", "published"):
+        assert f">{words}<" in svg
+    assert "c = (1 - alpha) + alpha / T" in caption
+    assert study.figures(list(results())) == []

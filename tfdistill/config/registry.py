@@ -87,7 +87,7 @@ FEATURE_LOSSES = Registry(
 # Questions: `study` of a configuration.
 STUDIES = Registry(
     {
-        "alpha_temperature": "tfdistill.studies.alpha_temperature",
+        "alpha_temperature": "tfdistill.studies.alpha_temperature.study",
         "assistants": "tfdistill.studies.assistants",
         "channel_split": "tfdistill.studies.channel_split.study",
         "distilled_ensembles": "tfdistill.studies.distilled_ensembles",

@@ -5,10 +5,12 @@ alone) on CIFAR-10, alpha x temperature, one run a cell. It multiplies the soft 
 the soft gradient fades as 1 / T^2 and a cell with a high temperature is nearly plain training with
 the weight 1 - alpha; and one run a cell has a standard error of about 0.5 points, as large as most
 of its differences. Here every cell has several seeds, a second grid has the factor T^2, and every
-cell is tested against the student alone (`reporting.significance`). Expected: without T^2 few
-cells, if any, differ from the student alone; the similarity-preserving loss (Tung & Mori 2019),
-which the source names as the next method, has a row of its own. Cost: per seed, about 86 trainings
-of the student and one for each network of the teacher's size, and one of the teacher. Command:
+cell is tested against the student alone (`reporting.significance`). Rows of labels alone with a
+smaller weight, which with plain SGD is a smaller learning rate, tell what of it needs no teacher
+(`label_weight`). Expected: without T^2 cells are as good as labels alone of the same weight; the
+similarity-preserving loss (Tung & Mori 2019), which the source names as the next method, has a row
+of its own. Cost: per seed, about 90 trainings of the student and one for each network of the
+teacher's size, and one of the teacher. Command:
 tfdistill run configs/alpha_temperature/{small,full}.yaml.
 """
 
@@ -28,6 +30,8 @@ from tfdistill.reporting.significance import (
 )
 from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.studies import common
+from tfdistill.studies.alpha_temperature import label_weight
+from tfdistill.studies.alpha_temperature.label_weight import labels_row
 from tfdistill.studies.common import ALONE, INTERVAL, TEACHER
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, percent
@@ -58,6 +62,11 @@ _GRID = {
     0.75: (0.6106, 0.6227, 0.6227, 0.6215, 0.6227, 0.6214, 0.6228, 0.6205, 0.6208),
     0.9: (0.6122, 0.6194, 0.6257, 0.6218, 0.6178, 0.6150, 0.6146, 0.6136, 0.6136),
 }
+_PUBLISHED_CELLS = {
+    (alpha, temperature): accuracy
+    for alpha, line in _GRID.items()
+    for temperature, accuracy in zip(_TEMPERATURES, line, strict=True)
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Settings:
         baseline_seeds: Further seeds of the student alone, with which every cell is compared.
         same_size: Pairs [alpha, temperature] at which the teacher's own architecture is taught.
         similarity: Weight of the similarity-preserving loss in its row; 0 leaves it out.
+        label_weights: Weights below 1 of rows that learn from the labels alone.
     """
 
     alphas: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5, 0.75, 0.9])
@@ -81,12 +91,22 @@ class Settings:
     baseline_seeds: list[int] = field(default_factory=list)
     same_size: list[list[float]] = field(default_factory=lambda: [[0.5, 10.0], [0.9, 5.0]])
     similarity: float = 3000.0
+    label_weights: list[float] = field(default_factory=lambda: [0.75, 0.5, 0.25, 0.1])
 
     def __post_init__(self):
         for alpha in self.alphas:
             checks.fraction("settings.alphas", alpha)
         for temperature in self.temperatures:
             checks.temperature("settings.temperatures", temperature)
+        for weight in self.label_weights:
+            checks.fraction("settings.label_weights", weight)
+            if weight in (0, 1):
+                raise checks.UsageError(
+                    "settings.label_weights must lie between 0 and 1; the student alone has 1. "
+                    f"Received: {self.label_weights!r}."
+                )
+        if self.label_weights:
+            checks.different("settings.label_weights", self.label_weights)
         for name in ("alphas", "temperatures", "scale_by_t2"):
             checks.different(f"settings.{name}", getattr(self, name))
         for seed in self.baseline_seeds:
@@ -119,11 +139,7 @@ PUBLISHED = {
     ALONE: 0.6128,
     same_size_row(0.5, 10): 0.9021,
     same_size_row(0.9, 5): 0.8812,
-    **{
-        cell_row(alpha, temperature): accuracy
-        for alpha, line in _GRID.items()
-        for temperature, accuracy in zip(_TEMPERATURES, line, strict=True)
-    },
+    **{cell_row(*cell): accuracy for cell, accuracy in _PUBLISHED_CELLS.items()},
 }
 
 
@@ -147,16 +163,19 @@ def runs(config: StudyConfig) -> list[RunConfig]:
             for seed in dict.fromkeys([*config.seeds, *settings.baseline_seeds])
         ),
         *_cells(config, settings),
+        *_labels(config, settings),
         *_same_size(config, settings),
         *_similarity(config, settings),
     ]
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return each grid against the student alone, and the rows beside the grids."""
+    """Return each grid against the best weight of labels alone, and against the student alone."""
     rows = by_row(records)
-    grids = (_compare(grid) for grid in _grids(rows))
-    return common.compared(*grids, _compare_similarity(rows), _compare_same_size(rows))
+    grids = _grids(rows)
+    tuned = (label_weight.compare(grid, rows, _kind(grid)) for grid in grids)
+    alone = (_compare(grid) for grid in grids)
+    return common.compared(*tuned, *alone, _compare_similarity(rows), _compare_same_size(rows))
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -167,7 +186,15 @@ def tables(records: Sequence[Record]) -> list[Table]:
     published = common.published_on(records, PUBLISHED_ON)
     summary = _summary_table(rows, grids, families, published)
     ours = [_grid_table(grid, family) for grid, family in zip(grids, families, strict=True)]
-    return [summary, *ours, *([_published_table()] if published else [])]
+    weights = label_weight.tables(grids, rows, _kind, _PUBLISHED_CELLS if published else {})
+    return [summary, *ours, *weights, *([_published_table()] if published else [])]
+
+
+def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """Return accuracy over the effective label weight, where there are rows of labels alone."""
+    rows = by_row(records)
+    theirs = _PUBLISHED_CELLS if common.published_on(records, PUBLISHED_ON) else {}
+    return label_weight.figures(_grids(rows), rows, _kind, theirs, PUBLISHED[ALONE])
 
 
 def _alone(config: StudyConfig, seed: int) -> RunConfig:
@@ -203,6 +230,14 @@ def _cells(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
                         temperature=temperature,
                         scale_by_t2=scaled,
                     )
+
+
+def _labels(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
+    """Yield students of the labels alone, their loss times a weight; the soft loss has weight 0."""
+    for seed in config.seeds:
+        for weight in settings.label_weights:
+            name = f"labels-c{weight:g}"
+            yield _taught(config, seed, name, labels_row(weight), alpha=0.0, hard_weight=weight)
 
 
 def _same_size(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
