@@ -62,6 +62,54 @@ def test_members_stay_apart(small_network, images):
     np.testing.assert_allclose(apart[1], members[1](x), rtol=1e-6)
 
 
+def at_size(side, channels=1):
+    """Return a network of 3 classes whose logits are the mean of its image, once, twice, thrice."""
+    inputs = keras.Input((side, side, channels))
+    mean = keras.layers.GlobalAveragePooling2D()(inputs)
+    logits = keras.layers.Dense(3, use_bias=False)
+    model = keras.Model(inputs, logits(mean))
+    logits.set_weights([np.array([[1.0, 2.0, 3.0]] * channels, "float32")])
+    return model
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_members_of_several_sizes_see_the_same_image_at_their_own(jit, tmp_path):
+    """The mean of an image is that of every other pixel's neighbours, too: all logits agree."""
+    ensemble = Ensemble([at_size(8), at_size(16)], "logits", weights=[1, 3])
+    assert ensemble.input_shape == (None, 16, 16, 1)
+    image = np.zeros((1, 16, 16, 1), "float32")
+    image[0, 4:12, 4:12] = 16  # far enough from the border, where fewer pixels share the weights
+    ensemble.compile(jit_compile=jit)
+    np.testing.assert_allclose(ensemble.predict(image, verbose=0), [[4, 8, 12]], rtol=1e-5)
+    small, large = ensemble.member_logits(image)
+    np.testing.assert_allclose(small, large, rtol=1e-5)
+    ensemble.save(tmp_path / "e.keras")
+    loaded = keras.saving.load_model(tmp_path / "e.keras")
+    np.testing.assert_allclose(loaded.predict(image, verbose=0), [[4, 8, 12]], rtol=1e-5)
+    assert loaded.weights_of_members == [0.25, 0.75]
+
+
+def test_a_shrunk_image_is_averaged_over_all_its_pixels():
+    """A checkerboard of 0 and 12: without antialiasing a smaller image would show one colour."""
+    seen = keras.Input((2, 2, 1))
+    pixels = keras.Model(seen, keras.layers.Flatten()(seen))
+    large = keras.Input((8, 8, 1))
+    zeros = keras.layers.Rescaling(0.0)(keras.layers.GlobalAveragePooling2D()(large))
+    ensemble = Ensemble([pixels, keras.Model(large, keras.layers.Concatenate()([zeros] * 4))])
+    board = 12.0 * (np.indices((8, 8)).sum(0) % 2)[None, :, :, None]
+    np.testing.assert_allclose(ensemble.member_logits(board)[0], [[6.0] * 4], atol=0.2)
+
+
+def test_members_of_other_proportions_or_channels_are_refused():
+    wide = keras.Input((8, 4, 1))
+    flat = keras.Model(wide, keras.layers.Dense(3)(keras.layers.Flatten()(wide)))
+    for other in (flat, at_size(8, channels=3)):
+        with pytest.raises(
+            ValueError, match=r"same proportions and channels.*inputs \(8, 8, 1\), "
+        ):
+            Ensemble([at_size(8), other])
+
+
 def test_errors(small_network):
     inputs = keras.Input((8, 8, 1))
     other = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)))

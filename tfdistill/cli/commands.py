@@ -5,7 +5,9 @@ needs itself: help and errors do not wait for TensorFlow. To add one, write its 
 line in `COMMANDS`.
 """
 
+import contextlib
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -148,7 +150,10 @@ def distill(
         export,
         unlabelled,
     )
-    return _study(prepare(wish, progress), dry_run, False)
+    with contextlib.ExitStack() as leaves:
+        if dry_run and not output.exists():  # to list the runs, a head may have to be fitted
+            leaves.callback(shutil.rmtree, output, ignore_errors=True)
+        return _study(prepare(wish, progress), dry_run, False)
 
 
 def quickstart(*keys: Keys) -> int:

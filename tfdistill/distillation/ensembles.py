@@ -82,18 +82,20 @@ class Ensemble(keras.Model):
 
     An ensemble of trained networks teaches or predicts; an untrained one, compiled and fitted,
     trains all members jointly through their average. Of members that end in softmax or sigmoid,
-    what stands before it is taken.
+    what stands before it is taken. Members may see images at sizes of their own: the ensemble takes
+    those of the largest, and shows smaller ones the same image, shrunk (bilinear, antialiased).
 
     Args:
-        members: Keras models of the same input and classes.
+        members: Keras models of the same classes, channels and range of pixels.
         average: `probabilities` (the mean of the members' softmax), `sigmoid` (the mean of their
             sigmoids, for one output or several that do not exclude each other) or `logits`. None
             means `sigmoid` where the members end in one, else `probabilities`.
         weights: One for each member, >= 0; they are divided by their sum. None weighs all alike.
 
     Raises:
-        UsageError: No members, members that differ in input, classes or last activation, weights
-            that do not fit, or one output of which it is not said what it is.
+        UsageError: No members, members that differ in channels, proportions of the images, classes
+            or last activation, weights that do not fit, or one output of which it is not said what
+            it is.
 
     Example:
         >>> teacher = Ensemble([first, second, third], weights=[0.5, 0.3, 0.2])
@@ -120,21 +122,23 @@ class Ensemble(keras.Model):
                 )
         self.members = members
         for member in self.members[1:]:
-            checks.same_input(self.members[0].input_shape, member.input_shape)
             checks.same_classes(self.members[0].output_shape[-1], member.output_shape[-1])
+        self._input_shape = _largest([member.input_shape for member in self.members])
         self.average = _average(members, average)
         self.weights_of_members = None if weights is None else member_shares(weights, len(members))
         logits = [on_logits(member, "member") for member in members]
+        shown = [_shrinking(self._input_shape, member.input_shape) for member in members]
         # In a closure: Keras would save a second model over the same weights.
         self._logits: Callable[..., Any] = lambda images, training: [
-            one(images, training=training) for one in logits
+            one(shrink(images), training=training)
+            for one, shrink in zip(logits, shown, strict=True)
         ]
         self.build(self.input_shape)
 
     @property
     def input_shape(self) -> Shape:
-        """`(None, height, width, channels)`, as of the members."""
-        return self.members[0].input_shape
+        """`(None, height, width, channels)`, as of the member that sees the largest images."""
+        return self._input_shape
 
     @property
     def output_shape(self) -> Shape:
@@ -170,6 +174,47 @@ class Ensemble(keras.Model):
             for member in config["members"]
         ]
         return cls(**{**config, "members": members})
+
+
+def _largest(shapes: Sequence[Shape]) -> Shape:
+    """Return the input shape of the members that see the largest images; None is any size."""
+    first, *others = shapes
+    if any(len(shape) != 4 for shape in shapes):
+        for shape in others:
+            checks.same_input(first, shape)
+        return first
+    height, width = (max(shape[axis] or 0 for shape in shapes) or None for axis in (1, 2))
+    for _, rows, columns, channels in shapes:
+        apart = channels != first[3]
+        if (
+            rows and columns and height and width
+        ):  # of other proportions it would see them distorted
+            apart = apart or rows * width != columns * height
+        if apart:
+            raise checks.UsageError(
+                "Members must take images of the same proportions and channels. Received: inputs "
+                f"{', '.join(str(tuple(each[1:])) for each in shapes)}."
+            )
+    return (None, height, width, first[3])
+
+
+def _shrinking(shape: Shape, own: Shape) -> Callable[[Tensor], Tensor]:
+    """Return what brings images `[batch, height, width, channels]` to a member's own size.
+
+    Bilinear with antialiasing is linear in the pixels of each axis, so it is two products with
+    matrices, which every backend and XLA have.
+    """
+    if len(own) != 4 or own[1:3] == shape[1:3] or None in own[1:3]:
+        return lambda images: images
+    rows, columns = (_shrinking_matrix(shape[axis], own[axis]) for axis in (1, 2))
+    return lambda images: ops.einsum("hi,bijc,wj->bhwc", rows, ops.cast(images, "float32"), columns)
+
+
+def _shrinking_matrix(size: int | None, smaller: int | None) -> Any:
+    """Return `[smaller, size]` float32, whose rows weigh the pixels of a line of `size`."""
+    each = ops.eye(size)[None, :, :, None]
+    shrunk = ops.image.resize(each, (smaller, size), "bilinear", antialias=True)
+    return ops.convert_to_numpy(shrunk)[0, :, :, 0]
 
 
 def _average(members: Sequence[keras.Model], average: str | None) -> str:

@@ -67,7 +67,8 @@ def _with_size_of_teachers(run: RunConfig, seen: dict[str, int | None]) -> RunCo
         if len(sizes) > 1:
             raise checks.UsageError(
                 f"The run {run.name} is {what} networks that see images at one size. Received: "
-                f"{', '.join(sorted(map(str, sizes)))}. Give them one model.input_size."
+                f"{', '.join(sorted(map(str, sizes)))}. Give them one model.input_size, or save "
+                "them as one network, a tfdistill.Ensemble, which shrinks the images for each."
             )
     return (
         dataclasses.replace(run, teacher_input_size=seen[run.teachers[0]]) if run.teachers else run
