@@ -44,6 +44,23 @@ def test_what_was_done_before_does_not_count_as_fast():
     assert clock.left == "2 min 30 s"
 
 
+def test_a_slow_beginning_does_not_stand_for_what_is_to_come(monkeypatch):
+    """Of 100 runs the first takes 60 s, the others 10 s each."""
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    clock = progress._Clock({str(run): 1.0 for run in range(100)}, started=0.0)
+    for run in range(14):
+        clock.shares[str(run)] = 0.0
+        for step in range(10):
+            now += 6.0 if run == 0 else 1.0
+            clock.shares[str(run)] = (step + 1) / 10
+            left = clock.left
+        clock.done(str(run))
+        if run == 0:
+            assert left == "1 h 39 min"  # all that is known
+    assert left == "14 min 20 s"  # 86 runs of 10 s; the mean of all would say 19 min 27 s
+
+
 def test_on_a_terminal_the_display_shows_bars_and_keeps_finished_runs():
     text = io.StringIO()
     console = Console(file=text, width=80, force_terminal=True, highlight=False)

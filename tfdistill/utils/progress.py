@@ -62,11 +62,17 @@ class Silent:
         """End the study; also after an error."""
 
 
+# Seconds that an estimate looks back at least.
+_WINDOW = 60.0
+
+
 @dataclass
 class _Clock:
-    """Estimates the time left from the costs done since the start.
+    """Estimates the time left from the costs done of late.
 
-    `shares` has, of each run that is being done, how much of it is done.
+    `shares` has, of each run that is being done, how much of it is done. Small runs, and what comes
+    before the first, take more time than their costs say: what long ago went slowly must not stand
+    for what is to come, so that the last minute counts, or the last quarter of the time.
     """
 
     costs: dict[str, float]
@@ -74,6 +80,7 @@ class _Clock:
     worked: float = 0.0
     passed: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
+    marks: list[tuple[float, float]] = field(default_factory=list)  # times, and the costs done then
 
     def skip(self, name: str) -> None:
         """Count a run as done before, not as work since the start."""
@@ -103,10 +110,20 @@ class _Clock:
     @property
     def left(self) -> str:
         """The time left as text, empty before anything is known."""
-        if self._worked <= 0:
+        now, worked = time.monotonic(), self._worked
+        if worked <= 0:
+            return ""
+        oldest = now - max(_WINDOW, (now - self.started) / 4)
+        self.marks = self.marks or [(self.started, 0.0)]
+        while len(self.marks) > 1 and self.marks[1][0] <= oldest:
+            del self.marks[0]
+        since, before = self.marks[0]
+        if now > self.marks[-1][0] + 1:
+            self.marks.append((now, worked))
+        if worked <= before:
             return ""
         remaining = sum(self.costs.values()) - self.reached
-        return duration((time.monotonic() - self.started) / self._worked * remaining)
+        return duration((now - since) / (worked - before) * remaining)
 
     @property
     def _worked(self) -> float:
@@ -156,9 +173,10 @@ class Lines(Silent):
     def epoch(self, epoch: int, epochs: int, logs: dict[str, float]) -> None:
         self.clock.shares[self.name] = (epoch + 1) / epochs
         if time.monotonic() - self.whole.spoken >= self.every:
+            left = self.clock.left
             self.say(
                 f"{self._place(self.name)} {self.title}: epoch {epoch + 1}/{epochs}, "
-                f"{_accuracies(logs)}, about {self.clock.left} left"
+                f"{_accuracies(logs)}" + (f", about {left} left" if left else "")
             )
 
     def end(self, name: str, outcome: str) -> None:
@@ -232,7 +250,8 @@ class Live(Lines):
         self.clock.shares[self.name] = share
         places = sorted(self.places[name] for name in self.clock.shares)
         runs = f"run{'s' if places[1:] else ''} {', '.join(map(str, places))}/{len(self.places)}"
-        note = f"{runs}, {self.clock.left} left" if self.clock.left else runs
+        left = self.clock.left
+        note = f"{runs}, {left} left" if left else runs
         self.display.update(self.study, completed=self.clock.reached, note=note)
         self.display.update(self.run, completed=share)
 
