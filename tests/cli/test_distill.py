@@ -69,6 +69,12 @@ def test_a_teacher_without_the_classes_gets_a_new_head_and_teaches(place, tmp_pa
         (tmp_path / "39.png").rename(place / "photos" / "nine" / "39.png")
 
 
+def test_no_workers_are_refused_before_anything_is_read(place, tmp_path, capsys):
+    assert distill(place, tmp_path / "out", "--workers", "0") == 2
+    assert "workers must be a whole number, at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_outputs_are_picked_or_kept_where_they_are_asked_for(place, tmp_path, capsys):
     assert distill(place, tmp_path / "out", "--classes", "4,2,0", "--dry-run") == 0
     assert "3 of its 5 outputs" in capsys.readouterr().out

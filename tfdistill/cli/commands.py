@@ -99,6 +99,7 @@ def distill(
     output: Path | None = None,
     export: exports.Formats | None = None,
     unlabelled: str | None = None,
+    workers: Workers = 1,
     dry_run: DryRun = False,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
@@ -126,6 +127,7 @@ def distill(
             SPLIT`: the teacher says what is on them, and the student learns from them, too.
     """
     trust(allow_unsafe)
+    checks.count("workers", workers)
     from tfdistill.recipes import inputs
     from tfdistill.recipes.plan import Wish, prepare
     from tfdistill.utils.progress import display
@@ -153,7 +155,8 @@ def distill(
     with contextlib.ExitStack() as leaves:
         if dry_run and not output.exists():  # to list the runs, a head may have to be fitted
             leaves.callback(shutil.rmtree, output, ignore_errors=True)
-        return _study(prepare(wish, progress), dry_run, False)
+        study = prepare(wish, progress)
+        return _study(study, dry_run, False, workers=(workers, "processes", None))
 
 
 def quickstart(*keys: Keys) -> int:

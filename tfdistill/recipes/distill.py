@@ -11,6 +11,7 @@ from tfdistill.records import Record, by_row, spread, with_predictions
 from tfdistill.studies.common import ALONE, TEACHER
 from tfdistill.studies.single import DISTILLED
 from tfdistill.training import runner
+from tfdistill.utils import checks
 from tfdistill.utils.progress import Silent, display
 
 
@@ -66,6 +67,7 @@ def distill(
     epochs: int | None = None,
     seeds: int = 3,
     export: Sequence[str] | None = None,
+    workers: int = 1,
     verbose: bool = True,
 ) -> Distilled:
     """Teach a small network a user's images by a trained one, beside the same network alone.
@@ -92,6 +94,8 @@ def distill(
         epochs: Passes over all images; None: 1,500 steps.
         seeds: Number of students, each beside one alone.
         export: Formats of an export of the best student, such as `litert-int8`; None: none.
+        workers: Processes that train students at the same time; on CPUs to the same bits as one
+            with as many threads.
         verbose: Whether to say what is done, and show progress.
 
     Returns:
@@ -106,6 +110,7 @@ def distill(
         {'teacher': 0.91, 'student alone': 0.61, 'student': 0.66}
         >>> found.student().save("small.keras")
     """
+    checks.count("workers", workers)
     progress = display() if verbose else Silent()
     output = Path(output)
     wish = Wish(
@@ -123,7 +128,7 @@ def distill(
         unlabelled,
     )
     config = prepare(wish, progress)
-    found = runner.run_study(config, output, progress)
+    found = runner.run_study(config, output, progress, workers)
     if config.export:
         from tfdistill.export import study_exports
 
