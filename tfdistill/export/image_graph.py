@@ -5,6 +5,7 @@ and, where very large, reduced while they are decoded. Files of other kinds are 
 from anyone, so their headers are checked before anything is decoded.
 """
 
+import functools
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -106,6 +107,13 @@ def fitted(pixels: tf.Tensor, frame: Frame) -> tf.Tensor:
 
 def decoded(files: tf.Tensor, frame: Frame) -> tf.Tensor:
     """Decode JPEG and PNG files, string `[n]`, into the network's images."""
+    return _decoder(frame)(files)
+
+
+@functools.lru_cache(maxsize=4)
+def _decoder(frame: Frame):
+    """Return `decoded` as a function that is traced once: its graph is large, and an export asks
+    for it twice, for its variables and for its signature."""
     channels = frame.input_shape[2]
 
     def one(item):
@@ -120,12 +128,16 @@ def decoded(files: tf.Tensor, frame: Frame) -> tf.Tensor:
         image = decode.pixels(data, channels, turned, ratio)
         return frame.fit(image[None], done=False)[0]
 
-    return tf.map_fn(
-        one,
-        (tf.range(tf.size(files)), files),
-        fn_output_signature=tf.TensorSpec(frame.input_shape, tf.uint8),
-        parallel_iterations=PARALLEL,
-    )
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
+    def decode_all(files):
+        return tf.map_fn(
+            one,
+            (tf.range(tf.size(files)), files),
+            fn_output_signature=tf.TensorSpec(frame.input_shape, tf.uint8),
+            parallel_iterations=PARALLEL,
+        )
+
+    return decode_all.get_concrete_function()
 
 
 def _shrunk(side: tf.Tensor, ratio: tf.Tensor | int) -> tf.Tensor:
