@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ class Tensors:
         count: n.
         num_ids: Largest id + 1.
         workers: Images that are rendered at once.
+        unchanged: Their batches to evaluate on, by batch and input size, each traced once.
     """
 
     images: tf.Tensor | EncodedImages
@@ -46,6 +47,7 @@ class Tensors:
     count: int
     num_ids: int
     workers: int
+    unchanged: dict[tuple[int, int | None], tf.data.Dataset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -216,11 +216,14 @@ def evaluation_batches(
     examples: Examples, batch_size: int, input_size: int | None = None
 ) -> tf.data.Dataset:
     """Return unchanged (images `[b, h, w, c]` uint8, their labels), in their order."""
-    store = examples.tensors
-    render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
-    with tf.device("CPU"):
-        places = tf.range(store.count, dtype=tf.int64)
-    return _served(_in_batches(places, batch_size, render, store.workers))
+    store, key = examples.tensors, (batch_size, input_size)
+    if key not in store.unchanged:
+        render = _renderer(store, BatchSettings(batch_size, input_size=input_size), view=0)
+        with tf.device("CPU"):
+            places = tf.range(store.count, dtype=tf.int64)
+        batches = _in_batches(places, batch_size, render, store.workers)
+        store.unchanged[key] = _served(batches)
+    return store.unchanged[key]
 
 
 def distributions(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:

@@ -103,7 +103,7 @@ def flops_of(config: ModelConfig, input_shape: tuple[int, int, int], num_classes
 def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:
     """Return the logits of examples without augmentation, in order, `[n, classes]` float32."""
     batches = pipeline.evaluation_batches(examples, settings.batch_size, settings.input_size)
-    return network.predict(batches.map(lambda x, y: x), verbose=0)
+    return network.predict(batches, verbose=0)  # which leaves the labels alone
 
 
 def figures(
