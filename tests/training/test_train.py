@@ -282,8 +282,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
 LONG = dataclasses.replace(SHORT, epochs=40)
 
 
-def long_run(folder):
-    train.run(renamed(TEACHER, "killed", training=LONG), folder)
+def long_run(folder, session=None):
+    train.run(renamed(TEACHER, "killed", training=LONG), folder, session)
 
 
 @pytest.mark.slow
@@ -294,9 +294,10 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (folder / "record.json").exists()
-    assert Forked(long_run, tmp_path).wait() == 0
+    session = Session()
+    long_run(tmp_path, session)
     resumed = records.read(folder)
-    whole = train.run(renamed(TEACHER, "whole", training=LONG), tmp_path)
+    whole = train.run(renamed(TEACHER, "whole", training=LONG), tmp_path, session)
     assert resumed.weights == whole.weights
     assert resumed.history == whole.history
 
