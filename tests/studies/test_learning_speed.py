@@ -201,6 +201,22 @@ def test_speed_is_the_first_epoch_at_the_last_accuracy_of_hard_labels():
     assert "Of 3 cells 1 are above hard labels and 1 below" in table.note
 
 
+def test_speed_is_compared_first_and_a_teacher_that_was_only_evaluated_hides_it_not():
+    saved = [
+        dataclasses.replace(record, history={}) if record.name == "teacher" else record
+        for record in results()
+    ]
+    assert [table.title for table in study.tables(saved)][1] == "Speed of learning"
+    speed, end = study.comparisons(saved)[:2]
+    # The means of the made up curves are 0.375, 0.1 and 0.25, as that of hard labels.
+    differences = {row: found.difference for row, found in speed.rows.items()}
+    assert differences == pytest.approx(
+        {"alpha 0.9, T 20": 0.125, "alpha 0.5, T 20": -0.15, "alpha 0.5, T 5": 0.0}, abs=2e-3
+    )
+    assert speed.title.startswith("speed, ") and end.title == "test accuracy at the end"
+    assert len(study.figures(saved)) == 2
+
+
 def test_a_run_of_half_the_pace_has_half_the_epochs_in_the_time_of_hard_labels():
     run = study.runs(config())[1]
     slow = made_up(run, history={"val_accuracy": [0.1, 0.3, 0.5, 0.7]}, seconds=8.0)

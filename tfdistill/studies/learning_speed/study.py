@@ -24,7 +24,13 @@ from typing import Any
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.config.registry import NETWORKS
 from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.significance import CLAIM_SEEDS, Family, compare_runs, dunnett
+from tfdistill.reporting.significance import (
+    CLAIM_SEEDS,
+    Family,
+    best_row,
+    compare_runs,
+    dunnett,
+)
 from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.studies import common
 from tfdistill.studies.common import INTERVAL, TEACHER
@@ -32,6 +38,7 @@ from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, mean_std, percent
 
 HARD = _WORDS = "hard labels"
+_SPEED, _END = "speed, validation accuracy averaged over all epochs", "test accuracy at the end"
 # The published mistakes, as `published` rebuilds them: a loss, and the end of a network's name.
 ZERO, DROPPING = "kl_of_log", "-dropout-in-evaluation"
 
@@ -182,10 +189,11 @@ def _with_dropout(run: RunConfig) -> RunConfig:
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return the cells against hard labels, and those with the published flaws."""
+    """Return the cells against hard labels, in speed and at the end, and the published flaws."""
     rows = by_row(records)
     flawed = (_compare_flawed(rows, dropout) for dropout in (False, True))
-    return common.compared(compare_runs(rows.get(HARD, []), _cells(rows), _WORDS), *flawed)
+    end = compare_runs(rows.get(HARD, []), _cells(rows), _WORDS, _END)
+    return common.compared(_compare_speed(rows), end, *flawed)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -222,8 +230,10 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
 
 
 def _curves_kept(rows: dict[str, list[Record]]) -> bool:
-    """Return whether records hold their curves; results.csv does not."""
-    return all(_curve(record) for members in rows.values() for record in members)
+    """Return whether students' records hold their curves; results.csv does not, nor does a teacher
+    that was only evaluated."""
+    students = [record for row, runs in rows.items() if row != TEACHER for record in runs]
+    return all(_curve(record) for record in students)
 
 
 def _kind(record: Record) -> tuple[bool, bool]:
@@ -300,6 +310,18 @@ def _teacher_label(record: Record) -> str:
     return f"{TEACHER} ({model['name']}, from {origin} weights)"
 
 
+def _compare_speed(rows: dict[str, list[Record]]) -> Family | None:
+    """Compare the areas under the curves, where those were kept."""
+    hard, cells = rows.get(HARD, []), _cells(rows)
+    if not hard or not _curves_kept(rows):
+        return None
+    family = dunnett(_areas(hard), {row: _areas(members) for row, members in cells.items()})
+    if family is None:
+        return None
+    best = best_row({row: cells[row] for row in family.rows})
+    return dataclasses.replace(family, baseline=_WORDS, title=_SPEED, best=best)
+
+
 def _speed_table(rows: dict[str, list[Record]]) -> Table:
     columns = (
         *("", "last epoch", "reached", "epochs", "seconds"),
@@ -310,8 +332,7 @@ def _speed_table(rows: dict[str, list[Record]]) -> Table:
         return Table("Speed of learning", columns, (), "There is no finished run of hard labels.")
     goal = statistics.fmean(_curve(record)[-1] for record in hard)
     duration = statistics.fmean(record.seconds for record in hard)
-    areas = {row: _areas(members) for row, members in cells.items()}
-    family = dunnett(_areas(hard), areas)
+    family = _compare_speed(rows)
     lines = []
     for row, members in {HARD: hard, **cells}.items():
         reaching = [(record, epoch) for record in members if (epoch := reached(record, goal))]
