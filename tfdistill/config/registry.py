@@ -24,6 +24,7 @@ SOURCES = Registry(
 NETWORKS = Registry(
     {
         "cnn": Family("tfdistill.models.cnn:build", ("cnn2", "cnn4"), ("width", "dropout")),
+        "dscnn": Family("tfdistill.models.cnn:build_separable", ("dscnn6",), ("width",)),
         "cifar_resnet": Family(
             "tfdistill.models.resnet:build_cifar",
             (
