@@ -12,7 +12,6 @@ from tfdistill.config import (
     CacheConfig,
     DataConfig,
     DistillationConfig,
-    ExportConfig,
     ModelConfig,
     QuantizeConfig,
     RunConfig,
@@ -20,8 +19,6 @@ from tfdistill.config import (
     formats,
     to_dict,
 )
-from tfdistill.export import exporter, targets
-from tfdistill.export.format import open_model
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.quantization import calibrate, quantize_aware
 from tfdistill.quantization.layers import FakeQuantize, count_params
@@ -156,18 +153,3 @@ def test_a_layer_that_cannot_be_rounded_is_named_before_anything_is_trained():
     with pytest.raises(UsageError, match="Quantisation cannot take .*dropout"):
         train.check(dataclasses.replace(AWARE, model=odd), Session())
     train.check(AWARE, Session())
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("forked_probes")
-def test_the_file_answers_as_the_run_did_class_by_class(folder, tmp_path, images):
-    config = ExportConfig(["litert-int8-aware"], folder=str(tmp_path))
-    done = exporter.export(targets.of_path(folder / "runs" / "aware"), "aware", config)
-    network = evaluation.load_network(folder, "aware", images)
-    model = open_model(done.file("litert-int8-aware"))
-    expected = network.predict(images.test.images, verbose=0).argmax(1)
-    agree = model(images.test.images)["class_id"] == expected
-    assert agree.mean() >= 0.98
-    counts = np.bincount(expected, minlength=10)
-    assert (np.bincount(expected[agree], minlength=10) >= 0.8 * counts)[counts >= 20].all()
-    assert (counts >= 20).sum() >= 5

@@ -95,6 +95,7 @@ STUDIES = Registry(
         "label_free": "tfdistill.studies.label_free.study",
         "learning_speed": "tfdistill.studies.learning_speed.study",
         "loss_family": "tfdistill.studies.loss_family.study",
+        "low_bits": "tfdistill.studies.low_bits.study",
         "multi_view": "tfdistill.studies.multi_view.study",
         "mysteries": "tfdistill.studies.mysteries",
         "patient_teacher": "tfdistill.studies.patient_teacher.study",
