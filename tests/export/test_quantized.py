@@ -105,7 +105,7 @@ class TestRefusals:
         path.write_text("study: single\nexport: {formats: [litert-int8-aware]}\n")
         assert main(["run", str(path), "--output", str(tmp_path / "out")]) == 2
         printed = capsys.readouterr().err
-        assert "for a study, whose networks are float" in printed and printed.count("\n") == 1
+        assert "for a study whose networks are float" in printed and printed.count("\n") == 1
         assert not (tmp_path / "out").exists()
 
     def test_ranges_that_are_not_known_are_named(self, tmp_path, network):

@@ -20,7 +20,7 @@ PUBLISHED = [
     ("wrn-40-2", 10, 2.25),
 ]
 SMALL = ["cnn2", "cnn4", "resnet8", "resnet8x4", "resnet18", "resnet18-imagenet", "wrn-10-1"]
-SMALL += ["mlperf_resnet8"]
+SMALL += ["mlperf_resnet8", "dscnn6"]
 
 
 @pytest.fixture
@@ -50,6 +50,14 @@ def test_the_network_of_mlperf_tiny_has_the_published_size():
     assert network.get_layer("layer2.0.conv1").padding == "same"  # on the far side alone
     wide = models.build(ModelConfig("mlperf_resnet8", width=2.5), (32, 32, 3), 10)
     assert wide.get_layer("features").output.shape == (None, 8, 8, 160)
+
+
+def test_a_depthwise_network_has_the_multiply_adds_worked_out_by_hand():
+    network = models.build(ModelConfig("dscnn6"), (32, 32, 3), 10)
+    pixels = [1024 * (9 * 16 + 16 * 32), 256 * (9 * 32 + 32 * 64), 256 * (9 * 64 + 64 * 64)]
+    pixels += [64 * (9 * 64 + 64 * 128), 64 * (9 * 128 + 128 * 128), 64 * (9 * 128 + 128 * 128)]
+    assert flops(network, (32, 32, 3)) == 2 * (1024 * 27 * 16 + sum(pixels) + 1280)
+    assert network.count_params() == 57_194
 
 
 @pytest.mark.slow

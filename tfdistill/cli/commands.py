@@ -270,7 +270,8 @@ def _study(
         print_tables([table])
         return 0 if good else 1
     if config.export:
-        config.export.check_for_study()
+        rounding = [run.quantize for run in runner.plan(config) if run.quantize]
+        config.export.check_for_study([each.activation_bits for each in rounding])
     found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
         return _finish(config, folder, found)

@@ -7,6 +7,7 @@ from tfdistill.config import DataConfig, ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.export import versions
 from tfdistill.models.flops import flops
+from tfdistill.quantization.layers import count_params
 from tfdistill.records import Table
 from tfdistill.training import tasks
 
@@ -34,7 +35,7 @@ def table(
         (names[name], f"{100 * value:.2f} %" if name in _PERCENT else f"{value:.4f}")
         for name, value in summary.items()
     ]
-    rows.append(("parameters", f"{network.count_params():,}"))
+    rows.append(("parameters", f"{count_params(network):,}"))
     rows.append(("FLOPs for one image", f"{flops(network, dataset.input_shape):,}"))
     title = f"{model} on {len(dataset.test)} test images of {dataset.name}"
     return Table(title, ("figure", "value"), tuple(rows))

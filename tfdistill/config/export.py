@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -70,15 +71,29 @@ class ExportConfig:
             format = EXPORT_FORMATS[name]
             checks.installed(format.packages, format.extra, f"The format {name}")
 
-    def check_for_study(self) -> None:
-        """Raise if a study's networks cannot be exported so, or a package is not installed."""
+    def of_rounded(self) -> bool:
+        """Return whether a format takes networks that round, and no others."""
+        return any(EXPORT_FORMATS[name].quantized for name in self.formats)
+
+    def check_for_study(self, activation_bits: Collection[int] = ()) -> None:
+        """Raise if a study's networks cannot be exported so, or a package is not installed.
+
+        Args:
+            activation_bits: Of the study's networks that round.
+        """
         self.check_packages()
         for name in self.formats:
-            if EXPORT_FORMATS[name].quantized:
+            if not EXPORT_FORMATS[name].quantized:
+                continue
+            if not activation_bits:
                 raise checks.UsageError(
-                    f"The format {name} takes networks of quantize_aware, which are trained in "
-                    f"Python. Received: {name} for a study, whose networks are float. Take "
-                    "litert-int8, or docs/low_bits.md."
+                    f"The format {name} takes networks that round in training. Received: {name} "
+                    "for a study whose networks are float. Take litert-int8, or the study low_bits."
+                )
+            if min(activation_bits) < 8:
+                raise checks.UsageError(
+                    "LiteRT has no activations of fewer than 8 bits. Received: "
+                    f"{min(activation_bits)} bits and the format {name}. Leave one of them out."
                 )
 
 

@@ -24,6 +24,7 @@ SOURCES = Registry(
 NETWORKS = Registry(
     {
         "cnn": Family("tfdistill.models.cnn:build", ("cnn2", "cnn4"), ("width", "dropout")),
+        "dscnn": Family("tfdistill.models.cnn:build_separable", ("dscnn6",), ("width",)),
         "cifar_resnet": Family(
             "tfdistill.models.resnet:build_cifar",
             (
@@ -94,6 +95,7 @@ STUDIES = Registry(
         "label_free": "tfdistill.studies.label_free.study",
         "learning_speed": "tfdistill.studies.learning_speed.study",
         "loss_family": "tfdistill.studies.loss_family.study",
+        "low_bits": "tfdistill.studies.low_bits.study",
         "multi_view": "tfdistill.studies.multi_view.study",
         "mysteries": "tfdistill.studies.mysteries",
         "patient_teacher": "tfdistill.studies.patient_teacher.study",

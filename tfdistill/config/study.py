@@ -15,6 +15,7 @@ from tfdistill.utils import checks
 # The kind of a run that trains or evaluates one network.
 NETWORK = "network"
 MOST_THREADS = 1024
+RANGES = ("average", "learned")
 TUNERS = ("grid", "random", "bayesian", "hyperband")
 
 _T = TypeVar("_T")
@@ -173,6 +174,29 @@ class ChannelSplitConfig:
 
 
 @dataclass(frozen=True)
+class QuantizeConfig:
+    """A network that rounds its weights and activations, as `tfdistill.quantization` does.
+
+    Args:
+        weight_bits: 2 to 8, of weights.
+        activation_bits: 2 to 8, of activations.
+        ranges: Of activations: `average` moves with each batch's extremes, `learned` is trained.
+        calibration: Training images from which the ranges are measured at the start.
+    """
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    ranges: Annotated[str, OneOf(RANGES)] = "average"
+    calibration: int = 500
+
+    def __post_init__(self) -> None:
+        checks.bits("quantize.weight_bits", self.weight_bits)
+        checks.bits("quantize.activation_bits", self.activation_bits)
+        check_words(self, "quantize")
+        checks.count("quantize.calibration", self.calibration)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run of a study: a network to train, an ensemble to evaluate, or a kind of its own.
 
@@ -186,13 +210,15 @@ class RunConfig:
         teachers: Names of the runs that teach it.
         distillation: What it learns from them; null without teachers.
         members: Names of the runs that an ensemble averages, or that its kind looks at.
-        trained: Whether it is trained; a saved teacher is only evaluated.
+        trained: Whether it is trained; a saved teacher is only evaluated, and so is what another
+            run's network becomes by rounding alone.
         width: Number of networks that are trained as one averaged model.
         average: How members are averaged: `probabilities` or `logits`.
         cache: How the teachers' logits are stored; null runs the teachers in every step.
         stop_epoch: Stop after so many of the `epochs` for now; null trains them all.
         start: Name of the run whose weights it starts from; null means new ones.
         split: The trained network on whose channels it stands; null means that it is whole.
+        quantize: How its network rounds, in training and afterwards; null means in float.
         kind: What does the run, as `config/registry.py` names it.
         settings: Settings of that module.
         teacher_input_size: Side in pixels that its teachers see; null means the images' own.
@@ -214,12 +240,18 @@ class RunConfig:
     stop_epoch: int | None = None
     start: str | None = None
     split: ChannelSplitConfig | None = None
+    quantize: QuantizeConfig | None = None
     kind: str = NETWORK
     settings: dict = field(default_factory=dict)  # type: ignore[type-arg]
     teacher_input_size: int | None = None
 
     def __post_init__(self) -> None:
         _check_cache(self.distillation, self.cache)
+        if self.quantize and self.training.precision != "float32":
+            raise checks.UsageError(
+                "A network that rounds computes in float32. Received: training.precision="
+                f"{self.training.precision} for the run {self.name}. Set it to float32."
+            )
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -91,6 +91,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def evenly(self, count: int) -> Examples:
+        """Return `count` examples, or all, at even distances: files may be sorted by class."""
+        count = min(count, len(self))
+        return self.take(np.arange(count) * len(self) // count)
+
     @cached_property
     def tensors(self) -> Tensors:
         """The examples as tensors, shared by all pipelines over them."""

@@ -19,7 +19,6 @@ import numpy as np
 from tfdistill import data
 from tfdistill.config import ExportConfig, to_dict
 from tfdistill.config.registry import EXPORT_FORMATS
-from tfdistill.data import pipeline
 from tfdistill.distillation.ensembles import Ensemble
 from tfdistill.export import model_card, saved_model, targets, verify, versions
 from tfdistill.export.format import ExportFormat, export_format
@@ -29,8 +28,8 @@ from tfdistill.export.targets import Subject
 from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.models.logits import LINEAR, final_activation
-from tfdistill.quantization.layers import is_quantized
-from tfdistill.training import tasks
+from tfdistill.quantization.layers import count_params, is_quantized
+from tfdistill.training import evaluation, tasks
 from tfdistill.utils import checks, foreign, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.text import printable
@@ -97,11 +96,11 @@ class Source:
 
     def training_images(self, count: int) -> np.ndarray:
         """Return evenly chosen ones as the network sees them, `[count, h, w, channels]` uint8."""
-        return _as_seen(_evenly(self.images.train, count), self.images)
+        return evaluation.as_seen(self.images.train.evenly(count), self.images)
 
     def test_images(self, count: int) -> np.ndarray:
         """Return evenly chosen ones, `[count, h, w, channels]` uint8, as `training_images` does."""
-        return _as_seen(_evenly(self.images.test, count), self.images)
+        return evaluation.as_seen(self.images.test.evenly(count), self.images)
 
 
 def export(
@@ -211,8 +210,8 @@ def ensure(subject: Subject, name: str, config: ExportConfig, progress: Silent) 
 
 def test_images(images: data.Dataset, count: int | None) -> TestImages:
     """Return evenly chosen test images; `count` None takes all."""
-    examples = _evenly(images.test, count or len(images.test))
-    return TestImages(_as_seen(examples, images), examples.images, examples.labels)
+    examples = images.test.evenly(count or len(images.test))
+    return TestImages(evaluation.as_seen(examples, images), examples.images, examples.labels)
 
 
 def in_float32(network: keras.Model) -> keras.Model:
@@ -324,18 +323,6 @@ def _formats(config: ExportConfig) -> list[ExportFormat]:
     return [SAVED_MODEL, *(EXPORT_FORMATS[name] for name in others if name != SAVED_MODEL.name)]
 
 
-def _evenly(examples: data.Examples, count: int) -> data.Examples:
-    """Return `count` examples, or all, at even distances: files may be sorted by class."""
-    count = min(count, len(examples))
-    return examples.take(np.arange(count) * len(examples) // count)
-
-
-def _as_seen(examples: data.Examples, images: data.Dataset) -> np.ndarray:
-    """Return images at the size of the network, `[n, height, width, channels]` uint8."""
-    batches = pipeline.evaluation_batches(examples, BATCH_SIZE, images.input_size)
-    return np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])
-
-
 def _compare(
     folder: Path,
     config: ExportConfig,
@@ -376,7 +363,7 @@ def _describe(
         resize=config.resize,
         files={format.name: _files(new.folder, format) for format in _formats(config)},
         checks=done,
-        parameters=network.count_params(),
+        parameters=count_params(network),
         flops=flops(network, subject.images.input_shape),
         figures=figures,
         record=subject.record,

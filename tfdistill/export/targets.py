@@ -176,17 +176,23 @@ def of_path(path: Path, images: DataConfig | None = None) -> Subject:
     return Subject(NETWORK, name, images, path=path)
 
 
-def of_study(folder: Path) -> list[Subject]:
+def of_study(folder: Path, rounded: bool = False) -> list[Subject]:
     """Return a study's best student, its teacher and, with several teachers, their ensemble.
 
     The best student is the taught network of the highest validation accuracy; the teacher is the
     best of its teachers by the same measure.
+
+    Args:
+        folder: The study's.
+        rounded: Only a student that rounds its weights and activations will do.
 
     Raises:
         UsageError: No network of the study was taught by another.
     """
     finished = [record for record in records.read_all(folder) if record.status == FINISHED]
     students = [record for record in finished if record.config["teachers"] and _has_network(record)]
+    if rounded:
+        students = [record for record in students if record.config.get("quantize")]
     if not students:
         raise checks.UsageError(
             f"{folder} has no finished student to export. Let the study finish one, or name the "

@@ -1,4 +1,5 @@
-"""Small convolutional students: two convolutions (alpha x temperature grid on CIFAR-10) and four.
+"""Small convolutional students: two convolutions (alpha x temperature grid on CIFAR-10), four, and
+depthwise separable ones.
 
 `cnn4` is the student of the ImageWoof experiment (github.com/valukov-alex/knoledge_distilling). The
 widths of the two-layer network of the CIFAR-10 grid were never published; ours are stated below.
@@ -10,7 +11,7 @@ import keras
 from keras import layers
 
 from tfdistill.config import ModelConfig
-from tfdistill.models.blocks import logits, norm, pixels, scaled
+from tfdistill.models.blocks import classify, conv, logits, norm, pixels, scaled
 from tfdistill.utils import checks
 
 SMALLEST_VALID = 46  # below, four unpadded convolutions and poolings leave nothing
@@ -124,6 +125,58 @@ def cnn4(
     x = layers.Flatten()(layers.Activation("linear", name="features")(x))
     x = layers.Dense(scaled(128, width), activation="relu")(x)
     return keras.Model(inputs, logits(dropout_layer(rate)(x), num_classes), name="cnn4")
+
+
+def build_separable(
+    config: ModelConfig,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> keras.Model:
+    """Return `dscnn6`."""
+    return dscnn6(input_shape, num_classes, mean=mean, std=std, width=config.width)
+
+
+def dscnn6(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    width: float = 1.0,
+) -> keras.Model:
+    """Return a network of six depthwise separable convolutions, as in MobileNet (arXiv 1704.04861).
+
+    3x3 convolution with 16 channels, then six times a 3x3 depthwise and a 1x1 convolution, with 32,
+    64 (stride 2), 64, 128 (stride 2), 128 and 128 channels, each convolution with batch norm and
+    ReLU6 behind it; global average pooling and the logits. 57,194 weights and 5.7 million
+    multiply-adds on 32x32x3 images of 10 classes.
+
+    Args:
+        input_shape: `(height, width, channels)` of raw pixels 0..255.
+        num_classes: Number of classes.
+        mean: Subtracted inside, in 0..255, one number or one for each channel.
+        std: Divided by inside, as `mean`, > 0.
+        width: Multiplies the channels, > 0.
+
+    Returns:
+        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> student = dscnn6((32, 32, 3), num_classes=10, mean=127.5, std=127.5)
+    """
+    inputs, x = pixels(input_shape, mean, std)
+    x = layers.Activation("relu6")(norm(conv(x, scaled(16, width))))
+    for channels, stride in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (128, 1)):
+        if stride > 1:  # as `conv` pads
+            x = layers.ZeroPadding2D(1)(x)
+        padding = "valid" if stride > 1 else "same"
+        x = norm(layers.DepthwiseConv2D(3, stride, padding=padding, use_bias=False)(x))
+        x = layers.Activation("relu6")(x)
+        x = layers.Activation("relu6")(norm(conv(x, scaled(channels, width), 1)))
+    x = layers.Activation("linear", name="features")(x)
+    return classify(inputs, x, num_classes, "dscnn6")
 
 
 def _at_least(name: str, input_shape: Sequence[int], pixels_a_side: int) -> None:

@@ -20,7 +20,6 @@ from tfdistill.quantization.layers import (
     LEARNED,
     QUANTIZED,
     FakeQuantize,
-    check_bits,
     is_quantized,
 )
 from tfdistill.utils import checks
@@ -94,8 +93,8 @@ def quantize_aware(
         >>> student = calibrate(quantize_aware(student), images[:500])
         >>> distiller = Distiller(student=student, teacher=teacher)
     """
-    check_bits("weight_bits", weight_bits)
-    check_bits("activation_bits", activation_bits)
+    checks.bits("weight_bits", weight_bits)
+    checks.bits("activation_bits", activation_bits)
     checks.one_of("ranges", ranges, (AVERAGE, LEARNED))
     checks.fraction("momentum", momentum)
     model = graphs.functional(model, WHAT)

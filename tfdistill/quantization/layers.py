@@ -82,7 +82,7 @@ class FakeQuantize(keras.Layer):
         **kwargs: Any,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.bits = check_bits("bits", bits)
+        self.bits = checks.bits("bits", bits)
         self.ranges = checks.one_of("ranges", ranges, RANGES)
         self.momentum = checks.fraction("momentum", momentum)
         self._fixed = float(low), float(high)
@@ -170,7 +170,7 @@ class _Rounding:
 
     def __init__(self, *args: Any, weight_bits: int = 8, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.weight_bits = check_bits("weight_bits", weight_bits)
+        self.weight_bits = checks.bits("weight_bits", weight_bits)
 
     def rounded_kernel(self) -> Tensor:
         """Return the kernel that the layer computes with."""
@@ -274,10 +274,3 @@ def count_params(network: Any) -> int:
     """Return the number of a network's weights, without the numbers that are ranges."""
     ranges = [layer for layer in network.layers if isinstance(layer, FakeQuantize)]
     return network.count_params() - sum(layer.count_params() for layer in ranges)
-
-
-def check_bits(name: str, bits: int) -> int:
-    """Return a number of bits if it is from 2 to 8, else raise."""
-    if checks.count(name, bits, minimum=2) > 8:
-        raise checks.UsageError(f"{name} must be from 2 to 8. Received: {name}={bits}.")
-    return bits

@@ -7,13 +7,16 @@ import keras
 import numpy as np
 
 from tfdistill import data, models, records
-from tfdistill.config import ModelConfig
+from tfdistill.config import ModelConfig, QuantizeConfig
 from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.models.weights.files import paddings
+from tfdistill.quantization import calibrate, quantize_aware
 from tfdistill.training import tasks
 from tfdistill.utils import checks, storage
+
+BATCH_SIZE = 64  # of images that are only looked at
 
 
 def load_network(
@@ -34,7 +37,7 @@ def load_network(
     record = known_record(study_folder, name)
     part = part or record.select
     images = images.at(record.config["data"]["input_size"])
-    if not record.config["trained"]:
+    if not record.config["trained"] and not record.config.get("quantize"):
         # The user's own file stays where it is; a SavedModel could not be written as .keras.
         network = build(ModelConfig(**record.config["model"]), images)
         _check_weights(network, record, part, Path(record.config["model"]["path"] or folder))
@@ -98,6 +101,28 @@ def start_from(network: keras.Model, study_folder: Path, name: str, images: data
 def flops_of(config: ModelConfig, input_shape: tuple[int, int, int], num_classes: int) -> int:
     """Return the operations of a network's forward pass of one image."""
     return flops(models.build(config, input_shape, num_classes), input_shape)
+
+
+def quantized(network: keras.Model, settings: QuantizeConfig, images: data.Dataset) -> keras.Model:
+    """Return a network with the same weights that rounds, with ranges of some training images.
+
+    Raises:
+        UsageError: What `quantize_aware` and `calibrate` raise.
+    """
+    bits = settings.weight_bits, settings.activation_bits
+    rounding = quantize_aware(network, *bits, settings.ranges)
+    return calibrate(rounding, as_seen(images.train.evenly(settings.calibration), images))
+
+
+def as_seen(examples: data.Examples, images: data.Dataset) -> np.ndarray:
+    """Return examples as the network of `images` sees them, `[n, height, width, channels]` uint8.
+
+    Args:
+        examples: Of these images.
+        images: At the size of the network.
+    """
+    batches = pipeline.evaluation_batches(examples, BATCH_SIZE, images.input_size)
+    return np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])
 
 
 def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:

@@ -187,12 +187,17 @@ def compiled_for(
 
 def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> keras.Model:
     """Return the network of a run at its start: new, from another run's weights or on its channels;
-    or the average of several that are trained as one.
+    or the average of several that are trained as one. It rounds where `config.quantize` says so.
 
     Raises:
-        UsageError: The network of `config.start` has other weights, or the layer of `config.split`
-            cannot be cut so.
+        UsageError: The network of `config.start` has other weights, the layer of `config.split`
+            cannot be cut so, or a layer cannot be quantised.
     """
+    whole = _in_float(config, images, study_folder)
+    return evaluation.quantized(whole, config.quantize, images) if config.quantize else whole
+
+
+def _in_float(config: RunConfig, images: data.Dataset, study_folder: Path) -> keras.Model:
     if config.split:
         base = evaluation.load_network(study_folder, config.split.base, images)
         return split_upper(base, config.split.layer, config.split.parts, config.split.part)

@@ -409,7 +409,8 @@ def preflight(config: StudyConfig, runs: list[RunConfig], session: "Session") ->
         features = run.distillation.features if run.distillation else []
         split = run.split and (run.split.layer, run.split.parts)
         view = run.distillation and run.distillation.teacher_view
-        same = (run.kind, run.settings, run.data, run.model, run.training, split, view, features)
+        network = (run.model, split, run.quantize, run.start is None)
+        same = (run.kind, run.settings, run.data, network, run.training, view, features)
         if same not in seen:
             seen.append(same)
             check(run, session)

@@ -25,6 +25,8 @@ from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
 from tfdistill.models.weights.notes import write_notes
+from tfdistill.quantization import quantize_aware
+from tfdistill.quantization.layers import count_params
 from tfdistill.records import Record
 from tfdistill.teacher_cache.logit_reading import Reader
 from tfdistill.training import evaluation, learners, tasks, teacher_check, teacher_logits
@@ -148,7 +150,9 @@ def check(config: RunConfig, session: Session) -> None:
         _check_unlabelled(config, settings, images)
     pipeline.check_pixel_units(settings, images.train.images.shape[1:3])
     built = evaluation.build(config.model, images)
-    if not config.trained:
+    if config.quantize:
+        quantize_aware(built, ranges=config.quantize.ranges)
+    if not config.trained and not config.start:
         _check_teacher(config, built, images, session)
     if config.split:
         split_upper(built, config.split.layer, config.split.parts, config.split.part)
@@ -193,8 +197,7 @@ def _check_unlabelled(
 def _check_teacher(
     config: RunConfig, network: keras.Model, images: data.Dataset, session: Session
 ) -> None:
-    count = min(len(images.validation), teacher_check.MOST)
-    some = images.validation.take(np.arange(count) * len(images.validation) // count)
+    some = images.validation.evenly(teacher_check.MOST)
     settings = teacher_logits.batch_settings(config, images)
     logits = evaluation.predict(network, some, settings)
     name = f"{config.name} ({config.model.path})" if config.model else config.name
@@ -415,16 +418,20 @@ def _teacher(job: _Job):
 
 
 def _evaluate(job: _Job) -> Record:
-    """Measure what needs no training: an ensemble of finished runs, or a saved network."""
+    """Measure what needs no training: an ensemble of finished runs, a saved network, a run's
+    network that is rounded."""
     began = time.monotonic()
     machine.clear_session()
     found, calibration, answers, weights = {}, {}, {}, {}
+    files: dict[str, str] = {}
     for part in ("best", "last"):
         network = _untrained(job, part)
         network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
         measured = evaluation.figures(network, job.images, job.settings, None)
         found[part], calibration[part], answers[part] = measured
         weights[part] = weights_hash(network)
+        if job.config.quantize:  # its weights are nowhere else
+            files |= _saved(job, network, part)
     if not math.isfinite(found["best"]["test_nll"] + found["last"]["test_nll"]):
         return job.finish(
             status=records.DIVERGED,
@@ -435,12 +442,23 @@ def _evaluate(job: _Job) -> Record:
     return job.finish(
         **found,
         calibration=calibration[job.config.training.select],
-        parameters=network.count_params(),
+        parameters=count_params(network),
         flops=flops(network, job.images.input_shape),
         seconds=time.monotonic() - began,
         weights=weights,
-        files=_stored(job, answers),
+        files=files | _stored(job, answers),
     )
+
+
+def _saved(job: _Job, network: keras.Model, part: str) -> dict[str, str]:
+    """Save a network's weights of one epoch; return the file and its SHA-256."""
+    name = f"{part}.keras"
+    with storage.appearing(job.folder / name) as path:
+        network.save(path)
+        write_notes(path, job.images.multi_label, job.images.class_names)
+        found = storage.sha256(path)
+    foreign.know(found)
+    return {name: found}
 
 
 def _stored(job: _Job, answers: dict[str, records.Predictions | None]) -> dict[str, str]:
@@ -469,7 +487,8 @@ def _measured(
     """Measure and save the last and the best weights of a training that took `trained` seconds."""
     began = time.monotonic()
     config, network, learner = job.config, state.networks[place], state.learners[place]
-    found, calibration, answers, weights, files = {}, {}, {}, {}, {}
+    found, calibration, answers, weights = {}, {}, {}, {}
+    files: dict[str, str] = {}
     epochs = {"last": state.epochs_done, "best": state.best_epoch(place) + 1}
     taught = None
     if config.teachers:
@@ -488,16 +507,12 @@ def _measured(
             return _diverged(job, state, place, trained)
         found[part] = {"epoch": epochs[part], **figures}
         weights[part] = weights_hash(network)
-        with storage.appearing(job.folder / f"{part}.keras") as path:
-            network.save(path)
-            write_notes(path, job.images.multi_label, job.images.class_names)
-            files[f"{part}.keras"] = storage.sha256(path)
-            foreign.know(files[f"{part}.keras"])
+        files |= _saved(job, network, part)
     return job.finish(
         **found,
         history=state.histories[place],
         calibration=calibration[config.training.select],
-        parameters=network.count_params(),
+        parameters=count_params(network),
         flops=flops(network, job.images.input_shape),
         seconds=trained + time.monotonic() - began,
         weights=weights,

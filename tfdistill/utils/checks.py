@@ -94,6 +94,13 @@ def count(name: str, value: int, minimum: int = 1) -> int:
     return value
 
 
+def bits(name: str, value: int) -> int:
+    """Return a number of bits to round to if it is from 2 to 8, else raise."""
+    if count(name, value, minimum=2) > 8:
+        raise UsageError(f"{name} must be from 2 to 8. Received: {name}={value}.")
+    return value
+
+
 def one_of(name: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is among `known`, else raise with the list and the nearest name."""
     known = list(known)
