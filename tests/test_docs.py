@@ -1,7 +1,10 @@
 """The examples of the documentation run as they stand."""
 
+import ast
 import dataclasses
+import itertools
 import re
+import shlex
 import types
 from pathlib import Path
 
@@ -12,6 +15,9 @@ import yaml
 
 import tfdistill
 from tfdistill import data, models
+from tfdistill.cli import commands, options
+from tfdistill.cli.commands import COMMANDS
+from tfdistill.cli.main import app
 from tfdistill.config import (
     DataConfig,
     DistillationConfig,
@@ -27,6 +33,7 @@ from tfdistill.training import runner
 pytestmark = pytest.mark.slow
 
 ROOT = Path(tfdistill.__file__).parents[1]
+SHELL = {"|", "||", "&&", ">", "&"}
 
 
 def blocks(path, language):
@@ -37,14 +44,61 @@ def block(language):
     return blocks("docs/studies.md", language)[0]
 
 
-def test_the_first_example_of_the_readme(small_network, images, tmp_path, monkeypatch):
+def test_the_example_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        small_network().save(f"{name}.keras")
-    names = {"student": small_network(), "images": images[0], "labels": images[1]}
-    exec(blocks("README.md", "python")[0], names)
+    (example,) = blocks("README.md", "python")
+    names = {}
+    exec(example, names)
+    digits, distiller = names["digits"], names["distiller"]
+    found = distiller.evaluate(digits.test.images, digits.test.labels, verbose=0, return_dict=True)
+    assert found["accuracy"] > 0.8
+    student = keras.saving.load_model(tmp_path / "student.keras")
+    assert round(names["teacher"].count_params() / student.count_params()) == 19
+
+
+def test_the_example_of_the_first_page(small_network, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"images": images[0], "labels": images[1]}
+    names |= {"student": small_network(), "teacher": small_network()}
+    (example,) = blocks("docs/index.md", "python")
+    exec(example, names)
     assert (tmp_path / "student.keras").exists()
     assert names["distiller"].temperature == 2.0
+
+
+def pages():
+    """The pages that a user reads, but for the guides, which scripts/guides.py runs."""
+    found = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    return [str(path.relative_to(ROOT)) for path in sorted(found)]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_of_a_page_are_such(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
+    for example in blocks(page, "sh"):
+        for line in example.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            places = [place for place, word in enumerate(words) if Path(word).name == "tfdistill"]
+            if not places or words[0].endswith(("pip", "python")):
+                continue
+            given = list(
+                itertools.takewhile(lambda word: word not in SHELL, words[places[0] + 1 :])
+            )
+            command, bound, _ = app(COMMANDS).parse_args(
+                given, exit_on_error=False, print_error=False
+            )
+            if command in (commands.run, commands.train, commands.sweep, commands.cache_build):
+                fixed = {"study": "single"} if command is commands.train else None
+                options.study_config(bound.args, command, fixed)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_python_of_a_page_is_python_and_its_imports_are_there(page):
+    for example in blocks(page, "python"):
+        for node in ast.walk(ast.parse(example)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                exec(ast.unparse(node), {})
 
 
 def test_the_examples_of_the_losses():
