@@ -50,7 +50,7 @@ QUESTION = (
 
 SOURCE = "github valukov-alex/knoledge_distilling, ResNet-50 to a CNN of four convolutions"
 COMMANDS = {
-    "tfdistill run configs/learning_speed/small.yaml": "10 to 14 minutes on two cores",
+    "tfdistill run configs/learning_speed/small.yaml": "half an hour on two cores",
     "tfdistill run configs/learning_speed/full.yaml": "65 small trainings on one GPU",
 }
 
