@@ -51,6 +51,23 @@ def test_arrays_and_a_network_give_a_student_and_the_call_resumes(digits, teache
     assert tfdistill.distill(digits, teacher, **given).best.weights == weights
 
 
+def test_a_teacher_that_numbers_the_classes_otherwise_is_refused_where_few_images_validate(
+    digits, teacher, tmp_path
+):
+    """Sixty images, of which six validate: those with labels tell."""
+    x, y = digits
+    with pytest.raises(UsageError, match=r"another order.*Set classes: \[1, 2, 0\]"):
+        tfdistill.distill((x[:60], (y[:60] + 2) % 3), teacher, output=tmp_path / "out", **QUICK)
+
+
+def test_fewer_labelled_images_than_a_usual_batch_make_a_smaller_one(digits, teacher, tmp_path):
+    x, y = digits
+    wish = Wish((x[:60], y[:60]), teacher, tmp_path / "out", "cnn2", unlabelled=x[60:], epochs=3)
+    training = prepare(wish, Silent()).training
+    # 43 of the 60 train: the others validate or test; a pass over them and 477 more is 13 steps.
+    assert (training.batch_size, training.steps) == (43, 39)
+
+
 def test_a_network_in_memory_that_gets_a_new_head_is_found_again(digits, teacher, tmp_path):
     wish = Wish(digits, teacher, tmp_path / "out", "cnn2", head="new")
     first = prepare(wish, Silent())

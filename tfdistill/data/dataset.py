@@ -118,6 +118,12 @@ class Examples:
         return self.images.decoded() if isinstance(self.images, EncodedImages) else self.images
 
     @property
+    def labelled(self) -> np.ndarray:
+        """Places of the examples that have a label, `[m]` int."""
+        known = self.labels != UNLABELLED
+        return np.flatnonzero(known.reshape(len(self), -1).all(axis=1))
+
+    @property
     def images_sha256(self) -> str:
         """SHA-256 of the images alone."""
         return self._sha256()

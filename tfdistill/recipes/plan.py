@@ -127,7 +127,7 @@ def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
     images = data.load(config, lambda line: None)  # the study tells it
     labelled = data.load(config.labelled_only, lambda line: None) if more else images
     student, seen = _student(wish, size)
-    training = _training(wish, len(images.train))
+    training = _training(wish, len(images.train), len(labelled.train))
     if teacher is None:
         if path is None:
             name = str(wish.teacher).removeprefix(TRAINED)
@@ -187,9 +187,10 @@ def _student(wish: Wish, size: int) -> tuple[ModelConfig, int]:
     return ModelConfig(str(wish.student), dropout=dropout, input_size=shown), seen
 
 
-def _training(wish: Wish, count: int) -> TrainingConfig:
-    """Return how students are trained: alone and taught for as many steps."""
-    size = min(BATCH_SIZE, count)
+def _training(wish: Wish, count: int, labelled: int) -> TrainingConfig:
+    """Return how students are trained: alone, on labelled images only, and taught for as many
+    steps."""
+    size = min(BATCH_SIZE, labelled)
     steps, parts = STEPS, PARTS
     if wish.epochs is not None:
         checks.count("epochs", wish.epochs)

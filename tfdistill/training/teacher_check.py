@@ -41,8 +41,9 @@ def check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
     if reordered - as_it_is > max(0.1, SURE * np.sqrt(0.5 / len(others))):
         raise checks.UsageError(
             f"The classes of {name} stand in another order than the images': it is right on "
-            f"{as_it_is:.0%} of validation images, and on {reordered:.0%} if its outputs are put "
-            f"in order. Set classes: {order.tolist()} beside its path, or number the classes alike."
+            f"{as_it_is:.0%} of the images looked at, and on {reordered:.0%} if its outputs are "
+            f"put in order. Set classes: {order.tolist()} beside its path (of tfdistill distill: "
+            f"--classes {','.join(map(str, order))}), or number the classes alike."
         )
     chance = 1.0 / logits.shape[-1]
     accuracy = metrics.accuracy(logits, labels)
@@ -50,7 +51,7 @@ def check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
         return ""
     return (
         f"{name} knows no more of the classes than chance: it is right on {accuracy:.0%} of "
-        f"{len(labels)} validation images, chance is {chance:.0%}. Its students learn nothing "
+        f"{len(labels)} images, chance is {chance:.0%}. Its students learn nothing "
         "from it. Does it expect other pixels than 0..255, or other classes?"
     )
 

@@ -197,11 +197,14 @@ def _check_unlabelled(
 def _check_teacher(
     config: RunConfig, network: keras.Model, images: data.Dataset, session: Session
 ) -> None:
-    some = images.validation.evenly(teacher_check.MOST)
+    parts = [images.validation.evenly(teacher_check.MOST)]
+    if (missing := teacher_check.MOST - len(parts[0])) > 0:  # a few would tell nothing
+        parts.append(images.train.take(images.train.labelled).evenly(missing))
     settings = teacher_logits.batch_settings(config, images)
-    logits = evaluation.predict(network, some, settings)
+    logits = np.concatenate([evaluation.predict(network, part, settings) for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
     name = f"{config.name} ({config.model.path})" if config.model else config.name
-    if remark := tasks.of(images).check_teacher(name, logits, some.labels):
+    if remark := tasks.of(images).check_teacher(name, logits, labels):
         session.progress.say(remark)
 
 

@@ -122,8 +122,9 @@ def _check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
     if reordered - as_it_is > max(0.1, SURE * np.sqrt(0.5 / len(others[1]))):
         raise checks.UsageError(
             f"The labels of {name} stand in another order than the images': it is right on "
-            f"{as_it_is:.0%} of validation labels, and on {reordered:.0%} if its outputs are put "
-            f"in order. Set classes: {order.tolist()} beside its path, or order the labels alike."
+            f"{as_it_is:.0%} of the labels looked at, and on {reordered:.0%} if its outputs are "
+            f"put in order. Set classes: {order.tolist()} beside its path, or order the labels "
+            "alike."
         )
     share = labels.mean(axis=0)
     always = float(np.maximum(share, 1 - share).mean())
@@ -132,6 +133,6 @@ def _check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
         return ""
     return (
         f"{name} knows no more of the labels than what is most frequent: it is right on "
-        f"{found:.0%} of the labels of {len(labels)} validation images, always the same answer on "
+        f"{found:.0%} of the labels of {len(labels)} images, always the same answer on "
         f"{always:.0%}. Does it expect other pixels than 0..255, or other labels?"
     )
