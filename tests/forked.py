@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ class Forked:
         self._process = _CONTEXT.Process(
             target=_run, args=(*(writer for _, writer in outputs), *work)
         )
+        # Its imports look into the folder where it begins; others have a package `tests`, too.
+        with contextlib.chdir(Path(__file__).parents[1]):
+            forkserver.ensure_running()
         self._process.start()
         for _, writer in outputs:
             writer.close()
