@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from tfdistill.records import Record, Table, spread
 from tfdistill.reporting.grids import Cell, Grid
@@ -225,10 +226,13 @@ def figures(
         best = 100 * (max(value.mean for value in known.values()) - alone)
         axes.axhline(best, color=INK, lw=1, ls="--", label=f"{_LINE}, best weight")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="effective label weight c", title=kind(grid))
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(grids), squeeze=False)[0]
         for place, (axes, grid) in enumerate(zip(panels, grids, strict=True)):
             panel(axes, grid, place)
         panels[0].set_ylabel("gain over the student alone, points")

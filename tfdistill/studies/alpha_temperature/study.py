@@ -7,7 +7,7 @@ the weight 1 - alpha; and one run a cell has a standard error of about 0.5 point
 of its differences. Here every cell has several seeds, a second grid has the factor T^2, and every
 cell is tested against the student alone (`reporting.significance`). Rows of labels alone with a
 smaller weight, which with plain SGD is a smaller learning rate, tell what of it needs no teacher
-(`label_weight`). Expected: without T^2 cells are as good as labels alone of the same weight; the
+(`label_weight`). Expected: without T^2 most of a cell's gain is that of labels alone; the
 similarity-preserving loss (Tung & Mori 2019), which the source names as the next method, has a row
 of its own. Cost: per seed, about 90 trainings of the student and one for each network of the
 teacher's size, and one of the teacher. Command:
@@ -50,7 +50,7 @@ SOURCE = (
     "(arXiv 1503.02531); Tung & Mori 2019 (arXiv 1907.09682)"
 )
 COMMANDS = {
-    "tfdistill run configs/alpha_temperature/small.yaml": "45 minutes on two cores",
+    "tfdistill run configs/alpha_temperature/small.yaml": "an hour and a half on two cores",
     "tfdistill run configs/alpha_temperature/full.yaml": "about a day of one GPU",
 }
 
