@@ -17,6 +17,8 @@ def test_the_order_in_which_its_classes_stand_is_found_and_said():
     np.testing.assert_array_equal(best_order(moved, LABELS), order)
     with pytest.raises(UsageError, match=r"another order.*Set classes: \[3, 0, 4, 1, 2\]"):
         check_teacher("teacher", moved, LABELS)
+    with pytest.raises(UsageError, match=r"Set classes: \[9, 'ox', 11, 7, 8\]"):  # of those picked
+        check_teacher("teacher", moved, LABELS, ["ox", 7, 8, 9, 11])
 
 
 def test_two_classes_exchanged_among_many_are_noticed():

@@ -4,6 +4,8 @@ A teacher that numbers the classes in another order is right by chance at best, 
 then taught nonsense, with a finished report at the end.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.optimize
 
@@ -16,13 +18,16 @@ FEWEST, MOST = 20, 500
 SURE = 3.0
 
 
-def check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
+def check_teacher(
+    name: str, logits: np.ndarray, labels: np.ndarray, outputs: Sequence[int | str] = ()
+) -> str:
     """Return a remark on a teacher that knows no more than chance; empty where it does.
 
     Args:
         name: Of the teacher, for messages.
         logits: Of images that it need not have been trained on, `[n, classes]` float.
         labels: Of these images, `[n]` int.
+        outputs: Which of its network's outputs the logits are, where they were picked.
 
     Raises:
         UsageError: It is much better under another order of its classes: more than 10 points, and
@@ -39,11 +44,12 @@ def check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
     as_it_is = float(np.mean(predicted == others))
     reordered = float(np.mean(predicted == order[others]))
     if reordered - as_it_is > max(0.1, SURE * np.sqrt(0.5 / len(others))):
+        given = in_order(order, outputs)
         raise checks.UsageError(
             f"The classes of {name} stand in another order than the images': it is right on "
             f"{as_it_is:.0%} of the images looked at, and on {reordered:.0%} if its outputs are "
-            f"put in order. Set classes: {order.tolist()} beside its path (of tfdistill distill: "
-            f"--classes {','.join(map(str, order))}), or number the classes alike."
+            f"put in order. Set classes: {given} beside its path (of tfdistill distill: "
+            f"--classes {','.join(map(str, given))}), or number the classes alike."
         )
     chance = 1.0 / logits.shape[-1]
     accuracy = metrics.accuracy(logits, labels)
@@ -54,6 +60,11 @@ def check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
         f"{len(labels)} images, chance is {chance:.0%}. Its students learn nothing "
         "from it. Does it expect other pixels than 0..255, or other classes?"
     )
+
+
+def in_order(order: np.ndarray, outputs: Sequence[int | str] = ()) -> list[int | str]:
+    """Return what `classes` has to be for the outputs to stand in another order."""
+    return [outputs[at] for at in order] if outputs else order.tolist()
 
 
 def best_order(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -204,7 +204,8 @@ def _check_teacher(
     logits = np.concatenate([evaluation.predict(network, part, settings) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     name = f"{config.name} ({config.model.path})" if config.model else config.name
-    if remark := tasks.of(images).check_teacher(name, logits, labels):
+    outputs = (config.model.classes if config.model else None) or ()
+    if remark := tasks.of(images).check_teacher(name, logits, labels, outputs):
         session.progress.say(remark)
 
 

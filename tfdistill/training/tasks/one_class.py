@@ -1,6 +1,6 @@
 """Each image is of one class of several: softmax, cross-entropy, calibration of the first class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -49,8 +49,10 @@ class OneClass(Task):
     def answers(self, logits: np.ndarray, labels: np.ndarray) -> Predictions:
         return Predictions(labels, logits.argmax(-1), np.exp(log_softmax(logits).max(-1)))
 
-    def check_teacher(self, name: str, logits: np.ndarray, labels: np.ndarray) -> str:
-        return teacher_check.check_teacher(name, logits, labels)
+    def check_teacher(
+        self, name: str, logits: np.ndarray, labels: np.ndarray, outputs: Sequence[int | str] = ()
+    ) -> str:
+        return teacher_check.check_teacher(name, logits, labels, outputs)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return scipy.special.softmax(logits, axis=-1)

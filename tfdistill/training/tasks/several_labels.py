@@ -4,7 +4,7 @@ Both losses are means over the labels: binary cross-entropy, and the divergence 
 Bernoulli distributions (`losses.binary`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ from tfdistill.config import DistillationConfig, RunConfig
 from tfdistill.losses import BinarySoftTargets, TemperedLoss
 from tfdistill.training.tasks import label_metrics
 from tfdistill.training.tasks.task import Task
-from tfdistill.training.teacher_check import FEWEST, SURE
+from tfdistill.training.teacher_check import FEWEST, SURE, in_order
 from tfdistill.utils import checks
 from tfdistill.utils.types import Tensor
 
@@ -63,8 +63,10 @@ class SeveralLabels(Task):
     def reliability(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
         return {}
 
-    def check_teacher(self, name: str, logits: np.ndarray, labels: np.ndarray) -> str:
-        return _check_teacher(name, logits, labels.astype(bool))
+    def check_teacher(
+        self, name: str, logits: np.ndarray, labels: np.ndarray, outputs: Sequence[int | str] = ()
+    ) -> str:
+        return _check_teacher(name, logits, labels.astype(bool), outputs)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return scipy.special.expit(logits)
@@ -101,7 +103,9 @@ def _check_distillation(settings: DistillationConfig) -> None:
             )
 
 
-def _check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
+def _check_teacher(
+    name: str, logits: np.ndarray, labels: np.ndarray, outputs: Sequence[int | str]
+) -> str:
     """Return a remark on a teacher that is right no more often than always the same answer.
 
     Raises:
@@ -123,8 +127,8 @@ def _check_teacher(name: str, logits: np.ndarray, labels: np.ndarray) -> str:
         raise checks.UsageError(
             f"The labels of {name} stand in another order than the images': it is right on "
             f"{as_it_is:.0%} of the labels looked at, and on {reordered:.0%} if its outputs are "
-            f"put in order. Set classes: {order.tolist()} beside its path, or order the labels "
-            "alike."
+            f"put in order. Set classes: {in_order(order, outputs)} beside its path, or order the "
+            "labels alike."
         )
     share = labels.mean(axis=0)
     always = float(np.maximum(share, 1 - share).mean())

@@ -1,6 +1,6 @@
 """What every task answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -68,7 +68,9 @@ class Task:
         """Return what is kept of each test image; None where there is not one class."""
         return None
 
-    def check_teacher(self, name: str, logits: np.ndarray, labels: np.ndarray) -> str:
+    def check_teacher(
+        self, name: str, logits: np.ndarray, labels: np.ndarray, outputs: Sequence[int | str] = ()
+    ) -> str:
         """Return a remark on a saved teacher that knows too little, as `teacher_check` does.
 
         Raises:
