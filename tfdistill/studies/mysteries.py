@@ -6,18 +6,25 @@ reproduction on CIFAR-10 with ResNet-18, five seeds. Expected: the ensemble is c
 single network, the average trained as one network is not; a student of the ensemble and a self-
 distilled network come out between the two. Cost: for N seeds, about 5 N trainings of one network,
 one of them N times as large. Command: tfdistill run configs/mysteries/digits.yaml, or
-configs/mysteries/{small,full}.yaml.
+configs/mysteries/{cnn2,small,full}.yaml.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from tfdistill.config import RunConfig, StudyConfig
+from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row
 from tfdistill.reporting import verdicts
-from tfdistill.reporting.significance import Family, compare_networks, compare_runs
+from tfdistill.reporting.significance import (
+    Family,
+    compare_networks,
+    compare_runs,
+    paired_runs,
+)
 from tfdistill.reporting.verdicts import published_verdict
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, INTERVAL, PLAIN
+from tfdistill.utils.checks import UsageError
 from tfdistill.utils.text import MISSING, interval, percent, points
 
 SINGLE = "single network"
@@ -40,6 +47,7 @@ SOURCE = (
 )
 COMMANDS = {
     "tfdistill run configs/mysteries/digits.yaml": "two minutes on two cores",
+    "tfdistill run configs/mysteries/cnn2.yaml": "80 minutes on one core",
     "tfdistill run configs/mysteries/small.yaml": "an hour on two cores",
     "tfdistill run configs/mysteries/full.yaml": "some days of one GPU",
 }
@@ -70,44 +78,92 @@ _SIZE_A = {"parameters": 11.2e6, "images": 45_000, "epochs": 100}
 _CIFAR = 50_000  # training images, of which some are held back
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How the seeds are shared out among ensembles.
+
+    Args:
+        ensembles: Number of ensembles, of as many seeds each and without a common member; what one
+            of them teaches is then not the luck of one teacher.
+    """
+
+    ensembles: int = 1
+
+
 def runs(config: StudyConfig) -> list[RunConfig]:
     """Return the study's runs, each after those that it depends on.
 
     All rows have the same seeds, that is the same initial weights and orders of images, so a row's
     gain is no luck of its seeds. A self-distilled network starts from the weights of the next seed:
     from its teacher's own it would only retrace it.
+
+    Raises:
+        UsageError: The seeds cannot be shared out evenly.
     """
     common.check_unused(config, "teacher_data")
-    seeds = config.seeds
-    singles = [common.network(config, f"single-{seed}", SINGLE, seed) for seed in seeds]
-    names = tuple(run.name for run in singles)
-    together = {"width": len(names), "average": "logits"}
-    average = common.network(config, "average", AVERAGE, seeds[0] + 1000, **together)
+    groups = _groups(config.seeds, settings_of(Settings, config).ensembles)
+    number = {
+        group[0]: f"-{place}" if len(groups) > 1 else "" for place, group in enumerate(groups, 1)
+    }
+    singles = {
+        seed: common.network(config, f"single-{seed}", SINGLE, seed) for seed in config.seeds
+    }
     alone = [
-        common.student(config, f"alone-{seed}", ALONE, seed) for seed in seeds if config.student
+        common.student(config, f"alone-{seed}", ALONE, seed)
+        for seed in config.seeds
+        if config.student
     ]
-    distilled = [
-        common.taught(config, common.student(config, f"distilled-{seed}", DISTILLED, seed), *names)
-        for seed in seeds
+    average = [
+        common.network(
+            config,
+            f"average{number[group[0]]}",
+            AVERAGE,
+            group[0] + 1000,
+            width=len(group),
+            average="logits",
+        )
+        for group in groups
     ]
-    selfs = [
-        common.taught(
+    distilled = {
+        seed: common.taught(
+            config,
+            common.student(config, f"distilled-{seed}", DISTILLED, seed),
+            *(singles[member].name for member in group),
+        )
+        for group in groups
+        for seed in group
+    }
+    selfs = {
+        seed: common.taught(
             config,
             common.network(config, f"self-distilled-{seed}", SELF_DISTILLED, following),
-            name,
+            singles[seed].name,
             distillation=config.self_distillation,
         )
-        for seed, name, following in zip(seeds, names, _next(seeds), strict=True)
-    ]
+        for seed, following in zip(config.seeds, _next(config.seeds), strict=True)
+    }
+
+    def ensembles(name: str, row: str, members: dict[int, RunConfig]) -> list[RunConfig]:
+        return [
+            common.ensemble(
+                config,
+                f"{name}{number[group[0]]}",
+                row,
+                group[0],
+                [members[seed] for seed in group],
+            )
+            for group in groups
+        ]
+
     return [
-        *singles,
-        common.ensemble(config, "ensemble", ENSEMBLE, seeds[0], singles),
-        average,
+        *singles.values(),
+        *ensembles("ensemble", ENSEMBLE, singles),
+        *average,
         *alone,
-        *distilled,
-        common.ensemble(config, "ensemble-of-distilled", DISTILLED_ENSEMBLE, seeds[0], distilled),
-        *selfs,
-        common.ensemble(config, "ensemble-of-self-distilled", SELF_ENSEMBLE, seeds[0], selfs),
+        *distilled.values(),
+        *ensembles("ensemble-of-distilled", DISTILLED_ENSEMBLE, distilled),
+        *selfs.values(),
+        *ensembles("ensemble-of-self-distilled", SELF_ENSEMBLE, selfs),
     ]
 
 
@@ -119,15 +175,22 @@ NAMES = {
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return taught networks against those of their kind alone, and the ensemble against one."""
+    """Return taught networks against those of their kind alone, networks that the ensemble taught
+    against those that taught themselves, and each ensemble against one network."""
     rows = by_row(records)
     singles, alone = rows.get(SINGLE, []), rows.get(ALONE, [])
     taught = {row: rows.get(row, []) for row in (DISTILLED, SELF_DISTILLED)}
+    between = (
+        None
+        if alone
+        else paired_runs(taught[SELF_DISTILLED], DISTILLED, taught[DISTILLED], "the self-distilled")
+    )
     distilled = {DISTILLED: taught.pop(DISTILLED)} if alone else {}
     return common.compared(
         compare_runs(alone, distilled, "the same network alone"),
         compare_runs(singles, taught, "the single networks"),
-        _same_images(rows),
+        between,
+        *_same_images(rows),
     )
 
 
@@ -144,15 +207,41 @@ def tables(records: Sequence[Record]) -> list[Table]:
     return [accuracy, *published, *networks, _fidelity_table(rows), _pairs_table(rows)]
 
 
-def _same_images(rows: dict[str, list[Record]]) -> Family | None:
-    """Return what there is one of, an ensemble first, against the best single network."""
-    singles = rows.get(SINGLE, [])
-    known = [run for run in singles if run.figures.get("validation_accuracy") is not None]
-    if not known:
-        return None
-    best = max(known, key=lambda run: run.figures["validation_accuracy"])
-    one = {row: rows[row][0] for row in (ENSEMBLE, AVERAGE) if row in rows}
-    return compare_networks(best, one, f"the best single network ({best.name})")
+def _same_images(rows: dict[str, list[Record]]) -> list[Family]:
+    """Return each ensemble, and the average trained as one, against the best of its members, and
+    each against the best network that it taught."""
+    averages = rows.get(AVERAGE, [])
+    families = []
+    for place, ensemble in enumerate(rows.get(ENSEMBLE, [])):
+        members = ensemble.config["members"]
+        one = {ENSEMBLE: ensemble} | ({AVERAGE: averages[place]} if place < len(averages) else {})
+        students = [run for run in rows.get(DISTILLED, []) if run.config["teachers"] == members]
+        single = _best([run for run in rows.get(SINGLE, []) if run.name in members])
+        student = _best(students)
+        if single:
+            families.append(
+                compare_networks(single, one, f"the best of its networks ({single.name})")
+            )
+        if student:
+            words = f"the best network that it taught ({student.name})"
+            families.append(compare_networks(student, {ENSEMBLE: ensemble}, words))
+    return common.compared(*families)
+
+
+def _best(runs: Sequence[Record]) -> Record | None:
+    """Return the run with the highest validation accuracy: by test images it looked too good."""
+    known = [run for run in runs if run.figures.get("validation_accuracy") is not None]
+    return max(known, key=lambda run: run.figures["validation_accuracy"], default=None)
+
+
+def _groups(seeds: list[int], number: int) -> list[list[int]]:
+    if number < 1 or len(seeds) % number:
+        raise UsageError(
+            f"settings.ensembles has to divide the number of seeds, {len(seeds)}. "
+            f"Received: {number}."
+        )
+    size = len(seeds) // number
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
 def _next(seeds: list[int]) -> list[int]:
@@ -231,14 +320,19 @@ def _published_gain(system: dict[str, str], row: str) -> float | None:
     return (ours - single) / 100
 
 
-def _images_table(family: Family) -> Table:
-    lines = tuple((row, interval(found)) for row, found in family.rows.items())
+def _images_table(families: Sequence[Family]) -> Table:
+    lines = tuple(
+        (row, family.baseline, interval(found))
+        for family in families
+        for row, found in family.rows.items()
+    )
     note = (
-        f"Test accuracy in points over {family.baseline}, the one with the highest validation "
-        "accuracy, on the same test images: McNemar's test, exact. It is about these networks, not "
+        "Test accuracy in points over a network, the one with the highest validation accuracy of "
+        "its kind, on the same test images: McNemar's test, exact. It is about these networks, not "
         "about how they were trained."
     )
-    return Table("Two networks on the same images", ("", "difference, 95 % interval"), lines, note)
+    columns = ("", "against", "difference, 95 % interval")
+    return Table("Two networks on the same images", columns, lines, note)
 
 
 def _fidelity_table(rows: dict[str, list[Record]]) -> Table:
