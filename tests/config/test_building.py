@@ -34,9 +34,11 @@ def _configurations():
 def _given(cls):
     """Return what has no default of the configurations that need something."""
     run = {"name": "a", "row": "b", "seed": 3, "data": {}, "model": {}, "training": {}}
-    return {"RunConfig": run, "ChannelSplitConfig": {"base": "a", "layer": "b"}}.get(
-        cls.__name__, {}
-    )
+    return {
+        "RunConfig": run,
+        "ChannelSplitConfig": {"base": "a", "layer": "b"},
+        "PruneConfig": {"base": "a", "keep": 0.5},
+    }.get(cls.__name__, {})
 
 
 def _empty_at_every_depth(config) -> list[dict]:

@@ -41,7 +41,7 @@ def _mistakes_of_one_study(config: Any) -> Any:
 # Keys that came after hashes of configurations had been stored, by the part in which they stand,
 # and what they are where unused.
 _LATER: dict[str, dict[str, Any]] = {
-    "": {"quantize": None},
+    "": {"prune": None, "quantize": None},
     "training": {"ema": None, "strategy": "none"},
     "data": {"storage": "auto", "workers": None},
     "augment": {"erasing": 0.0, "cutmix": 0.0},

@@ -99,6 +99,7 @@ STUDIES = Registry(
         "multi_view": "tfdistill.studies.multi_view.study",
         "mysteries": "tfdistill.studies.mysteries",
         "patient_teacher": "tfdistill.studies.patient_teacher.study",
+        "pruning": "tfdistill.studies.pruning",
         "saliency": "tfdistill.studies.saliency.study",
         "single": "tfdistill.studies.single",
     }

@@ -197,6 +197,25 @@ class QuantizeConfig:
 
 
 @dataclass(frozen=True)
+class PruneConfig:
+    """A network of a part of another run's channels, as `tfdistill.prune` makes it.
+
+    Args:
+        base: Name of the run whose network is pruned.
+        keep: Share of the channels of each layer that is kept, above 0, below 1.
+        multiple: The number that is kept is the nearest multiple of it.
+    """
+
+    base: str
+    keep: float
+    multiple: int = 8
+
+    def __post_init__(self) -> None:
+        checks.proper_fraction("prune.keep", self.keep)
+        checks.count("prune.multiple", self.multiple)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run of a study: a network to train, an ensemble to evaluate, or a kind of its own.
 
@@ -211,13 +230,14 @@ class RunConfig:
         distillation: What it learns from them; null without teachers.
         members: Names of the runs that an ensemble averages, or that its kind looks at.
         trained: Whether it is trained; a saved teacher is only evaluated, and so is what another
-            run's network becomes by rounding alone.
+            run's network becomes by pruning or rounding alone.
         width: Number of networks that are trained as one averaged model.
         average: How members are averaged: `probabilities` or `logits`.
         cache: How the teachers' logits are stored; null runs the teachers in every step.
         stop_epoch: Stop after so many of the `epochs` for now; null trains them all.
         start: Name of the run whose weights it starts from; null means new ones.
         split: The trained network on whose channels it stands; null means that it is whole.
+        prune: Of which run's network it keeps which channels; null means that it is whole.
         quantize: How its network rounds, in training and afterwards; null means in float.
         kind: What does the run, as `config/registry.py` names it.
         settings: Settings of that module.
@@ -240,6 +260,7 @@ class RunConfig:
     stop_epoch: int | None = None
     start: str | None = None
     split: ChannelSplitConfig | None = None
+    prune: PruneConfig | None = None
     quantize: QuantizeConfig | None = None
     kind: str = NETWORK
     settings: dict = field(default_factory=dict)  # type: ignore[type-arg]
@@ -256,9 +277,13 @@ class RunConfig:
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the runs that must be finished first."""
-        base = self.split.base if self.split else None
-        others = tuple(name for name in (self.start, base) if name)
-        return self.teachers + self.members + others
+        bases = tuple(part.base for part in (self.split, self.prune) if part)
+        return self.teachers + self.members + ((self.start,) if self.start else ()) + bases
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether pruning or rounding makes its network, which is then in no other run's file."""
+        return self.prune is not None or self.quantize is not None
 
     @property
     def network(self) -> ModelConfig:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Table, by_row
-from tfdistill.reporting.significance import Family, paired_runs
+from tfdistill.reporting.significance import Family
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, TEACHER
-from tfdistill.utils.text import interval
 
 ASSISTANT, TAUGHT = "assistant, taught by the teacher", "student taught by the teacher"
 ASSISTED = "student taught by the assistant"
@@ -94,13 +93,13 @@ def runs(config: StudyConfig) -> list[RunConfig]:
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
     """Return each line of `COMPARISONS` as a family of its own."""
-    return _compare(by_row(records))
+    return common.paired_rows(by_row(records), COMPARISONS)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the accuracy of every row, and the comparisons."""
     rows = by_row(records)
-    return [_accuracy_table(rows), _comparison_table(rows)]
+    return [_accuracy_table(rows), common.pairs_table("What helps", comparisons(records))]
 
 
 def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
@@ -124,24 +123,3 @@ def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
         "as many epochs again."
     )
     return Table("Test accuracy", columns, lines, note)
-
-
-def _compare(rows: dict[str, list[Record]]) -> list[Family]:
-    found = (
-        paired_runs(rows.get(other, []), row, rows.get(row, []), f"“{other}”", title=words)
-        for words, row, other in COMPARISONS
-    )
-    return common.compared(*found)
-
-
-def _comparison_table(rows: dict[str, list[Record]]) -> Table:
-    lines = tuple(
-        (family.title, str(found.seeds), interval(found))
-        for family in _compare(rows)
-        for found in family.rows.values()
-    )
-    note = (
-        "Mean difference of the test accuracy of the same seeds in points, with the 95 % interval "
-        "of the paired t-test, for each line alone."
-    )
-    return Table("What helps", ("", "seeds", "difference, 95 % interval"), lines, note)

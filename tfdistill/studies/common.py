@@ -4,12 +4,12 @@ A study is free to list other runs and to make other cells; nothing here knows a
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfdistill.config import DistillationConfig, ModelConfig, RunConfig, StudyConfig
-from tfdistill.records import Record, spread
-from tfdistill.reporting.significance import CLAIM_SEEDS, Family
+from tfdistill.records import Record, Table, spread
+from tfdistill.reporting.significance import CLAIM_SEEDS, Family, paired_runs
 from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.utils import checks, text
 
@@ -176,6 +176,37 @@ def interval_note(family: Family | None) -> str:
 def compared(*families: Family | None) -> list[Family]:
     """Return the families in which there was something to test."""
     return [family for family in families if family]
+
+
+def paired_rows(
+    rows: Mapping[str, Sequence[Record]], pairs: Iterable[tuple[str, str, str]]
+) -> list[Family]:
+    """Compare rows two by two, each pair on the seeds that both have, by the paired t-test.
+
+    Args:
+        rows: The records of every row.
+        pairs: What is compared, in words; the row; the row that it is compared with.
+    """
+    return compared(
+        *(
+            paired_runs(rows.get(other, []), row, rows.get(row, []), f"“{other}”", title=words)
+            for words, row, other in pairs
+        )
+    )
+
+
+def pairs_table(title: str, families: Iterable[Family]) -> Table:
+    """Return the table of what `paired_rows` compared."""
+    lines = tuple(
+        (family.title, str(found.seeds), text.interval(found))
+        for family in families
+        for found in family.rows.values()
+    )
+    note = (
+        "Mean difference of the test accuracy of the same seeds in points, with the 95 % interval "
+        "of the paired t-test, for each line alone."
+    )
+    return Table(title, ("", "seeds", "difference, 95 % interval"), lines, note)
 
 
 def published_on(records: Iterable[Record], sources: Sequence[str]) -> bool:

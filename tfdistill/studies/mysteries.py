@@ -24,7 +24,7 @@ from tfdistill.reporting.significance import (
 from tfdistill.reporting.verdicts import published_verdict
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, INTERVAL, PLAIN
-from tfdistill.utils.checks import UsageError
+from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, interval, percent, points
 
 SINGLE = "single network"
@@ -88,6 +88,9 @@ class Settings:
     """
 
     ensembles: int = 1
+
+    def __post_init__(self):
+        checks.count("settings.ensembles", self.ensembles)
 
 
 def runs(config: StudyConfig) -> list[RunConfig]:
@@ -235,10 +238,10 @@ def _best(runs: Sequence[Record]) -> Record | None:
 
 
 def _groups(seeds: list[int], number: int) -> list[list[int]]:
-    if number < 1 or len(seeds) % number:
-        raise UsageError(
-            f"settings.ensembles has to divide the number of seeds, {len(seeds)}. "
-            f"Received: {number}."
+    if len(seeds) % number:
+        raise checks.UsageError(
+            f"settings.ensembles must divide the number of seeds, {len(seeds)}. "
+            f"Received: settings.ensembles={number}."
         )
     size = len(seeds) // number
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]

@@ -37,7 +37,8 @@ def load_network(
     record = known_record(study_folder, name)
     part = part or record.select
     images = images.at(record.config["data"]["input_size"])
-    if not record.config["trained"] and not record.config.get("quantize"):
+    derived = record.config.get("quantize") or record.config.get("prune")
+    if not record.config["trained"] and not derived:
         # The user's own file stays where it is; a SavedModel could not be written as .keras.
         network = build(ModelConfig(**record.config["model"]), images)
         _check_weights(network, record, part, Path(record.config["model"]["path"] or folder))

@@ -15,7 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import data
-from tfdistill.config import DistillationConfig, FeatureConfig, RunConfig, TrainingConfig, to_dict
+from tfdistill.config import (
+    DistillationConfig,
+    FeatureConfig,
+    PruneConfig,
+    RunConfig,
+    TrainingConfig,
+    to_dict,
+)
 from tfdistill.config.registry import FEATURE_LOSSES
 from tfdistill.data import pipeline
 from tfdistill.distillation import schedules
@@ -25,6 +32,7 @@ from tfdistill.distillation.feature_losses import FeatureLoss
 from tfdistill.distillation.moving_average import MovingAverage
 from tfdistill.distillation.population import Population
 from tfdistill.models.channel_split import split_upper
+from tfdistill.models.pruning import prune
 from tfdistill.training import evaluation, heads, tasks
 from tfdistill.utils import checks, machine
 from tfdistill.utils.storage import digest
@@ -186,12 +194,13 @@ def compiled_for(
 
 
 def network(config: RunConfig, images: data.Dataset, study_folder: Path) -> keras.Model:
-    """Return the network of a run at its start: new, from another run's weights or on its channels;
-    or the average of several that are trained as one. It rounds where `config.quantize` says so.
+    """Return the network of a run at its start: new, from another run's weights, on its channels or
+    a part of them; or the average of several that are trained as one. It rounds where
+    `config.quantize` says so.
 
     Raises:
         UsageError: The network of `config.start` has other weights, the layer of `config.split`
-            cannot be cut so, or a layer cannot be quantised.
+            cannot be cut so, or a layer cannot be pruned or quantised.
     """
     whole = _in_float(config, images, study_folder)
     return evaluation.quantized(whole, config.quantize, images) if config.quantize else whole
@@ -201,15 +210,24 @@ def _in_float(config: RunConfig, images: data.Dataset, study_folder: Path) -> ke
     if config.split:
         base = evaluation.load_network(study_folder, config.split.base, images)
         return split_upper(base, config.split.layer, config.split.parts, config.split.part)
-    built = [evaluation.build(config.network, images) for _ in range(config.width)]
-    average = tasks.of(images).average(config.average)
-    if config.network.fine_tune and not config.start:
-        for each in built:
-            heads.fit_head(each, images)
-    whole = Ensemble(built, average) if config.width > 1 else built[0]
+    whole = _pruned(config.prune, images, study_folder) if config.prune else _new(config, images)
     if config.start:
         evaluation.start_from(whole, study_folder, config.start, images)
     return whole
+
+
+def _new(config: RunConfig, images: data.Dataset) -> keras.Model:
+    built = [evaluation.build(config.network, images) for _ in range(config.width)]
+    if config.network.fine_tune and not config.start:
+        for each in built:
+            heads.fit_head(each, images)
+    average = tasks.of(images).average(config.average)
+    return Ensemble(built, average) if config.width > 1 else built[0]
+
+
+def _pruned(settings: PruneConfig, images: data.Dataset, study_folder: Path) -> keras.Model:
+    whole = evaluation.load_network(study_folder, settings.base, images)
+    return prune(whole, settings.keep, multiple=settings.multiple)
 
 
 def epoch_steps(training: TrainingConfig, examples_count: int) -> int:
@@ -238,6 +256,8 @@ def _shape(config: RunConfig) -> dict:
         del values[name]
     if config.distillation:
         del values["distillation"]["alpha"], values["distillation"]["temperature"]
+    if config.prune:
+        del values["prune"]["base"]
     return values
 
 

@@ -74,10 +74,13 @@ def _renamed(run: RunConfig, names: dict[str, str]) -> RunConfig:
     def each(several: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(names[name] for name in several))
 
-    split = run.split and dataclasses.replace(run.split, base=names[run.split.base])
-    start = run.start and names[run.start]
     return dataclasses.replace(
-        run, teachers=each(run.teachers), members=each(run.members), start=start, split=split
+        run,
+        teachers=each(run.teachers),
+        members=each(run.members),
+        start=run.start and names[run.start],
+        split=run.split and dataclasses.replace(run.split, base=names[run.split.base]),
+        prune=run.prune and dataclasses.replace(run.prune, base=names[run.prune.base]),
     )
 
 

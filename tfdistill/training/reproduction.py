@@ -98,7 +98,7 @@ def _needed(record: Record, here: Path) -> list[dict]:
     found: dict[str, dict] = {}
     config = record.config
     names = [*config["teachers"], *config["members"], config.get("start")]
-    names.append((config.get("split") or {}).get("base"))
+    names += [(config.get(part) or {}).get("base") for part in ("split", "prune")]
     for name in filter(None, names):
         other = records.read(here.parent / name)
         if other is None:

@@ -409,11 +409,14 @@ def preflight(config: StudyConfig, runs: list[RunConfig], session: "Session") ->
         features = run.distillation.features if run.distillation else []
         split = run.split and (run.split.layer, run.split.parts)
         view = run.distillation and run.distillation.teacher_view
-        network = (run.model, split, run.quantize, run.start is None)
+        pruned = run.prune and (run.prune.keep, run.prune.multiple)
+        network = (run.model, split, pruned, run.quantize, run.start is None)
         same = (run.kind, run.settings, run.data, network, run.training, view, features)
         if same not in seen:
             seen.append(same)
             check(run, session)
+            if run.prune:
+                train.check_pruned(run, by_name, session)
             if features:
                 train.check_features(run, by_name[run.teachers[0]], session)
 

@@ -9,7 +9,7 @@ import functools
 import importlib.util
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -24,6 +24,7 @@ from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
+from tfdistill.models.pruning import prune
 from tfdistill.models.weights.notes import write_notes
 from tfdistill.quantization import quantize_aware
 from tfdistill.quantization.layers import count_params
@@ -152,11 +153,26 @@ def check(config: RunConfig, session: Session) -> None:
     built = evaluation.build(config.model, images)
     if config.quantize:
         quantize_aware(built, ranges=config.quantize.ranges)
-    if not config.trained and not config.start:
+    if not config.trained and not config.start and not config.prune:
         _check_teacher(config, built, images, session)
     if config.split:
         split_upper(built, config.split.layer, config.split.parts, config.split.part)
     teacher_logits.check(config)
+
+
+def check_pruned(config: RunConfig, by_name: Mapping[str, RunConfig], session: Session) -> None:
+    """Raise what the pruning of a run's network, and of those that it came from, would raise.
+
+    Which channels go depends on weights, how many does not.
+    """
+
+    def pruned(run: RunConfig) -> keras.Model:
+        if run.prune is None:
+            return evaluation.build(run.network, session.images(run.data))
+        base = pruned(by_name[run.prune.base])
+        return prune(base, run.prune.keep, multiple=run.prune.multiple)
+
+    pruned(config)
 
 
 def _check_replicas(training: TrainingConfig, images: data.Dataset) -> None:
@@ -434,7 +450,7 @@ def _evaluate(job: _Job) -> Record:
         measured = evaluation.figures(network, job.images, job.settings, None)
         found[part], calibration[part], answers[part] = measured
         weights[part] = weights_hash(network)
-        if job.config.quantize:  # its weights are nowhere else
+        if job.config.is_derived:  # its weights are nowhere else
             files |= _saved(job, network, part)
     if not math.isfinite(found["best"]["test_nll"] + found["last"]["test_nll"]):
         return job.finish(

@@ -20,11 +20,10 @@ from tfdistill.config import QuantizeConfig, RunConfig, StudyConfig, TrainingCon
 from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.study import RANGES
 from tfdistill.records import Record, Table, by_row
-from tfdistill.reporting.significance import Family, paired_runs
+from tfdistill.reporting.significance import Family
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, TEACHER
 from tfdistill.utils import checks
-from tfdistill.utils.text import interval
 
 TAUGHT = "student taught"
 # How a student goes on from there: taught or on labels, rounded afterwards or in training.
@@ -115,7 +114,8 @@ def comparisons(records: Sequence[Record]) -> list[Family]:
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the accuracy of every row, and the comparisons."""
     rows = by_row(records)
-    return [_accuracy_table(rows), _comparison_table(rows)]
+    compared = common.pairs_table("What rounding costs, and what wins it back", _compare(rows))
+    return [_accuracy_table(rows), compared]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -205,12 +205,7 @@ def _compare(rows: dict[str, list[Record]]) -> list[Family]:
         )
     ]
     pairs.append(("in float, the teacher for labels", TAUGHT_FLOAT, LABELS_FLOAT))
-    return common.compared(
-        *(
-            paired_runs(rows.get(other, []), way, rows.get(way, []), f"“{other}”", title=words)
-            for words, way, other in pairs
-        )
-    )
+    return common.paired_rows(rows, pairs)
 
 
 def _accuracy_table(rows: dict[str, list[Record]]) -> Table:
@@ -239,17 +234,3 @@ def _lost(rows: dict[str, list[Record]], name: str) -> str:
     bits, _, way = name.partition(" bits: ")
     in_float = TAUGHT_FLOAT if way.startswith("taught") else LABELS_FLOAT
     return common.gain_cell(rows[name], rows.get(in_float, []) if bits and way else [])
-
-
-def _comparison_table(rows: dict[str, list[Record]]) -> Table:
-    lines = tuple(
-        (family.title, str(found.seeds), interval(found))
-        for family in _compare(rows)
-        for found in family.rows.values()
-    )
-    note = (
-        "Mean difference of the test accuracy of the same seeds in points, with the 95 % interval "
-        "of the paired t-test, for each line alone."
-    )
-    columns = ("", "seeds", "difference, 95 % interval")
-    return Table("What rounding costs, and what wins it back", columns, lines, note)
