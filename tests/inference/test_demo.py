@@ -124,7 +124,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def server(browser, exports, tmp_path_factory):
-    """Address of the demo, and the file of its connections; pages are still open when it ends."""
+    """Address of the demo, and the file of its connections; a page is still open when it ends."""
     connections = tmp_path_factory.mktemp("log") / "connections"
     process = subprocess.Popen(
         [sys.executable, "-c", WATCHED, str(connections), str(exports[0])],
@@ -139,6 +139,7 @@ def server(browser, exports, tmp_path_factory):
         pytest.fail(line + process.communicate()[1])
     assert "Ctrl-C" in line
     yield address[0], connections
+    browser.new_page().goto(f"{address[0]}/")
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=600)
     assert (process.returncode, printed, errors) == (130, "", "")
@@ -155,6 +156,7 @@ def page(server, browser):
     yield page
     own = (f"{server[0]}/", f"blob:{origin(server)}/", "data:")
     assert asked and [url for url in asked if not url.startswith(own)] == []
+    page.close()  # else it goes on drawing until the last test
 
 
 def origin(server):
@@ -379,8 +381,15 @@ class TestStrangers:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 def test_the_folder_of_uploads_goes_at_any_end(number, tmp_path):
     """A process that holds the folder is killed while it waits."""
-    program = "from tfdistill.inference import demo_server as d\nwith d.own_uploads() as place:"
-    program += "\n print(place, flush=True)\n input()"
+    program = (
+        "import signal\n"
+        f"if {int(number)} != signal.SIGKILL:\n"
+        f" signal.signal({int(number)}, signal.SIG_DFL)\n"  # of nohup, it inherits one ignored
+        "from tfdistill.inference import demo_server\n"
+        "with demo_server.own_uploads() as place:\n"
+        " print(place, flush=True)\n"
+        " input()"
+    )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-c", program],
