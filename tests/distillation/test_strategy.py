@@ -1,6 +1,9 @@
-"""A distiller under a distribution strategy: two logical devices train as one does."""
+"""Under a distribution strategy: two logical devices, or two processes, train as one does."""
 
+import contextlib
 import dataclasses
+import json
+import socket
 from pathlib import Path
 
 import keras
@@ -65,22 +68,6 @@ def two_devices():
     return both
 
 
-def compare():
-    """Train on two devices and on one."""
-    both = two_devices()
-    history, weights = trained(both)
-    expected, alone = trained(tf.distribute.get_strategy())
-    for one, other in zip(weights, alone, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert (
-        history.keys()
-        == expected.keys()
-        >= {"soft_loss", "hard_loss", "feature_loss", "val_accuracy"}
-    )
-    for name in expected:
-        np.testing.assert_allclose(history[name], expected[name], rtol=1e-4, err_msg=name)
-
-
 def population(strategy):
     """Return losses and weights of two students and one alone after two epochs in one step."""
     random = np.random.default_rng(0)
@@ -99,14 +86,35 @@ def population(strategy):
     return history, together.get_weights()
 
 
-def compare_populations():
-    history, weights = population(two_devices())
-    expected, alone = population(tf.distribute.get_strategy())
+def trains_as_one(train, strategy, names):
+    """Train under a strategy and on one device, and compare losses and weights."""
+    history, weights = train(strategy)
+    expected, alone = train(tf.distribute.get_strategy())
     for one, other in zip(weights, alone, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert history.keys() == expected.keys() >= {"0/soft_loss", "2/accuracy", "val_1/loss"}
+    assert history.keys() == expected.keys() >= names
     for name in expected:
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-4, err_msg=name)
+
+
+OF_A_DISTILLER = {"soft_loss", "hard_loss", "feature_loss", "val_accuracy"}
+OF_MEMBERS = {"0/soft_loss", "2/accuracy", "val_1/loss"}
+
+
+def compare():
+    trains_as_one(trained, two_devices(), OF_A_DISTILLER)
+
+
+def compare_populations():
+    trains_as_one(population, two_devices(), OF_MEMBERS)
+
+
+def compare_workers():
+    """Train as one of the workers that TF_CONFIG names; each sees its half of every batch."""
+    workers = tf.distribute.MultiWorkerMirroredStrategy()
+    assert workers.num_replicas_in_sync == 2
+    trains_as_one(trained, workers, OF_A_DISTILLER)
+    trains_as_one(population, workers, OF_MEMBERS)
 
 
 def compare_studies(folder):
@@ -177,6 +185,26 @@ def test_two_logical_devices_train_as_one(trial, needs_folder, tmp_path):
     process = Forked(trial, *([str(tmp_path)] if needs_folder else []))
     _, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one():
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for each in free:
+            each.bind(("localhost", 0))
+        places = [f"localhost:{each.getsockname()[1]}" for each in free]
+    settings = {"cluster": {"worker": places}}
+    workers = [
+        Forked(
+            compare_workers,
+            TF_CONFIG=json.dumps(settings | {"task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate()
+        assert worker.returncode == 0, errors[-3000:]
 
 
 MIRRORED = ("--training.strategy", "mirrored")

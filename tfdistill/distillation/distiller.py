@@ -28,7 +28,14 @@ from tfdistill.distillation.pairs import (
 )
 from tfdistill.distillation.pairs import on_logits as logits_of
 from tfdistill.distillation.probability_check import ProbabilityCheck, ProbabilityCounts
-from tfdistill.distillation.replicas import divided, of_all_replicas, per_replica, share, times
+from tfdistill.distillation.replicas import (
+    OnWorkers,
+    divided,
+    of_all_replicas,
+    per_replica,
+    share,
+    times,
+)
 from tfdistill.distillation.targets import (
     LABEL,
     TEACHER_FEATURES,
@@ -50,7 +57,7 @@ from tfdistill.utils.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable("tfdistill")
-class Distiller(keras.Model):
+class Distiller(OnWorkers):
     """Trains a student on labels and on a teacher's outputs.
 
     Targets are labels, or `{"label": labels, "teacher_logits": [batch, num_classes]}` with the

@@ -18,6 +18,7 @@ from tfdistill.distillation.outputs import NUMBERS
 from tfdistill.distillation.pairs import check_apart, check_network, check_pair
 from tfdistill.distillation.pairs import on_logits as logits_of
 from tfdistill.distillation.probability_check import ProbabilityCheck
+from tfdistill.distillation.replicas import OnWorkers, of_workers
 from tfdistill.distillation.schedules import LossWeightSchedule
 from tfdistill.distillation.targets import LABEL, TEACHER_LOGITS, one_weight, targets
 from tfdistill.utils import checks, tensorflow
@@ -34,7 +35,7 @@ _OF_ONE_MODEL = (
 )
 
 
-class Population(keras.Model):
+class Population(OnWorkers):
     """Trains several students side by side.
 
     A member is a compiled `Distiller`, or any other compiled Keras model from images to logits
@@ -315,11 +316,12 @@ def _targets_for(member: keras.Model, y: dict[str, Any]) -> Any:
 
 
 def _joined(logs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    return {
+    joined = {
         f"{place}/{metric}": value
         for place, of_member in enumerate(logs)
         for metric, value in of_member.items()
     }
+    return of_workers(joined)
 
 
 def _activation_bytes(model: keras.Model) -> int:

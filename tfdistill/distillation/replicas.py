@@ -52,3 +52,47 @@ def share(count: Tensor) -> Any:
         return 1
     every = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
     return ops.divide_no_nan(count * replicas, every)
+
+
+class OnWorkers(keras.Model):
+    """A model that also trains over several processes: `tf.distribute.MultiWorkerMirroredStrategy`.
+
+    Keras averages what each worker's step returns along an axis that its numbers do not have, and
+    makes the variables of optimiser and metrics from a batch that is spread over devices.
+    """
+
+    def train_step(self, *args: Any) -> Any:
+        return of_workers(super().train_step(*args))
+
+    def test_step(self, *args: Any) -> Any:
+        return of_workers(super().test_step(*args))
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        strategy = self._distribute_strategy
+        if iterator is None or not _of_workers(strategy):
+            return super()._maybe_symbolic_build(iterator, data_batch)
+        _, _, batches = next(iter(iterator))
+        batch = keras.tree.map_structure(
+            lambda part: strategy.experimental_local_results(part)[0], next(batches)
+        )
+        with strategy.scope():
+            return self._symbolic_build(data_batch=batch)
+
+
+def of_workers(logs: Any) -> Any:
+    """Return what a step reports as Keras averages it over workers, `[1]` each; else as it is."""
+    if keras.backend.backend() != "tensorflow":
+        return logs
+    import tensorflow as tf
+
+    if not _of_workers(tf.distribute.get_strategy()):
+        return logs
+    return {name: ops.reshape(value, [1]) for name, value in logs.items()}
+
+
+def _of_workers(strategy: Any) -> bool:
+    if strategy is None:
+        return False
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
