@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import tfdistill
-from tfdistill import data, models
+from tests.models import published
 from tfdistill.cli import commands, options
 from tfdistill.cli.commands import COMMANDS
 from tfdistill.cli.main import app
@@ -34,6 +34,101 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(tfdistill.__file__).parents[1]
 SHELL = {"|", "||", "&&", ">", "&"}
+# How a page marks what cannot run here, and the reasons that it then gives.
+MARK = "# Not run by our tests: "
+NOT_RUN = {
+    "docs/coming_from_pytorch.md": ["it needs PyTorch, and `module`, a trained network."],
+    "docs/your_own_data.md": ["it needs KerasHub, which downloads the weights, and photos."],
+}
+
+
+def of_the_readme(names, folder):
+    digits, distiller = names["digits"], names["distiller"]
+    found = distiller.evaluate(digits.test.images, digits.test.labels, verbose=0, return_dict=True)
+    assert found["accuracy"] > 0.8
+    student = keras.saving.load_model(folder / "student.keras")
+    assert round(names["teacher"].count_params() / student.count_params()) == 19
+
+
+def of_the_first_page(names, folder):
+    assert (folder / "student.keras").exists()
+    assert names["distiller"].temperature == 2.0
+    assert names["distiller"].optimizer.iterations > 0
+
+
+def of_keras(names, folder):
+    assert names["teacher"].output_shape == (None, 3)
+    assert names["distiller"].alpha == 0.5
+
+
+def of_pytorch(names, folder):
+    assert keras.saving.load_model(folder / "teacher.keras").output_shape == (None, 10)
+
+
+def of_deployment(names, folder):
+    assert (folder / "saved_models/small/1/model.int8.tflite").exists()
+    with open(folder / "digit.png", "rb") as file:
+        answer = names["classify"](image_bytes=names["tf"].constant([file.read()]))
+    asked = names["student"].predict(names["images"].test.images[:1], verbose=0)
+    assert answer["class_name"].numpy()[0].decode() == str(asked.argmax())
+
+
+def of_photos(names, folder):
+    assert set(names["found"].accuracy) == {"teacher", "student alone", "student"}
+    assert keras.saving.load_model(folder / "small.keras").output_shape == (None, 10)
+
+
+def of_losses(names, folder):
+    distiller = names["distiller"]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)  # one step
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3))
+    history = distiller.fit(pixels, np.arange(8) % 3, verbose=0).history
+    assert history["feature_loss"][0] > 0
+    (given,) = (yaml.safe_load(text) for text in blocks("docs/losses.md", "yaml"))
+    settings = given["distillation"]
+    features = [FeatureConfig(**feature) for feature in settings.pop("features")]
+    assert DistillationConfig(**settings, features=features).features[0].loss == "hints"
+
+
+def of_low_bits(names, folder):
+    assert (folder / "saved_models/photos/1/model.int8-aware.tflite").exists()
+    assert (folder / "student.tflite").stat().st_size > 2_000
+    bits = [getattr(layer, "weight_bits", None) for layer in names["student"].layers]
+    assert [each for each in bits if each] == [8, 4, 8]
+    assert names["smaller"].count_params() < names["teacher"].count_params()
+
+
+def of_sweeps(names, folder):
+    assert len(names["tuner"].results()) == 4  # two widths, two alphas
+    assert (folder / "student.keras").exists()
+
+
+def of_the_teacher_cache(names, folder):
+    assert names["cache"].logits().shape[0] == 3  # views
+    logs = names["population"].member_logs(names["history"].history)
+    assert [len(each["accuracy"]) for each in logs] == [3] * 2
+
+
+def of_own_data(names, folder):
+    assert names["head"].validation_accuracy > 0.5
+    assert keras.saving.load_model(folder / "teacher.keras").output_shape == (None, 10)
+
+
+# Pages, and what is looked at when their Python has run.
+PLAYED = {
+    "README.md": of_the_readme,
+    "docs/index.md": of_the_first_page,
+    "docs/coming_from_keras.md": of_keras,
+    "docs/coming_from_pytorch.md": of_pytorch,
+    "docs/deployment.md": of_deployment,
+    "docs/distilling_photos.md": of_photos,
+    "docs/losses.md": of_losses,
+    "docs/low_bits.md": of_low_bits,
+    "docs/sweeps.md": of_sweeps,
+    "docs/teacher_cache.md": of_the_teacher_cache,
+    "docs/your_own_data.md": of_own_data,
+}
 
 
 def blocks(path, language):
@@ -44,32 +139,26 @@ def block(language):
     return blocks("docs/studies.md", language)[0]
 
 
-def test_the_example_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (example,) = blocks("README.md", "python")
-    names = {}
-    exec(example, names)
-    digits, distiller = names["digits"], names["distiller"]
-    found = distiller.evaluate(digits.test.images, digits.test.labels, verbose=0, return_dict=True)
-    assert found["accuracy"] > 0.8
-    student = keras.saving.load_model(tmp_path / "student.keras")
-    assert round(names["teacher"].count_params() / student.count_params()) == 19
-
-
-def test_the_example_of_the_first_page(small_network, images, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {"images": images[0], "labels": images[1]}
-    names |= {"student": small_network(), "teacher": small_network()}
-    (example,) = blocks("docs/index.md", "python")
-    exec(example, names)
-    assert (tmp_path / "student.keras").exists()
-    assert names["distiller"].temperature == 2.0
-
-
 def pages():
     """The pages that a user reads, but for the guides, which scripts/guides.py runs."""
-    found = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    return [str(path.relative_to(ROOT)) for path in sorted(found)]
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    return [str(path.relative_to(ROOT)) for path in sorted(found) if path.parent.name != "guides"]
+
+
+def play(page):
+    """Run all Python of a page, as who pastes it does, and return its names."""
+    names = {"__name__": "__main__"}
+    for example in blocks(page, "python"):
+        if not example.startswith(MARK):
+            exec(compile(example, page, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, forked_probes):
+    """An empty folder, in which the test is."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("page", pages())
@@ -93,56 +182,34 @@ def test_commands_of_a_page_are_such(page, tmp_path, monkeypatch):
                 options.study_config(bound.args, command, fixed)
 
 
-@pytest.mark.parametrize("page", pages())
-def test_python_of_a_page_is_python_and_its_imports_are_there(page):
-    for example in blocks(page, "python"):
-        for node in ast.walk(ast.parse(example)):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                exec(ast.unparse(node), {})
+def test_what_is_not_run_says_why_and_imports_what_there_is():
+    marked = {}
+    for page in pages():
+        for example in blocks(page, "python"):
+            if example.startswith(MARK):
+                reason = example.partition("\n")[0].removeprefix(MARK)
+                marked.setdefault(page, []).append(reason)
+                for node in ast.walk(ast.parse(example)):
+                    if isinstance(node, (ast.Import, ast.ImportFrom)):
+                        exec(ast.unparse(node), {})
+    assert marked == NOT_RUN
 
 
-def test_the_examples_of_the_losses():
-    config = {"input_shape": (32, 32, 3), "num_classes": 3}
-    names = {
-        "teacher": models.build(ModelConfig("resnet14"), **config),
-        "student": models.build(ModelConfig("resnet8", width=0.5), **config),
-    }
-    for example in blocks("docs/losses.md", "python"):
-        exec(example, names)
-    distiller = names["distiller"]
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    distiller.compile("adam", loss, metrics=["accuracy"])
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3))
-    history = distiller.fit(pixels, np.arange(8) % 3, verbose=0).history
-    assert history["feature_loss"][0] > 0
-    (given,) = (yaml.safe_load(text) for text in blocks("docs/losses.md", "yaml"))
-    settings = given["distillation"]
-    features = [FeatureConfig(**feature) for feature in settings.pop("features")]
-    assert DistillationConfig(**settings, features=features).features[0].loss == "hints"
+def test_python_is_on_pages_that_a_test_plays():
+    assert {page for page in pages() if blocks(page, "python")} == {*PLAYED, "docs/studies.md"}
+    for page in pages():  # written otherwise, it would be seen by no test
+        otherwise = r"^ *```(?:py|pycon|py3|Python|python[^\n]+)$"
+        assert not re.findall(otherwise, (ROOT / page).read_text(), re.MULTILINE)
 
 
-@pytest.mark.usefixtures("forked_probes")
-def test_the_examples_of_low_bits(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    dataset = data.load(DataConfig("digits", validation=100))
-    train = dataset.train.take(np.arange(256))
-    keras.utils.set_random_seed(0)
-    names = {
-        name: models.build(ModelConfig("cnn4", width=0.5), (8, 8, 1), 10, 127.5, 64.0)
-        for name in ("student", "teacher")
-    }
-    names |= {"dataset": dataset, "images": train.images, "labels": train.labels}
-    names["network"] = names["teacher"]
-    for example in blocks("docs/low_bits.md", "python"):
-        exec(example.replace("epochs=5", "epochs=1"), names)
-    assert (tmp_path / "saved_models/photos/1/model.int8-aware.tflite").exists()
-    assert (tmp_path / "student.tflite").stat().st_size > 10_000
-    bits = [getattr(layer, "weight_bits", None) for layer in names["student"].layers]
-    assert [each for each in bits if each] == [8, 4, 4, 4, 4, 8]
-    assert names["smaller"].count_params() < names["network"].count_params()
+@pytest.mark.parametrize("page", PLAYED)
+def test_a_page_runs_from_top_to_bottom(page, here):
+    if page == "docs/coming_from_pytorch.md":  # what its part for PyTorch leaves
+        np.savez("resnet20.npz", **published.resnet((16, 16, 32, 64), [3] * 3, classes=10))
+    PLAYED[page](play(page), here)
 
 
-def test_the_example_is_a_study_that_runs(tmp_path, monkeypatch):
+def test_the_example_is_a_study_that_runs(eagerly, tmp_path, monkeypatch):
     module = types.ModuleType("student_width")
     monkeypatch.setitem(__import__("sys").modules, "student_width", module)
     exec(block("python"), vars(module))
