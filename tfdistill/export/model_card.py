@@ -118,7 +118,7 @@ def card(facts: Facts) -> dict:
             "training": _training(facts.record),
             "distilled_from": _distilled_from(facts),
             "ensemble_of": _ensemble_of(facts),
-            "configuration": _without_folders(facts.record.config) if facts.record else None,
+            "configuration": without_folders(facts.record.config) if facts.record else None,
             "intended_use": INTENDED_USE_OF_LABELS if facts.images.multi_label else INTENDED_USE,
             "limits": _limits(facts),
         }
@@ -372,11 +372,12 @@ def _run(record: Record) -> dict:
     }
 
 
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
+    """Return plain values, of whose absolute paths only the last part is left."""
     if isinstance(value, Mapping):
-        return {key: _without_folders(inner) for key, inner in value.items()}
+        return {key: without_folders(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_folders(inner) for inner in value]
+        return [without_folders(inner) for inner in value]
     return _last_part(value) if isinstance(value, str) else value
 
 
