@@ -38,6 +38,7 @@ SHELL = {"|", "||", "&&", ">", "&"}
 MARK = "# Not run by our tests: "
 NOT_RUN = {
     "docs/coming_from_pytorch.md": ["it needs PyTorch, and `module`, a trained network."],
+    "docs/many_machines.md": ["it needs several machines, and networks and images of yours."],
     "docs/your_own_data.md": ["it needs KerasHub, which downloads the weights, and photos."],
 }
 
@@ -196,7 +197,7 @@ def test_what_is_not_run_says_why_and_imports_what_there_is():
 
 
 def test_python_is_on_pages_that_a_test_plays():
-    assert {page for page in pages() if blocks(page, "python")} == {*PLAYED, "docs/studies.md"}
+    assert {page for page in pages() if blocks(page, "python")} == {*PLAYED, *NOT_RUN, "docs/studies.md"}
     for page in pages():  # written otherwise, it would be seen by no test
         otherwise = r"^ *```(?:py|pycon|py3|Python|python[^\n]+)$"
         assert not re.findall(otherwise, (ROOT / page).read_text(), re.MULTILINE)
