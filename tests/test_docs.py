@@ -197,7 +197,11 @@ def test_what_is_not_run_says_why_and_imports_what_there_is():
 
 
 def test_python_is_on_pages_that_a_test_plays():
-    assert {page for page in pages() if blocks(page, "python")} == {*PLAYED, *NOT_RUN, "docs/studies.md"}
+    assert {page for page in pages() if blocks(page, "python")} == {
+        *PLAYED,
+        *NOT_RUN,
+        "docs/studies.md",
+    }
     for page in pages():  # written otherwise, it would be seen by no test
         otherwise = r"^ *```(?:py|pycon|py3|Python|python[^\n]+)$"
         assert not re.findall(otherwise, (ROOT / page).read_text(), re.MULTILINE)

@@ -110,6 +110,19 @@ class TestRuns:
         assert (found.weights, found.history) == (whole.weights, whole.history)
         assert found.key == whole.key
 
+    def test_of_a_network_with_a_dead_layer_the_study_goes_on(self, folder, images, tmp_path):
+        dead = evaluation.load_network(folder, "first", images)
+        convolution = next(layer for layer in dead.layers if hasattr(layer, "kernel"))
+        convolution.set_weights([np.zeros_like(weight) for weight in convolution.get_weights()])
+        dead.save(tmp_path / "dead.keras")
+        saved = {"model": ModelConfig("saved", path=str(tmp_path / "dead.keras")), "start": None}
+        alone = {"teachers": (), "distillation": None, "cache": None}
+        for config in (ROUNDED, dataclasses.replace(AWARE, **alone)):
+            record = train.run(dataclasses.replace(config, **saved), tmp_path)
+            assert record.status == records.DIVERGED
+            assert record.message.startswith(f"The range of {convolution.name} has collapsed")
+            assert records.read(records.run_folder(tmp_path, config.name)) == record
+
     def test_it_is_finished_until_the_run_that_it_starts_from_changes(self, folder):
         runs = (ROUNDED, AWARE)
         assert all(runner.finished(run, folder) for run in runs)

@@ -223,13 +223,17 @@ def check_quantized(qmodel: Any) -> None:
         )
 
 
+class CollapsedError(checks.UsageError):
+    """A layer gives the same value for all images, or NaN, so that it has no range."""
+
+
 def check_ranges(qmodel: keras.Model) -> None:
-    """Raise if the range of a layer is not known, empty, infinite or NaN; name the layer."""
+    """Raise `CollapsedError` if the range of a layer is not known, empty, infinite or NaN."""
     for layer in qmodel.layers:
         if isinstance(layer, FakeQuantize):
             low, high = layer.range
             if not (np.isfinite(low) and np.isfinite(high) and high - low > 0):
-                raise checks.UsageError(
+                raise CollapsedError(
                     f"The range of {layer.name.removesuffix('_range')} has collapsed, or no image "
                     f"was seen yet. Received: {low:g} to {high:g}. Give calibrate images of pixels "
                     "0..255, or train a network whose layers do not all give 0."

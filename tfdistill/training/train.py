@@ -27,6 +27,7 @@ from tfdistill.models.flops import flops
 from tfdistill.models.pruning import prune
 from tfdistill.models.weights.notes import write_notes
 from tfdistill.quantization import quantize_aware
+from tfdistill.quantization.aware import CollapsedError
 from tfdistill.quantization.layers import count_params
 from tfdistill.records import Record
 from tfdistill.teacher_cache.logit_reading import Reader
@@ -348,9 +349,14 @@ def _train(jobs: list[_Job], session: Session) -> list[Record]:
     if logits is not None and config.taught.min_confidence and images.unlabelled:
         images = teacher_logits.confident(config, images, logits, session.progress)
     configs = [job.config for job in jobs]
-    found = learners.compiled_for(
-        session.bench, configs, images, job.settings, job.study_folder, teacher
-    )
+    try:
+        found = learners.compiled_for(
+            session.bench, configs, images, job.settings, job.study_folder, teacher
+        )
+    except CollapsedError as error:
+        if len(jobs) == 1:
+            return [_not_rounded(job, error)]
+        return [record for one in jobs for record in _train([one], session)]
     shown = views.version(jobs[0].config.data.augment)
     networks = [architecture_hash(network) for network in found.networks]
     replicas = machine.strategy(config.training.strategy).num_replicas_in_sync
@@ -445,7 +451,10 @@ def _evaluate(job: _Job) -> Record:
     found, calibration, answers, weights = {}, {}, {}, {}
     files: dict[str, str] = {}
     for part in ("best", "last"):
-        network = _untrained(job, part)
+        try:
+            network = _untrained(job, part)
+        except CollapsedError as error:
+            return _not_rounded(job, error)
         network.compile(jit_compile=machine.uses_xla(job.config.training.jit))
         measured = evaluation.figures(network, job.images, job.settings, None)
         found[part], calibration[part], answers[part] = measured
@@ -552,6 +561,11 @@ def _on_test(job: _Job, name: str, session: Session) -> np.ndarray:
         return evaluation.predict(network, job.images.test, settings)
 
     return session.logits(f"{record.key} {record.weights[record.select]}", compute)
+
+
+def _not_rounded(job: _Job, error: CollapsedError) -> Record:
+    """Record a run whose network, as another run left it, cannot be rounded: the study goes on."""
+    return job.finish(status=records.DIVERGED, message=str(error))
 
 
 def _diverged(job: _Job, state: TrainingState, place: int, trained: float) -> Record:
