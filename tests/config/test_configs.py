@@ -1,5 +1,7 @@
 """Every committed configuration: its study plans it, and its comment says how to run it."""
 
+import contextlib
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -7,8 +9,17 @@ import pytest
 
 import tfdistill
 from tfdistill.cli import options
+from tfdistill.config import (
+    CacheConfig,
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    StudyConfig,
+    TrainingConfig,
+)
 from tfdistill.config.registry import STUDIES
 from tfdistill.training import runner
+from tfdistill.utils.checks import UsageError
 
 ROOT = Path(tfdistill.__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -43,3 +54,73 @@ class TestEveryConfiguration:
 def test_every_study_has_a_full_and_a_small_configuration(name):
     found = {path.stem for path in FILES if config_of(path).study == name}
     assert {"full", "small"} <= found
+
+
+# How a study is done, displayed and exported; or for another command.
+BESIDE = {"output", "sweep", "export", "tensorboard", "threads", "note", "population"}
+
+
+def changed(config):
+    """Yield each number of a configuration's key and a few values that it may have instead; whole
+    parts, too."""
+    parts = {
+        "data": DataConfig(split_seed=77),
+        "teacher": ModelConfig("resnet44"),
+        "student": ModelConfig("resnet32"),
+        "student_training": TrainingConfig(learning_rate=0.06),
+        "self_distillation": DistillationConfig(alpha=0.12, temperature=9.0),
+        "teacher_data": DataConfig(split_seed=5),
+        "cache": CacheConfig(folder="elsewhere"),
+    }
+    for name, value in parts.items():
+        yield name, [dataclasses.replace(config, **{name: value})]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in BESIDE and dataclasses.is_dataclass(value):
+            for key, values in numbers(value):
+                yield (
+                    f"{field.name}.{key}",
+                    [dataclasses.replace(config, **{field.name: each}) for each in values],
+                )
+
+
+def numbers(part):
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value):
+            for key, inner in numbers(value):
+                yield (
+                    f"{field.name}.{key}",
+                    [dataclasses.replace(part, **{field.name: each}) for each in inner],
+                )
+        elif isinstance(value, int | float):
+            tried = [not value] if isinstance(value, bool) else [value + 1, 0.9 * value, 0.123]
+            found = []
+            for other in (each for each in tried if each != value):
+                with contextlib.suppress(UsageError):  # not every number is allowed
+                    found.append(dataclasses.replace(part, **{field.name: other}))
+            yield field.name, found
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "single"])
+def test_no_setting_is_left_out_in_silence(name):
+    """What is given changes the study's runs, or is refused."""
+    config, study = config_of(ROOT / f"configs/{name}/small.yaml"), STUDIES[name]
+    before, seen = study.runs(config), set()
+    for key, others in changed(config):
+        for other in others:
+            with contextlib.suppress(UsageError):
+                assert study.runs(other) != before, f"{name} does nothing with {key}"
+            seen.add(key)
+    assert {"student", "training.learning_rate", "distillation.temperature"} <= seen
+
+
+def test_what_a_study_does_not_use_is_named():
+    training = TrainingConfig(weight_decay=0.25)
+    config = dataclasses.replace(StudyConfig(study="multi_view", seeds=[0]), training=training)
+    expected = "multi_view does not use training.weight_decay. Received: 0.25. Remove it."
+    with pytest.raises(UsageError, match=expected):
+        STUDIES["multi_view"].runs(config)
+    student = StudyConfig(study="distilled_ensembles", student=ModelConfig("cnn4"))
+    with pytest.raises(UsageError, match="does not use student. Received: ModelConfig"):
+        STUDIES["distilled_ensembles"].runs(student)

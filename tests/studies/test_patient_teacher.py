@@ -81,7 +81,7 @@ def test_hard_labels_have_their_whole_weight_whatever_the_weights_of_the_others(
 
 
 def test_training_of_teacher_and_students():
-    short, other = TrainingConfig(epochs=9, learning_rate=0.3), TrainingConfig(epochs=2)
+    short, other = TrainingConfig(learning_rate=0.3), TrainingConfig(epochs=2)
     many = DataConfig(train_examples=300)
     teacher, *students = study.runs(
         config(training=other, student_training=short, teacher_data=many)
@@ -95,6 +95,7 @@ def test_training_of_teacher_and_students():
     "changes, message",
     [
         ({"teacher": None}, "needs a teacher"),
+        ({"student_training": TrainingConfig(epochs=9)}, "does not use student_training.epochs"),
         ({"data": DataConfig(augment=AugmentConfig(mixup=0.2))}, "Set settings.mixup instead"),
         ({"data": DataConfig(augment=AugmentConfig(cutmix=1.0))}, "Set settings.mixup instead"),
         ({"settings": {"epochs": [3, 3]}}, "settings.epochs must be a list of one or more differ"),

@@ -34,9 +34,34 @@ def check_teacher(config: StudyConfig) -> ModelConfig:
 
 
 def check_unused(config: StudyConfig, *names: str) -> None:
-    """Raise `UsageError` if one of the settings is given that the study does not use."""
+    """Raise `UsageError` if one of the settings is given that the study does not use.
+
+    Args:
+        config: The study.
+        names: Keys, such as `training` or `distillation.alpha`; given is what is not the default.
+    """
     for name in names:
-        checks.unused(name, getattr(config, name), config.study)
+        part, _, key = name.partition(".")
+        value, usual = getattr(config, part), getattr(StudyConfig(), part)
+        if key and value is not None:
+            value, usual = getattr(value, key), getattr(usual or type(value)(), key)
+        if value != usual:
+            name, value = _first_difference(name, value, usual)
+            raise checks.UsageError(
+                f"The study {config.study} does not use {name}. Received: "
+                f"{checks.shown(value)}. Remove it."
+            )
+
+
+def _first_difference(name: str, value: Any, usual: Any) -> tuple[str, Any]:
+    """Return the key below `name` that was given, and its value."""
+    if not dataclasses.is_dataclass(value) or type(value) is not type(usual):
+        return name, value
+    for field in dataclasses.fields(value):
+        found, other = getattr(value, field.name), getattr(usual, field.name)
+        if found != other:
+            return _first_difference(f"{name}.{field.name}", found, other)
+    return name, value
 
 
 def network(config: StudyConfig, name: str, row: str, seed: int, **other) -> RunConfig:

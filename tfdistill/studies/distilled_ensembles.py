@@ -107,7 +107,10 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         UsageError: There is no architecture, or a setting is given that the study does not use.
     """
     common.check_unused(config, "student", "teacher_data", "self_distillation")
-    networks = settings_of(Settings, config).networks or [config.teacher]
+    given = settings_of(Settings, config).networks
+    if given:
+        common.check_unused(config, "teacher")
+    networks = given or [config.teacher]
     if networks == [None]:
         raise checks.UsageError(
             "The study distilled_ensembles needs networks. Received: settings.networks=[] and "

@@ -128,14 +128,6 @@ def different(name: str, values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def unused(name: str, value: object, study: str) -> None:
-    """Raise if a setting is given that a study has no use for."""
-    if value is not None:
-        raise UsageError(
-            f"The study {study} does not use {name}. Received: {shown(value)}. Remove it."
-        )
-
-
 def known_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
     """Raise at the first key that is not among `known`, with the list and the nearest name."""
     known = list(known)

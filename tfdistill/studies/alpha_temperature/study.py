@@ -154,7 +154,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         UsageError: There is no teacher.
     """
     common.check_teacher(config)
-    common.check_unused(config, "self_distillation")
+    common.check_unused(config, "self_distillation", "distillation.alpha")
     settings = settings_of(Settings, config)
     return [
         common.teacher(config),

@@ -178,7 +178,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     The networks of a cell with the same part follow one another, so that they share one compiled
     step. Network i has the same seed in all cells, that is the same order of images.
     """
-    common.check_unused(config, "self_distillation")
+    common.check_unused(config, "teacher", "student", "distillation", "self_distillation", "cache")
     settings = settings_of(Settings, config)
     listed = []
     for network in settings.networks:

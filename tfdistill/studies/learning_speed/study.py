@@ -138,7 +138,9 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         UsageError: There is no teacher, or a setting that does not fit.
     """
     teacher = common.check_teacher(config)
-    common.check_unused(config, "self_distillation")
+    common.check_unused(
+        config, "self_distillation", "distillation.alpha", "distillation.temperature"
+    )
     settings = settings_of(Settings, config)
     student = config.student or teacher
     if settings.flawed_cells and student.name + DROPPING not in NETWORKS["learning_speed"].names:

@@ -92,7 +92,8 @@ def runs(config: StudyConfig) -> list[RunConfig]:
     Network i has the same initial weights in all groups of a seed. The groups of single networks
     are trained on to be the students' controls.
     """
-    common.check_unused(config, "teacher_data", "student", "self_distillation")
+    unused = ("data", "teacher", "student", "training", "student_training", "self_distillation")
+    common.check_unused(config, *unused, "teacher_data", "cache")
     settings = settings_of(Settings, config)
     found: list[RunConfig] = []
     for mu in settings.mus:

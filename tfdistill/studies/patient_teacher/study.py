@@ -77,7 +77,7 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         UsageError: There is no teacher, or the images are mixed up already.
     """
     common.check_teacher(config)
-    common.check_unused(config, "self_distillation")
+    common.check_unused(config, "self_distillation", "student_training.epochs")
     augment = config.data.augment
     if augment.mixes:
         raise checks.UsageError(
