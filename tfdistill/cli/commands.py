@@ -275,7 +275,8 @@ def _study(
     found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
         return _finish(config, folder, found)
-    _write_report(config, folder, found)  # an export that fails must not cost it
+    with contextlib.suppress(storage.DamagedError):  # of a deployment.json, which is made again
+        _write_report(config, folder, found)  # an export that fails must not cost it
     good = exports.export_study(folder, config.export)
     return max(_finish(config, folder, found), 0 if good else 1)
 

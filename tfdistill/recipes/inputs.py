@@ -4,6 +4,7 @@ Arrays and networks in memory are written into the output folder, so that what w
 resumed, reported and reproduced from there.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,11 @@ def network_file(network: Any, output: Path, name: str) -> Path | str:
     output.mkdir(parents=True, exist_ok=True)
     path = output / name
     if path.exists():  # written again it would be another file, and what was begun with it lost
-        before = saved.whole(path)
-        prints = [(weights_hash(each), architecture_hash(each)) for each in (before, network)]
-        if prints[0] == prints[1]:
-            return path
+        with contextlib.suppress(checks.UsageError):  # one that is damaged is written again
+            before = saved.whole(path)
+            prints = [(weights_hash(each), architecture_hash(each)) for each in (before, network)]
+            if prints[0] == prints[1]:
+                return path
     with storage.appearing(path) as temporary:
         network.save(temporary)
         foreign.know(storage.sha256(temporary))

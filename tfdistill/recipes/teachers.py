@@ -129,15 +129,18 @@ def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: S
     found, note = wish.output / TEACHER_FILE, wish.output / NOTE_FILE
     key = {"teacher": storage.sha256(path), "images": images.hashes}
     if found.exists() and note.exists():
-        known = storage.read_checked(note)
-        if known["of"] != key:
-            raise checks.UsageError(
-                f"{found} is the teacher of other images or of another network. Name another "
-                "folder with --output."
-            )
-        storage.check_file(found, known["sha256"])
-        progress.say(known["said"])
-        return found
+        try:
+            known = storage.read_checked(note)
+            if known["of"] != key:
+                raise checks.UsageError(
+                    f"{found} is the teacher of other images or of another network. Name another "
+                    "folder with --output."
+                )
+            storage.check_file(found, known["sha256"])
+            progress.say(known["said"])
+            return found
+        except storage.DamagedError as error:
+            progress.say(f"{error.problem}; the head is fitted again")
     head = new_head(saved.whole(path), images)
     said = (
         f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled images: "
