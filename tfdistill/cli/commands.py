@@ -129,7 +129,7 @@ def distill(
     trust(allow_unsafe)
     checks.count("workers", workers)
     from tfdistill.recipes import inputs
-    from tfdistill.recipes.plan import Wish, prepare
+    from tfdistill.recipes.plan import Wish, nothing_half_done, prepare
     from tfdistill.utils.progress import display
 
     name = Path(photos).stem if Path(photos).exists() else photos.replace(":", "-")
@@ -155,6 +155,7 @@ def distill(
     with contextlib.ExitStack() as leaves:
         if dry_run and not output.exists():  # to list the runs, a head may have to be fitted
             leaves.callback(shutil.rmtree, output, ignore_errors=True)
+        leaves.enter_context(nothing_half_done(output))
         study = prepare(wish, progress)
         return _study(study, dry_run, False, workers=(workers, "processes", None))
 
