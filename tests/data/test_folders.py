@@ -69,6 +69,15 @@ class TestParts:
         assert data.validation.ids.tolist() == [20, 21]
         assert data.test.ids.tolist() == [0, 1, 2]
 
+    @pytest.mark.parametrize("storage", ["memory", "files"])
+    def test_test_images_that_are_training_images_are_told(self, photos, storage):
+        names = {"train__cat": CATS, "train__dog": DOGS, "test__cat": [9, 10, 11]}
+        _, told = read(photos(**names, test__dog=[99, 115]), storage=storage)
+        assert told == [
+            "3 of 5 test images are exact copies of training images: accuracy on them says little. "
+            "Remove the copies"
+        ]
+
     def test_a_set_validation_that_is_not_used_is_told(self, photos):
         names = {"train__a": CATS, "train__b": DOGS, "val__a": [1], "val__b": [2]}
         root = photos(**names, test__a=[3], test__b=[4])

@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from tfdistill import Ensemble, models
+from tests import forked
+from tfdistill import Ensemble, data, export_network, models
 from tfdistill.config import DataConfig, ModelConfig
 from tfdistill.data.sources import digits
 from tfdistill.export import litert
 from tfdistill.export.format import open_model
 from tfdistill.export.saved_model import write_numeric
-from tfdistill.utils.checks import UsageError
+from tfdistill.utils.checks import Refused, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -168,3 +169,38 @@ def test_errors(tmp_path):
         litert.convert(tmp_path, tmp_path / "model.tflite", "int4")
     with pytest.raises(UsageError, match=r"cannot be converted to LiteRT \(float32\)"):
         litert.convert(tmp_path / "nothing", tmp_path / "model.tflite", "float32")
+
+
+def extreme(where):
+    """Return a cnn4 that 8 bits cannot hold, and images."""
+    network = build("cnn4")
+    if where == "statistics":  # every channel far from where batch norm takes it to be
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.moving_mean.assign(keras.ops.full(layer.moving_mean.shape, 1e6))
+    else:  # an output for each image, however large: it is opened, and fails when it is asked
+        kernel = network.layers[-1].kernel
+        kernel.assign(keras.ops.full(kernel.shape, np.inf))
+    return network
+
+
+@pytest.mark.parametrize("where, problem", [("statistics", "read"), ("kernel", "compute")])
+def test_a_file_that_does_not_run_is_told_in_one_line(where, problem, tmp_path):
+    path = tmp_path / "model.int8.tflite"
+    litert.convert(numeric(extreme(where), tmp_path), path, "int8", PIXELS)
+    with pytest.raises(ValueError, match=f"(?i)cannot {problem}.*XNNPACK") as error:
+        open_model(path)(PIXELS)
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_that_8_bits_cannot_hold_is_not_exported(tmp_path):
+    pair = PIXELS, np.arange(9) % 4
+    images = data.from_arrays(pair, pair, DataConfig("arrays", validation=4))
+    given = "extreme", images, ["litert-int8"]
+    with forked.probes(), pytest.raises(Refused) as error:
+        export_network(extreme("statistics"), *given, folder=str(tmp_path / "saved"))
+    line = str(error.value)
+    assert line.startswith("litert-int8 does not run: ") and "leave this format out" in line
+    with pytest.raises(UsageError, match="NaN or infinite logits"):
+        export_network(extreme("kernel"), *given, folder=str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()

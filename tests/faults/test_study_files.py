@@ -4,6 +4,7 @@ import dataclasses
 import json
 import lzma
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,32 @@ def test_a_wrong_configuration_is_one_line_that_names_it(study, capsys, case):
         path.write_bytes(whole)
     [line] = capsys.readouterr().err.splitlines()
     assert str(path) in line and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 40, len(WRITTEN) // 2])
+def test_a_configuration_that_is_cut_says_what_to_do(study, capsys, size):
+    path = study / "config.yaml"
+    given = ["run", "mysteries/small", "--output", str(study), "--dry-run"]
+    path.write_text(WRITTEN[:size])
+    try:
+        for command in (given, ["report", str(study)]):
+            assert main(command) == 2
+            told = capsys.readouterr().err
+            assert f"{path} is damaged" in told and "Remove it and give" in told
+    finally:
+        path.write_text(WRITTEN)
+
+
+def test_a_dry_run_lists_runs_whose_files_are_damaged_to_be_done_again(study, capsys, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    path = records.run_folder(folder, "single-0") / "record.json"
+    path.write_bytes(path.read_bytes()[:99])
+    assert main(["run", str(folder / "config.yaml"), "--output", str(folder), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    [line] = [line for line in said.splitlines() if line.startswith("single-0 ")]
+    assert line.endswith("to do again")
+    assert f"{path} is damaged" in "".join(said.splitlines())
 
 
 @pytest.mark.parametrize("case", RECORDS)
@@ -179,8 +206,21 @@ def test_an_archive_that_is_cut_or_goes_on_is_damaged(tmp_path):
     assert records.read_archive(path) == [TAUGHT]
     for wrong in (whole[:-9], whole[:40], whole + b"more", whole + whole, b""):
         path.write_bytes(wrong)
-        with pytest.raises(storage.DamagedError, match=str(path)):
+        with pytest.raises(storage.DamagedError, match=f"{path}.*Put a whole copy"):
             records.read_archive(path)
+
+
+def test_results_that_are_cut_are_damaged(tmp_path):
+    path = tmp_path / "results.csv"
+    whole = "run,row,seed,status,best_test_accuracy\r\none,row,0,finished,0.75\r\n"
+    path.write_text(whole, newline="")
+    assert records.read_results(path, {"one": {}})[0].best == {"test_accuracy": 0.75}
+    # Of which the second would read as 0.7, and the last as a run without a seed.
+    wrong = whole[:-2], whole[:-3], whole[:20], "", whole.replace("0,finished", "x,finished")
+    for text in (*wrong, f"{whole}one\r\n"):
+        path.write_text(text, newline="")
+        with pytest.raises(storage.DamagedError, match=f"{path}.*Put a whole copy"):
+            records.read_results(path, {"one": {}})
 
 
 def test_predictions_that_are_none_are_one_line_that_names_them(tmp_path):

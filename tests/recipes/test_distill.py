@@ -1,5 +1,7 @@
 """`tfdistill.distill` in Python: arrays, data sets, networks in memory, images without labels."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from sklearn.datasets import load_digits
 import tfdistill
 from tfdistill import data
 from tfdistill.config import DataConfig
+from tfdistill.models import saved
 from tfdistill.recipes import inputs
 from tfdistill.recipes.plan import Wish, prepare
+from tfdistill.training import study_folder
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
 
@@ -96,6 +100,11 @@ def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
         (([[1]], [0]), "uint8"),
         (tf.data.Dataset.from_tensor_slices(np.zeros((4, 8, 8, 1))), "pairs"),
         (tf.data.Dataset.from_tensors((np.zeros((8, 8, 1)), 0)).repeat(), "must end"),
+        (
+            tf.data.Dataset.range(2, 4).map(lambda side: (tf.zeros([side, 2, 1], tf.uint8), 0)),
+            r"of one size. Received: \(2, 2, 1\) and \(3, 2, 1\)",
+        ),
+        ("", "must be a folder"),
         ("no/such/folder", "must be a folder"),
     ],
 )
@@ -103,6 +112,91 @@ def test_what_is_no_image_is_refused(images, line, teacher, tmp_path):
     with pytest.raises(UsageError, match=line):
         tfdistill.distill(images, teacher, output=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out").exists()
+
+
+def unlabelled(more, folder):
+    """Return the images that what is given as such stands for."""
+    return np.load(inputs.unlabelled_of(more, folder))["x"]
+
+
+def test_images_without_labels_are_an_array_or_a_data_set_batched_or_not(digits, tmp_path):
+    x = digits[0][:7]
+    dataset = tf.data.Dataset.from_tensor_slices(x)
+    for more in (x, list(x), dataset, dataset.batch(3)):
+        np.testing.assert_array_equal(unlabelled(more, tmp_path), x)
+    for wrong in ((x, [0] * 7), "", tf.data.Dataset.from_tensor_slices((x, x)), dataset.repeat()):
+        with pytest.raises(UsageError, match="unlabelled must be|must end"):
+            unlabelled(wrong, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, line",
+    [
+        ({"teacher": lambda images: images}, "must be a keras.Model.*Received: function"),
+        ({"student": layers.Dense(3)}, "must be a keras.Model.*Received: Dense"),
+        ({"student": keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten()])}, "64 of .*out"),
+        ({"teacher": ""}, "The teacher must be a .keras file.*''"),
+        ({"classes": [0, 1, 3]}, "0..2. Received: classes=3"),
+        ({"classes": ["a", "b", "c"]}, "names are not known"),
+        ({"student_size": 0}, "student_size must be a whole number, at least 1"),
+        ({"image_size": -8}, "image_size must be a whole number, at least 1"),
+        ({"unlabelled": np.zeros((0, 8, 8, 1), "uint8")}, "must hold images"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_trained(
+    digits, teacher, changes, line, tmp_path
+):
+    given = {"photos": digits, "teacher": teacher, "student": "cnn2", **changes}
+    with pytest.raises(UsageError, match=line):
+        prepare(Wish(output=tmp_path / "out", **given), Silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_go_where_they_can_be_written_and_not_among_the_images(loose, teacher, tmp_path):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "deep" / "out"):
+        with pytest.raises(
+            UsageError, match=f"Cannot write to {output}: {tmp_path}/file is a file"
+        ):
+            prepare(Wish(loose, teacher, output, "cnn2"), Silent())
+    for output in (loose, loose / "out"):
+        with pytest.raises(UsageError, match="must lie outside the images' folder"):
+            prepare(Wish(loose, teacher, output, "cnn2"), Silent())
+    assert {path.suffix for path in loose.iterdir()} == {".png"}
+
+
+def test_what_a_study_was_begun_with_is_not_written_over(digits, teacher, tmp_path):
+    out = tmp_path / "out"
+    wish = Wish(digits, teacher, out, "cnn2", unlabelled=digits[0][:9])
+    begun = prepare(wish, Silent())
+    study_folder.write_config(begun, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = keras.models.clone_model(teacher)
+    for changes in (
+        {"teacher": other},
+        {"photos": (digits[0][::-1], digits[1][::-1])},
+        {"unlabelled": digits[0][:8]},
+        {"head": "new"},
+        {"epochs": 2},
+    ):
+        with pytest.raises(UsageError, match=r"begun with another|results of another config"):
+            prepare(dataclasses.replace(wish, **changes), Silent())
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert prepare(wish, Silent()) == begun
+
+
+def test_what_is_cut_of_a_teacher_is_made_again(digits, teacher, tmp_path):
+    wish = Wish(digits, teacher, tmp_path / "out", "cnn2", head="new")
+    first = prepare(wish, Silent())
+    weights = saved.whole(tmp_path / "out" / "teacher.keras").get_weights()
+    for name in ("teacher.keras", "teacher.json"):
+        path = tmp_path / "out" / name
+        path.write_bytes(path.read_bytes()[:99])
+        assert prepare(wish, Silent()) == first
+        again = saved.whole(tmp_path / "out" / "teacher.keras").get_weights()
+        for one, other in zip(weights, again, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("more", ["x_train", "y_train"])
@@ -162,6 +256,19 @@ def test_a_finished_run_is_a_teacher(tmp_path):
     assert inputs.finished_run(tmp_path / "run") == tmp_path / "run"
     with pytest.raises(UsageError, match="a finished run, keras:NAME.*which does not exist"):
         prepare(Wish("digits", tmp_path / "absent", tmp_path / "out"), Silent())
+
+
+def test_what_is_no_teacher_says_where_one_is(tmp_path):
+    for place in ("export/9/saved_model.pb", "study/runs/alone-0/record.json", "weights.pt"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    for name, problem in {
+        "export": f"a folder of SavedModels: give one, such as {tmp_path}/export/9",
+        "study": f"a folder of runs: give one, such as {tmp_path}/study/runs/alone-0",
+        "weights.pt": "another kind of file",
+    }.items():
+        with pytest.raises(UsageError, match=f"The teacher must be .*{problem}"):
+            prepare(Wish("digits", tmp_path / name, tmp_path / "out"), Silent())
 
 
 def test_images_smaller_than_the_teacher_sees_are_told(loose):

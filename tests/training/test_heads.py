@@ -9,6 +9,7 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 from tfdistill import UsageError, data, new_head
+from tfdistill.config import DataConfig
 from tfdistill.models.logits import features_network
 
 pytestmark = pytest.mark.slow
@@ -106,3 +107,18 @@ def test_what_has_no_head(digits, teacher):
 
     with pytest.raises(UsageError, match="layers are known"):
         new_head(Own(), four_new_classes(digits))
+
+
+def test_a_network_of_nan_gets_no_head(digits, teacher):
+    broken = keras.models.clone_model(teacher)
+    broken.set_weights([np.full_like(each, np.nan) for each in teacher.get_weights()])
+    with pytest.raises(UsageError, match="NaN or infinite numbers before its last layer"):
+        new_head(broken, four_new_classes(digits))
+
+
+def test_as_many_classes_as_images_are_fitted_in_silence(digits, teacher, recwarn):
+    x = digits[0][:200]
+    labels = np.arange(200) % 60
+    images = data.from_arrays((x, labels), (x, labels), DataConfig("arrays", validation=60))
+    assert new_head(teacher, images).judged == 140
+    assert not [each for each in recwarn if "classes" in str(each.message)]

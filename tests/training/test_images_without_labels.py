@@ -193,3 +193,10 @@ def test_confidence_without_stored_logits_is_refused():
     told = DistillationConfig(0.9, 4.0, min_confidence=0.5)
     with pytest.raises(UsageError, match="min_confidence looks at stored logits. Received: 0.5"):
         train.check(student("live", distillation=told, cache=None), Session())
+
+
+def test_labels_of_arrays_are_hidden_as_those_of_a_source_are():
+    x, y = np.zeros((40, 4, 4, 1), "uint8"), np.arange(40) % 2
+    config = DataConfig("arrays", validation=10, labelled_examples=6)
+    found = data.from_arrays((x, y), (x, y), config)
+    assert [len(found.train), found.unlabelled, len(found.train.labelled)] == [30, 24, 6]

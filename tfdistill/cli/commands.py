@@ -129,7 +129,7 @@ def distill(
     trust(allow_unsafe)
     checks.count("workers", workers)
     from tfdistill.recipes import inputs
-    from tfdistill.recipes.plan import Wish, prepare
+    from tfdistill.recipes.plan import Wish, nothing_half_done, prepare
     from tfdistill.utils.progress import display
 
     name = Path(photos).stem if Path(photos).exists() else photos.replace(":", "-")
@@ -155,6 +155,7 @@ def distill(
     with contextlib.ExitStack() as leaves:
         if dry_run and not output.exists():  # to list the runs, a head may have to be fitted
             leaves.callback(shutil.rmtree, output, ignore_errors=True)
+        leaves.enter_context(nothing_half_done(output))
         study = prepare(wish, progress)
         return _study(study, dry_run, False, workers=(workers, "processes", None))
 
@@ -275,7 +276,8 @@ def _study(
     found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
         return _finish(config, folder, found)
-    _write_report(config, folder, found)  # an export that fails must not cost it
+    with contextlib.suppress(storage.DamagedError):  # of a deployment.json, which is made again
+        _write_report(config, folder, found)  # an export that fails must not cost it
     good = exports.export_study(folder, config.export)
     return max(_finish(config, folder, found), 0 if good else 1)
 

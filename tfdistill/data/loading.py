@@ -103,7 +103,7 @@ def from_arrays(
     """
     config = config or DataConfig(source=ARRAYS)
     found = arrays.source(train, test, config, class_names, multi_label)
-    return _assembled(found, config, name=ARRAYS)
+    return splits.with_hidden_labels(_assembled(found, config, name=ARRAYS), config)
 
 
 def _reader(source: str) -> tuple[Reader, str]:

@@ -135,6 +135,11 @@ def export(
     _check_room(network, model)
     test = test_images(subject.images, config.check_images)
     logits = _logits(network, test.images)
+    if not np.isfinite(logits).all():
+        raise checks.UsageError(
+            f"{subject.name} gives NaN or infinite logits for test images, and is not exported. "
+            "Train it at a lower learning rate."
+        )
     if final_activation(network) != LINEAR:
         _check_logits(subject, logits)
     _check_accuracy(subject, logits, test, len(subject.images.test))

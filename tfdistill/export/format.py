@@ -69,10 +69,15 @@ class Runtime:
             int32 of 0 and 1, and `labels`, `[n]` str (`cat|dog`).
 
         Raises:
-            ValueError: Images of another kind or shape.
+            ValueError: Images of another kind or shape, or a model that cannot be computed.
         """
         self.check(images)
-        return self.run(images)
+        try:
+            return self.run(images)
+        except ValueError:
+            raise
+        except Exception as error:  # each runtime has its own classes for what it cannot compute
+            raise ValueError(f"{self.title} cannot compute it: {_reason(error)}") from None
 
     def answer_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Return what the network says of whole image files; SavedModel alone.

@@ -20,6 +20,7 @@ from tfdistill.utils.progress import Silent
 from tfdistill.utils.storage import digest
 
 DEPLOYMENT_FILE = "deployment.json"
+REMEDY = "Give the command that exported again: it is measured again."
 
 
 def export_study(folder: Path, config: ExportConfig, progress: Silent | None = None) -> None:
@@ -90,9 +91,9 @@ def read(folder: Path) -> dict | None:
     path = folder / DEPLOYMENT_FILE
     if not path.exists():
         return None
-    found = storage.read_checked(path)
+    found = storage.read_checked(path, REMEDY)
     if not {"key", "exports", "rows"} <= set(found):
-        raise storage.DamagedError(path, "is damaged (it is not complete)")
+        raise storage.DamagedError(path, "is damaged (it is not complete)", REMEDY)
     return found
 
 

@@ -180,10 +180,17 @@ def compare(
         Refused: It answers too differently.
         ProbeError: It cannot be loaded or does not answer.
     """
-    with Probe(path) as probe:
-        answers = {DEFAULT: probe.answer(test.images)}
-        if format.runtime.takes_bytes:
-            answers[BYTES] = probe.answer_bytes([_png(image) for image in test.stored])
+    try:
+        with Probe(path) as probe:
+            answers = {DEFAULT: probe.answer(test.images)}
+            if format.runtime.takes_bytes:
+                answers[BYTES] = probe.answer_bytes([_png(image) for image in test.stored])
+    except ProbeError as error:
+        extreme = " 8 bits cannot hold it where its numbers are extreme." * (not format.tolerance)
+        raise ProbeError(
+            f"{format.name} does not run: {error}{extreme} Nothing was exported; leave this format "
+            "out, or train the network longer."
+        ) from error
     found = [
         _compared(format.name, name, answers[name], test.labels, logits, rounded)
         for name in answers

@@ -4,7 +4,9 @@ A softmax output taken for logits would be softened twice, which trains without 
 little; so such outputs are recognised and turned back into logits, up to a constant: log p.
 """
 
+import functools
 import logging
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,20 +159,18 @@ def _logits(
             f"Give one that ends in {expected} or logits, or say model.outputs."
         )
     if ends == expected:
-        LOGGER.warning(
-            "%s returns probabilities (%s); what stands before it is taken as its logits.",
-            path,
-            expected,
+        _warn(
+            f"{path} returns probabilities ({expected}); what stands before it is taken as its "
+            "logits."
         )
         return logits_network(model)
     if independent:
         return _of_sigmoid(path, model, input_shape, outputs, ends)
     found = outputs == "auto" and ends is None and gives_probabilities(model, input_shape)
     if found:
-        LOGGER.warning(
-            "%s returns probabilities (softmax); their logarithms are taken as its logits. "
-            "Set model.outputs to say so, or to 'logits' if it does not.",
-            path,
+        _warn(
+            f"{path} returns probabilities (softmax); their logarithms are taken as its logits. "
+            "Set model.outputs to say so, or to 'logits' if it does not."
         )
     if not found and outputs != "probabilities":
         return model
@@ -283,6 +283,8 @@ def _loaded(path: str) -> keras.Model:
 def _opened(path: str) -> keras.Model:
     register_layers(Path(path))
     try:
+        if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
+            raise ValueError("It is no .keras file, or one that is cut off.")  # Keras: not found
         return keras.models.load_model(
             path, compile=False, safe_mode=not saved_model_safety.trusting()
         )
@@ -398,6 +400,12 @@ def _fits(expected: tuple, input_shape: tuple) -> bool:
 
 def _some_images(input_shape: Sequence[int]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (8, *input_shape)).astype("float32")
+
+
+@functools.lru_cache(maxsize=64)
+def _warn(text: str) -> None:
+    """Warn once: a study opens its teacher again and again."""
+    LOGGER.warning("%s", text)
 
 
 def _unreadable(path: str, error: Exception) -> checks.UsageError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdistill.recipes import findings
-from tfdistill.recipes.plan import Wish, prepare
+from tfdistill.recipes.plan import Wish, nothing_half_done, prepare
 from tfdistill.records import Record, by_row, spread, with_predictions
 from tfdistill.studies.common import ALONE, TEACHER
 from tfdistill.studies.single import DISTILLED
@@ -127,8 +127,9 @@ def distill(
         export,
         unlabelled,
     )
-    config = prepare(wish, progress)
-    found = runner.run_study(config, output, progress, workers)
+    with nothing_half_done(output):
+        config = prepare(wish, progress)
+        found = runner.run_study(config, output, progress, workers)
     if config.export:
         from tfdistill.export import study_exports
 

@@ -155,13 +155,15 @@ def power_table(config: StudyConfig, folder: Path, deviation: float | None) -> "
         deviation: Standard deviation of a run beside its row's and its seed's effect, in points;
             None means that of the runs in `folder`, and without any `ASSUMED`.
     """
-    from tfdistill.records import Table, read_all
+    from tfdistill.records import Table
     from tfdistill.reporting.significance import CLAIM_SEEDS, detectable
     from tfdistill.reporting.verdicts import few_seeds
+    from tfdistill.training.study_folder import readable
 
     if deviation is not None:
         checks.positive("--deviation", deviation)
-    done = {} if deviation else {key: each.std for key, each in _families(config, read_all(folder))}
+    whole = [] if deviation else list(readable(folder))
+    done = {key: each.std for key, each in _families(config, whole)}
     lines = []
     for key, family in _families(config, _planned(config)):
         std = deviation or 100 * done.get(key, 0.0) or ASSUMED

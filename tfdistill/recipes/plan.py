@@ -3,9 +3,11 @@
 One teacher, one student, the same student alone as its control.
 """
 
+import contextlib
 import dataclasses
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from tfdistill.config import (
 )
 from tfdistill.config.training import network_family
 from tfdistill.recipes import inputs, teachers
-from tfdistill.utils import checks, tensorflow
+from tfdistill.training import study_folder
+from tfdistill.utils import checks, storage, tensorflow
 from tfdistill.utils.progress import Silent
 
 # Of a teacher that takes images of any size, and of a student beside a teacher of more.
@@ -80,18 +83,29 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
         UsageError: Images or a teacher that cannot be read or do not fit, or a teacher without
             the images' classes beside `head="keep"`.
     """
-    new = not wish.output.exists()
-    try:
+    with nothing_half_done(wish.output):
+        _check_place(wish)
         return _prepared(wish, progress)
+
+
+@contextlib.contextmanager
+def nothing_half_done(output: Path) -> Iterator[None]:
+    """Remove a folder that was not there before, where an error comes before a study is in it."""
+    new = not output.exists()
+    try:
+        yield
     except checks.UsageError:
-        if new:
-            shutil.rmtree(wish.output, ignore_errors=True)
+        if new and not (output / study_folder.CONFIG_FILE).exists():
+            shutil.rmtree(output, ignore_errors=True)
         raise
 
 
 def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
     checks.one_of("head", wish.head, HEADS)
     checks.count("seeds", wish.seeds)
+    for name in ("student_size", "image_size"):
+        if getattr(wish, name) is not None:
+            checks.count(name, getattr(wish, name))
     teacher_given = inputs.network_file(wish.teacher, wish.output, inputs.GIVEN_TEACHER_FILE)
     student_given = inputs.network_file(wish.student, wish.output, inputs.GIVEN_STUDENT_FILE)
     wish = dataclasses.replace(wish, teacher=teacher_given, student=student_given)
@@ -126,25 +140,18 @@ def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
     config = DataConfig(str(source), image_size=size, unlabelled=more)
     images = data.load(config, lambda line: None)  # the study tells it
     labelled = data.load(config.labelled_only, lambda line: None) if more else images
-    student, seen = _student(wish, size)
+    student, seen = _student(wish, size, images.num_classes)
     training = _training(wish, len(images.train), len(labelled.train))
     if teacher is None:
         if path is None:
             name = str(wish.teacher).removeprefix(TRAINED)
             teacher = ModelConfig(name)
             progress.say(f"Teacher: {name}, trained on the {len(labelled.train)} labelled images")
-        else:  # the last: it may write
+        else:
             teacher = teachers.fitting(wish, path, labelled, progress)
-    if remark := inputs.smaller(wish.photos, size):
-        progress.warn(remark)
     alpha = 1.0 if loose else ALPHA
-    progress.say(
-        f"Student: {wish.student} at {seen} pixels, {training.steps} steps of "
-        f"{training.batch_size} images, alpha {alpha:g}, temperature {TEMPERATURE:g}, {wish.seeds} "
-        f"seed{'s' * (wish.seeds > 1)}; the teacher sees {size} pixels"
-    )
     crops = AugmentConfig(resized_crop=0.5, flip=True)
-    return StudyConfig(
+    study = StudyConfig(
         study="single",
         output=str(wish.output),
         seeds=list(range(wish.seeds)),
@@ -158,12 +165,46 @@ def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
         export=export,
         note=note,
     )
+    study_folder.check_folder(study, wish.output)
+    if path and teacher.path == str((wish.output / teachers.TEACHER_FILE).resolve()):
+        teachers.with_new_head(wish, path, labelled, progress)
+    if remark := inputs.smaller(wish.photos, size):
+        progress.warn(remark)
+    progress.say(
+        f"Student: {wish.student} at {seen} pixels, {training.steps} steps of "
+        f"{training.batch_size} images, alpha {alpha:g}, temperature {TEMPERATURE:g}, {wish.seeds} "
+        f"seed{'s' * (wish.seeds > 1)}; the teacher sees {size} pixels"
+    )
+    return study
+
+
+def _check_place(wish: Wish) -> None:
+    """Raise if results cannot be written, or would lie where images are looked for."""
+    output = wish.output.resolve()
+    there = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        problem = "cannot be written" if there.is_dir() else "is a file"
+        raise storage.WriteError(
+            f"Cannot write to {wish.output}: {there} {problem}. Name another folder with --output."
+        )
+    if not isinstance(wish.photos, str | Path) or not str(wish.photos):
+        return
+    photos = Path(wish.photos).expanduser()
+    if photos.is_dir() and photos.resolve() in (output, *output.parents):
+        raise checks.UsageError(
+            f"Results must lie outside the images' folder. Received: the output {wish.output} in "
+            f"{photos}. Name another folder with --output."
+        )
 
 
 def _teacher_file(wish: Wish, progress: Silent) -> Path:
     text = str(wish.teacher)
     path = inputs.finished_run(Path(text).expanduser())
-    if path.exists():
+    if path.exists() and text:
+        if problem := inputs.no_network(path):
+            raise checks.UsageError(
+                f"The teacher must be {inputs.TEACHER_FORMS}. Received: {text!r}, {problem}."
+            )
         return path
     if text.partition(":")[0] not in inputs.PUBLISHED:
         raise checks.UsageError(
@@ -174,11 +215,20 @@ def _teacher_file(wish: Wish, progress: Silent) -> Path:
     return teacher_file(text, wish.output, progress.say)
 
 
-def _student(wish: Wish, size: int) -> tuple[ModelConfig, int]:
+def _student(wish: Wish, size: int, num_classes: int) -> tuple[ModelConfig, int]:
     """Return the student, and the side in pixels that it sees."""
+    from tfdistill.models import saved
+
     seen = wish.student_size or (STUDENT_SIZE if size > STUDENT_SIZE * 4 / 3 else size)
     shown = seen if seen != size else None
     if Path(wish.student).suffix == ".keras":
+        if not Path(wish.student).is_file():
+            raise checks.UsageError(f"There is no student at {wish.student}. Give its file.")
+        if (outputs := saved.count_outputs(Path(wish.student))) != num_classes:
+            raise checks.UsageError(
+                f"The student must have an output for each of {num_classes} classes. Received: "
+                f"{outputs} of {wish.student}. Give one that has, or an architecture's name."
+            )
         return ModelConfig("saved", path=str(Path(wish.student).resolve()), input_size=shown), seen
     # With dropout before batch norm, a network that is trained for few steps is at chance when
     # it is evaluated: cnn4's 0.5 left it there for 400 steps.
@@ -208,6 +258,7 @@ def _training(wish: Wish, count: int, labelled: int) -> TrainingConfig:
 def _export(wish: Wish) -> ExportConfig | None:
     if wish.formats is None:
         return None
-    export = ExportConfig(list(wish.formats), name=export_name(wish.output.name))
+    formats = [wish.formats] if isinstance(wish.formats, str) else list(wish.formats)
+    export = ExportConfig(formats, name=export_name(wish.output.name))
     export.check_for_study()
     return export

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.special
 
 from tfdistill.config import ModelConfig
+from tfdistill.recipes import inputs
 from tfdistill.utils import checks, foreign, storage
 from tfdistill.utils.progress import Silent
 
@@ -21,18 +22,19 @@ FEWEST_OF_CLASS = 5
 
 
 def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> ModelConfig:
-    """Return a teacher with outputs for the images' classes.
+    """Return a teacher with outputs for the images' classes; of a new head, where it will be.
 
     Args:
         wish: What was asked for: `classes`, `head`, and `output`, where a new head is kept.
         path: The teacher's file.
-        images: Its classes, and the images to which a new head is fitted.
-        progress: Is told which it is.
+        images: With the classes.
+        progress: Is told which it is, but of a new head, which `with_new_head` fits.
 
     Raises:
         UsageError: Outputs that are not there, or none for the classes beside `head="keep"`.
     """
     from tfdistill.models import saved
+    from tfdistill.models.class_choice import class_numbers
 
     names, outputs = saved.class_names(path), saved.count_outputs(path)
     whole = str(path.resolve())
@@ -42,6 +44,7 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
                 f"--classes must name one of the teacher's outputs for each of "
                 f"{images.num_classes} classes. Received: {len(wish.classes)}."
             )
+        class_numbers(wish.classes, outputs, names)
         progress.say(f"Teacher: {path.name}, {len(wish.classes)} of its {outputs} outputs")
         return ModelConfig("saved", path=whole, classes=list(wish.classes))
     if wish.head != "new" and names and set(images.class_names) <= set(names):
@@ -56,7 +59,7 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
             f"{images.num_classes} classes. Name its outputs with --classes, or let a new head be "
             "fitted with --head new."
         )
-    return ModelConfig("saved", path=str(_with_new_head(wish, path, images, progress).resolve()))
+    return ModelConfig("saved", path=str((wish.output / TEACHER_FILE).resolve()))
 
 
 def answers(
@@ -108,9 +111,8 @@ def answers(
     numeric = all(text.isdecimal() for text in texts)
     order = sorted(range(len(known)), key=lambda at: int(texts[at]) if numeric else texts[at])
     file = wish.output / ANSWERS_FILE
-    wish.output.mkdir(parents=True, exist_ok=True)
     with (
-        storage.appearing(file) as temporary,
+        inputs.instead_of(file) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as opened,
     ):
         rows = csv.writer(opened)
@@ -120,8 +122,19 @@ def answers(
     return file, ModelConfig("saved", path=str(path.resolve()), classes=classes), said
 
 
-def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> Path:
-    """Return the file of the teacher with a new head, fitted or from an earlier call."""
+def with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> None:
+    """Write the teacher with a new head, unless an earlier call has fitted it.
+
+    Args:
+        wish: What was asked for; the teacher is kept in its `output`.
+        path: The teacher's file.
+        images: The images to which the head is fitted.
+        progress: Is told how well it does.
+
+    Raises:
+        UsageError: A teacher or images that no head can be fitted to, or a folder with that of
+            others.
+    """
     from tfdistill.models import saved
     from tfdistill.training.heads import new_head
 
@@ -129,15 +142,18 @@ def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: S
     found, note = wish.output / TEACHER_FILE, wish.output / NOTE_FILE
     key = {"teacher": storage.sha256(path), "images": images.hashes}
     if found.exists() and note.exists():
-        known = storage.read_checked(note)
-        if known["of"] != key:
-            raise checks.UsageError(
-                f"{found} is the teacher of other images or of another network. Name another "
-                "folder with --output."
-            )
-        storage.check_file(found, known["sha256"])
-        progress.say(known["said"])
-        return found
+        try:
+            known = storage.read_checked(note)
+            if known["of"] != key:
+                raise checks.UsageError(
+                    f"{found} is the teacher of other images or of another network. Name another "
+                    "folder with --output."
+                )
+            storage.check_file(found, known["sha256"])
+            progress.say(known["said"])
+            return
+        except storage.DamagedError as error:
+            progress.say(f"{error.problem}; the head is fitted again")
     head = new_head(saved.whole(path), images)
     said = (
         f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled images: "
@@ -145,10 +161,8 @@ def _with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: S
         f"{head.training_accuracy:.0%} of its own"
     )
     progress.say(said)
-    wish.output.mkdir(parents=True, exist_ok=True)
     with storage.appearing(found) as temporary:
         head.network.save(temporary)
         digest = storage.sha256(temporary)
         foreign.know(digest)
     storage.write_checked(note, {"of": key, "sha256": digest, "said": said})
-    return found

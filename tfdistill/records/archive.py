@@ -7,6 +7,7 @@ the network said of each test image. Results that were published before such fil
 
 import csv
 import dataclasses
+import io
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,8 @@ _MOST_BYTES, _MOST_BYTES_OF_A_LINE, _PART = 2**28, 2**25, 2**20
 _MOST_MEMORY = 100 * 2**20  # preset 9 takes 65 MiB
 # More digits than float16 has.
 _DIGITS = 4
+# Where they are damaged: no study's command makes them again in this folder.
+KEPT = "Put a whole copy in its place, or keep the study again: tfdistill report STUDY --archive."
 
 
 def write_archive(path: Path, records: Iterable[Record]) -> None:
@@ -67,11 +70,13 @@ def read_archive(path: Path) -> list[Record]:
             listed = values.pop(_PREDICTIONS, None)
             record = of_values(path, values)
             found.append(_with(record, listed) if listed else record)
+    except storage.DamagedError as error:
+        raise storage.DamagedError(path, error.problem.removeprefix(f"{path} "), KEPT) from None
     except checks.UsageError:
         raise
     except (lzma.LZMAError, EOFError, RecursionError, ValueError) as error:
         problem = checks.first_line(error).rstrip(".")
-        raise storage.DamagedError(path, f"is damaged ({problem})") from None
+        raise storage.DamagedError(path, f"is damaged ({problem})", KEPT) from None
     return found
 
 
@@ -104,15 +109,25 @@ def read_results(path: Path, configs: Mapping[str, dict[str, Any]]) -> list[Reco
     Raises:
         DamagedError: It is no such file, or has a run that is not planned.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+        lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        problem = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"cannot be read ({problem})", KEPT) from None
     if not lines or not {"run", "row", "seed", "status"} <= lines[0].keys():
-        raise storage.DamagedError(path, "is no table of runs")
+        raise storage.DamagedError(path, "is no table of runs", KEPT)
+    if not text.endswith("\n"):
+        raise storage.DamagedError(path, "is damaged (it is cut off)", KEPT)
     if unknown := [line["run"] for line in lines if line["run"] not in configs]:
         raise storage.DamagedError(
-            path, f"has runs that config.yaml beside it does not plan, such as {unknown[0]}"
+            path, f"has runs that config.yaml beside it does not plan, such as {unknown[0]}", KEPT
         )
-    return [_of_line(line, configs[line["run"]]) for line in lines]
+    try:
+        return [_of_line(line, configs[line["run"]]) for line in lines]
+    except (TypeError, ValueError, OverflowError) as error:
+        problem = checks.first_line(error).rstrip(".")
+        raise storage.DamagedError(path, f"is damaged ({problem})", KEPT) from None
 
 
 def _of_line(line: dict[str, str], config: dict[str, Any]) -> Record:

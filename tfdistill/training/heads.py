@@ -1,6 +1,8 @@
 """A new head on a trained network: a linear classifier of classes that it never had, in seconds."""
 
 import dataclasses
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,29 @@ class NewHead:
     validation_accuracy: float
     training_accuracy: float
     judged: int
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear classifier of features.
+
+    Args:
+        kernel: `[features, classes]` float64.
+        bias: `[classes]` float64.
+        strength: Inverse strength of the penalty that did best on features not fitted to.
+        unseen: Logits of those, `[m, classes]`.
+        labels: Theirs, `[m]`.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+    unseen: np.ndarray
+    labels: np.ndarray
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return logits `[n, classes]` of features `[n, features]`."""
+        return features @ self.kernel + self.bias
 
 
 def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
@@ -122,47 +147,63 @@ def _check_images(images: data.Dataset) -> None:
 def _fitted(network: keras.Model, features: keras.Model, images: data.Dataset) -> NewHead:
     """Fit the last layer of a network to what its features are of the images."""
     known, held = (_features(features, part, images) for part in (images.train, images.validation))
+    labels = images.train.labels
+    found = linear(known, labels, held, images.validation.labels)
+    network.layers[-1].set_weights([found.kernel.astype("float32"), found.bias.astype("float32")])
+    return NewHead(
+        network,
+        found.strength,
+        _accuracy(found.unseen, found.labels),
+        _accuracy(found.logits(known), labels),
+        len(found.labels),
+    )
+
+
+def linear(
+    known: np.ndarray,
+    labels: np.ndarray,
+    held: np.ndarray,
+    others: np.ndarray,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Linear:
+    """Fit a linear classifier, and choose the strength of its penalty.
+
+    Args:
+        known: Features to fit to, `[n, features]`.
+        labels: Theirs, `[n]`.
+        held: Features to judge by where there are enough of them, `[m, features]`.
+        others: Theirs, `[m]`.
+        strengths: Inverse ones, of which it is one.
+    """
     mean, std = known.mean(axis=0), known.std(axis=0)
     std = np.where(std > 0, std, 1.0)
     known, held = (known - mean) / std, (held - mean) / std
-    labels, others = images.train.labels, images.validation.labels
     # Features and labels to fit to, and others to judge by.
     parts = [(known, labels, held, others)]
     if len(others) < FEW:
-        folds = _folds(labels)
-        parts = [(known[fit], labels[fit], known[test], labels[test]) for fit, test in folds]
+        parts = [
+            (known[fit], labels[fit], known[test], labels[test]) for fit, test in folds(labels)
+        ]
     # Logits of images that a head was not fitted to, by strength.
     unseen = {
-        strength: [_logits(x, *_fit(z, y, strength)) for z, y, x, _ in parts]
-        for strength in STRENGTHS
+        strength: np.concatenate(
+            [x @ w + b for z, y, x, _ in parts for w, b in [_fit(z, y, strength)]]
+        )
+        for strength in strengths
     }
     right = np.concatenate([y for *_, y in parts])
-    losses = {each: _nll(np.concatenate(found), right) for each, found in unseen.items()}
-    best = min(STRENGTHS, key=lambda strength: losses[strength])
+    best = min(strengths, key=lambda strength: _nll(unseen[strength], right))
     kernel, bias = _fit(known, labels, best)
-    found = NewHead(
-        network,
-        best,
-        _accuracy(np.concatenate(unseen[best]), right),
-        _accuracy(_logits(known, kernel, bias), labels),
-        len(right),
-    )
     kernel = kernel / std[:, None]
-    bias = bias - mean @ kernel
-    network.layers[-1].set_weights([kernel.astype("float32"), bias.astype("float32")])
-    return found
+    return Linear(kernel, bias - mean @ kernel, best, unseen[best], right)
 
 
-def _folds(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return places to fit to and others, so that each image is once among the others."""
     from sklearn.model_selection import StratifiedKFold
 
     count = int(min(FOLDS, np.bincount(labels).min()))
     return list(StratifiedKFold(count, shuffle=True, random_state=0).split(labels, labels))
-
-
-def _logits(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return features @ kernel + bias
 
 
 def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -172,15 +213,22 @@ def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 def _features(network: keras.Model, examples: data.Examples, images: data.Dataset) -> Any:
     """Return what a network computes of examples, `[n, features]` float64."""
     batches = pipeline.evaluation_batches(examples, BATCH_SIZE, images.input_size)
-    found = [np.asarray(network(x, training=False), "float64") for x, _ in batches]
-    return np.concatenate(found)
+    found = np.concatenate([np.asarray(network(x, training=False), "float64") for x, _ in batches])
+    if not np.isfinite(found).all():
+        raise checks.UsageError(
+            f"{network.name} computes NaN or infinite numbers before its last layer, for images of "
+            f"{images.name}: a new head cannot be fitted. Give another network."
+        )
+    return found
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[Any, Any]:
     """Return kernel `[features, classes]` and bias `[classes]`."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
+    with warnings.catch_warnings():  # of many classes, or steps: how good it is is measured
+        warnings.simplefilter("ignore")
+        fitted = LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
     kernel, bias = fitted.coef_.T, fitted.intercept_
     if kernel.shape[1] == 1:  # of two classes, scikit-learn gives one logit
         return np.hstack([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])

@@ -77,15 +77,18 @@ def _with_size_of_teachers(run: RunConfig, seen: dict[str, int | None]) -> RunCo
 
 def plan_table(config: StudyConfig, folder: Path) -> Table:
     """Return what a study would do in a folder: its runs, what each needs, what is finished."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    damaged: list[str] = []
     for run in plan(config):
         training = run.training
         steps = f"{training.steps} steps in " if training.steps else ""
         work = f"{steps}{training.epochs} epochs" if run.trained else "evaluation"
         work = f"{run.width} x {work}" if run.width > 1 else work
         state = "finished" if finished(run, folder) else "to do"
+        if problem := damage(run, folder):
+            state, damaged = "to do again", [*damaged, f" {problem}."]
         rows.append((run.name, work, _shortened(run.needs), state))
-    note = f"Images: {config.data.source}. Results go to {folder}."
+    note = f"Images: {config.data.source}. Results go to {folder}.{''.join(damaged)}"
     return Table(f"{len(rows)} runs", ("run", "work", "needs", "state"), tuple(rows), note)
 
 

@@ -156,7 +156,7 @@ def check_records(
     """
     from tfdistill.utils import machine
 
-    found = list(_readable(folder))
+    found = list(readable(folder))
     _check_images(runs, found, folder, session)
     changed = []
     environment = machine.environment()
@@ -190,8 +190,8 @@ def _check_images(
             )
 
 
-def _readable(folder: Path) -> Iterator[Record]:
-    """Yield the records that are whole; what is damaged is done again."""
+def readable(folder: Path) -> Iterator[Record]:
+    """Yield the records of a study that are whole; what is damaged is done again."""
     for path in sorted(folder.glob("runs/*/")):
         try:
             record = records.read(path)

@@ -175,9 +175,10 @@ def no_empty_class(counts: Iterable[int], class_names: Iterable[str], split: str
     """Raise if a class has no example in `split`."""
     empty = [name for number, name in zip(counts, class_names, strict=True) if number == 0]
     if empty:
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
         raise UsageError(
             f"Every class needs at least one {split} example. Received none of: "
-            f"{', '.join(map(str, empty))}. Add images or remove the class."
+            f"{', '.join(map(str, empty[:10]))}{more}. Add images or remove the class."
         )
 
 

@@ -38,6 +38,10 @@ ABANDONED_AFTER = 86400.0
 _OWN_TEMPORARY = re.compile(r"\.tfdistill\.(?P<host>[\w-]+)\.(?P<process>[0-9]{1,18})\..+")
 
 
+# What to do where a study's command makes again what is damaged.
+AGAIN = "Give the study's command again: what is damaged is made again."
+
+
 class WriteError(checks.UsageError):
     """A folder without room, or one that cannot be written."""
 
@@ -51,12 +55,7 @@ class DamagedError(checks.UsageError):
         remedy: A sentence that says what to do.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        problem: str,
-        remedy: str = "Give the study's command again: what is damaged is made again.",
-    ):
+    def __init__(self, path: Path, problem: str, remedy: str = AGAIN):
         self.path = path
         self.problem = f"{path} {problem}"
         super().__init__(f"{self.problem}. {remedy}")
@@ -158,8 +157,12 @@ def write_checked(path: Path, value: dict[str, Any]) -> None:
     write_json(path, {**plain, CHECKSUM: digest(plain)})
 
 
-def read_checked(path: Path) -> dict[str, Any]:
+def read_checked(path: Path, remedy: str = AGAIN) -> dict[str, Any]:
     """Return what `write_checked` was given; of an earlier version's file, all that it holds.
+
+    Args:
+        path: The file.
+        remedy: A sentence that says what to do where it is damaged.
 
     Raises:
         DamagedError: The file cannot be read, or is not what was written.
@@ -169,14 +172,14 @@ def read_checked(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         line = checks.first_line(error).rstrip(".")
-        raise DamagedError(path, f"is damaged ({line})") from None
+        raise DamagedError(path, f"is damaged ({line})", remedy) from None
     if not isinstance(value, dict):
-        raise DamagedError(path, "is damaged (it holds no keys and values)")
+        raise DamagedError(path, "is damaged (it holds no keys and values)", remedy)
     # It is the last key, also where a damaged byte gave it another name.
     name = next(reversed(value), "")
     content = {key: kept for key, kept in value.items() if key != name}
     if (value.get(name) == digest(content)) != (name == CHECKSUM) or CHECKSUM in content:
-        raise DamagedError(path, "is damaged (its checksum is not that of its content)")
+        raise DamagedError(path, "is damaged (its checksum is not that of its content)", remedy)
     return content if name == CHECKSUM else value
 
 
@@ -320,6 +323,8 @@ def unmarked(path: Path) -> str:
         raise DamagedError(path, f"cannot be read ({line})", remedy) from None
     if len(text) > MAX_TEXT:
         raise DamagedError(path, "is too large for what was written", remedy)
+    if all(not line or line.startswith("#") for line in text.splitlines()):
+        raise DamagedError(path, "is damaged (it is cut off)", remedy)
     if not text.startswith(MARK):
         return text
     mark, _, content = text.partition("\n")

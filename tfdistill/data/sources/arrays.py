@@ -49,7 +49,10 @@ def images(file: Path, name: str, config: DataConfig) -> np.ndarray:
         raise checks.UsageError(
             f"{file} must hold the array {name}. Received: {', '.join(sorted(found)) or 'none'}."
         )
-    return _pixels(found[name], name, config)
+    pixels = _pixels(found[name], name, config)
+    if not len(pixels):
+        raise checks.UsageError(f"{name} in {file} must hold images. Received: none.")
+    return pixels
 
 
 def _contents(file: Path) -> dict[str, np.ndarray]:

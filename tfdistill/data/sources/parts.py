@@ -4,6 +4,7 @@ Parts are called train or training; val, valid, validation, dev, eval or evaluat
 testing; in any case, and also with an ending such as `_set` or `_images`.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from tfdistill.config import DataConfig
 from tfdistill.data import array_cache, decode, splits
 from tfdistill.data.dataset import Examples, Source
+from tfdistill.data.encoded import EncodedImages
 from tfdistill.data.sources import stores
 from tfdistill.utils import checks
 
@@ -106,7 +108,31 @@ def source(
         # Numbers after those of the training examples: no two examples share one.
         ids = np.arange(len(held), dtype=np.int64) + len(train)
         held = Examples(held.images, held.labels, ids)
+    if count := len(copies(test.images, train.images)):
+        notes.append(
+            f"{count} of {len(test)} test images are exact copies of training images: accuracy on "
+            "them says little. Remove the copies"
+        )
     return Source(tuple(classes), train, test, held, tuple(notes))
+
+
+def copies(images: np.ndarray | EncodedImages, others: np.ndarray | EncodedImages) -> np.ndarray:
+    """Return the places of images that have the very pixels of one of others, `[m]` int."""
+    places = np.arange(len(images))
+    if isinstance(images, EncodedImages) and isinstance(others, EncodedImages):
+        # Of files, only those of the same bytes are decoded.
+        sums, known = images.rows["sum"], others.rows["sum"]
+        places, others = np.flatnonzero(np.isin(sums, known)), others.take(np.isin(known, sums))
+        images = images.take(places)
+    if not len(places):
+        return places
+    digests = {digest_of(image) for image in others}
+    return places[[digest_of(image) in digests for image in images]]
+
+
+def digest_of(image: np.ndarray) -> bytes:
+    """Return a hash of an image's pixels."""
+    return hashlib.sha1(image.tobytes(), usedforsecurity=False).digest()
 
 
 def same_classes(found: dict[str, set[str]], where: str) -> None:

@@ -4,7 +4,6 @@ They are training examples with the label -1: a teacher says what is on them.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,8 +94,8 @@ def _kept(found: Images, others: Sequence[Examples]) -> np.ndarray:
     """Return which images are no copies of others, `[n]` bool."""
 
     def looked() -> dict[str, np.ndarray]:
-        known = {_digest(image) for part in others for image in part.images}
-        return {"kept": np.array([_digest(image) not in known for image in found])}
+        known = {parts.digest_of(image) for part in others for image in part.images}
+        return {"kept": np.array([parts.digest_of(image) not in known for image in found])}
 
     if not isinstance(found, EncodedImages):
         return looked()["kept"]
@@ -168,7 +167,3 @@ def _below(folder: Path, skipped: walk.Skipped) -> list[Path]:
         else:
             skipped.add(walk.NO_TEXT if kind == walk.IMAGE else kind, path)
     return sorted(found)
-
-
-def _digest(image: np.ndarray) -> bytes:
-    return hashlib.sha1(image.tobytes(), usedforsecurity=False).digest()
