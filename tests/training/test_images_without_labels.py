@@ -200,3 +200,13 @@ def test_labels_of_arrays_are_hidden_as_those_of_a_source_are():
     config = DataConfig("arrays", validation=10, labelled_examples=6)
     found = data.from_arrays((x, y), (x, y), config)
     assert [len(found.train), found.unlabelled, len(found.train.labelled)] == [30, 24, 6]
+
+
+def test_arrays_may_have_images_without_labels_beside_them(tmp_path):
+    x, y = np.zeros((40, 4, 4, 1), "uint8"), np.arange(40) % 2
+    x += np.arange(40, dtype="uint8")[:, None, None, None]
+    np.savez(tmp_path / "more.npz", x=np.full((5, 4, 4, 1), 99, "uint8"))
+    config = DataConfig("arrays", validation=10, unlabelled=str(tmp_path / "more.npz"))
+    found = data.from_arrays((x, y), (x[:4], y[:4]), config)
+    assert [len(found.train), found.unlabelled] == [30 + 5, 5]
+    assert (found.train.images[30:] == 99).all() and (found.train.labels[30:] == -1).all()

@@ -60,7 +60,12 @@ def load(config: DataConfig, tell: Callable[[str], None] = LOGGER.warning) -> Da
         tell(note)
     if source.validation is not None and config.validation != DataConfig.validation:
         tell(f"data.validation={config.validation} is not used: {config.source} has its own part")
-    images = splits.with_hidden_labels(_assembled(source, config, tell=tell), config)
+    return _whole(_assembled(source, config, tell=tell), config, tell)
+
+
+def _whole(images: Dataset, config: DataConfig, tell: Callable[[str], None]) -> Dataset:
+    """Return a data set as the configuration wants it beyond its source: labels, other images."""
+    images = splits.with_hidden_labels(images, config)
     if config.unlabelled:
         images, notes = unlabelled.added(images, config)
         for note in notes:
@@ -103,7 +108,7 @@ def from_arrays(
     """
     config = config or DataConfig(source=ARRAYS)
     found = arrays.source(train, test, config, class_names, multi_label)
-    return splits.with_hidden_labels(_assembled(found, config, name=ARRAYS), config)
+    return _whole(_assembled(found, config, name=ARRAYS), config, LOGGER.warning)
 
 
 def _reader(source: str) -> tuple[Reader, str]:
