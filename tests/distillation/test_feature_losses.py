@@ -133,6 +133,7 @@ def test_a_layer_that_is_not_there_is_answered_with_those_that_are(side):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_saved_distiller_goes_on_with_its_regressors(images, tmp_path):
     x, y = images
     teacher = network(6)
@@ -200,6 +201,7 @@ def test_the_soft_loss_gains_its_weight_over_the_first_steps(dtype, images):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_warm_up_goes_on_where_a_saved_distiller_stopped(images, tmp_path):
     x, y = images
     teacher = network(6)
