@@ -24,7 +24,14 @@ from tfdistill.export import format, isolated
 LONG = 600  # seconds before a process is taken for hanging, however busy the machine is
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["keras", "keras_tuner", "tfdistill.studies", "tfdistill.training.train", "tests.forked"]
+    [
+        "keras",
+        "keras_tuner",
+        "tfdistill.studies",
+        "tfdistill.training.train",
+        "tests.forked",
+        "tests.frozen",
+    ]
 )
 
 

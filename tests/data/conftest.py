@@ -14,7 +14,7 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def numbered_images() -> Examples:
     """40 images of 6x6x3 in 4 classes, their ids 0, 2, 4, ... in descending order."""
     random = np.random.default_rng(0)

@@ -54,6 +54,7 @@ def test_the_loss_is_the_formula_with_weights_and_regularisation(small_network, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_weights_of_examples_count_beside_arrays_and_beside_datasets(small_network, images):
     x, y = images
     targets = {"label": y, "teacher_logits": small_network()(x).numpy()}
@@ -116,6 +117,7 @@ def test_the_teacher_runs_in_inference_mode(small_network, images):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("alpha, moves_with", [(0.0, "labels"), (1.0, "teacher")])
 def test_alpha_at_its_ends_leaves_one_loss_alone(small_network, images, alpha, moves_with):
     x, y = images
@@ -233,6 +235,7 @@ def test_dropout_stays_on_in_training_after_a_validation(small_network, images):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, images):
     x, y = images
     student, teacher = small_network(4), small_network(6)
@@ -249,6 +252,7 @@ def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, i
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_an_ensemble_teaches_its_mean_probabilities(small_network, images):
     x, y = images
     members = [small_network(), small_network(5)]
@@ -274,6 +278,7 @@ def test_with_several_steps_in_one_call_it_trains_the_same(small_network, images
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_class_weight_counts(small_network, images):
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network(), alpha=0.0))
@@ -300,6 +305,7 @@ def test_mixed_float16_scales_the_loss_also_for_a_loaded_student(small_network, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_callbacks_that_restore_the_best_weights_work(small_network, images, tmp_path):
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network()))
@@ -339,6 +345,7 @@ def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_keras_tuner_searches_alpha(small_network, images, tmp_path):
     import keras_tuner
 

@@ -1,6 +1,7 @@
 """The Distiller with losses between inner layers, and with soft losses that need the labels."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from tests.training.test_train import DIGITS, NETWORK, SHORT, STUDENT, TEACHER, 
 from tfdistill import Distiller, FeatureLoss, SoftTargets
 from tfdistill.config import DistillationConfig, FeatureConfig, ModelConfig
 from tfdistill.config.registry import FEATURE_LOSSES
-from tfdistill.losses import Decoupled, Hints, SimilarityPreserving, decoupled
+from tfdistill.losses import Decoupled, Hints, decoupled
 from tfdistill.training import train
 from tfdistill.training.session import Session
 
@@ -51,6 +52,7 @@ def connectors_of(distiller):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", FEATURE_LOSSES.values(), ids=FEATURE_LOSSES)
 def test_every_feature_loss_falls_when_it_is_trained(kind, images):
     x, y = images
@@ -97,13 +99,15 @@ def counting():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("soft_loss", [SoftTargets(), Decoupled()], ids=lambda loss: loss.name)
-def test_teacher_and_student_run_once_in_a_step(soft_loss, images):
+@pytest.mark.parametrize(
+    "soft_loss, kinds", [(SoftTargets(), [Hints]), (Decoupled(), FEATURE_LOSSES.values())]
+)
+def test_teacher_and_student_run_once_in_a_step(soft_loss, kinds, images):
     x, y = images
     student, of_student = counting()
     teacher, of_teacher = counting()
-    similar = FeatureLoss(SimilarityPreserving(), 1.0, teacher_layer="map", student_layer="map")
-    distiller = Distiller(student, teacher, soft_loss=soft_loss, features=[hints(), similar])
+    features = [FeatureLoss(kind(), 1.0, "map", "map") for kind in kinds]
+    distiller = Distiller(student, teacher, soft_loss=soft_loss, features=features)
     before = float(of_teacher.calls)  # it was asked once whether it gives probabilities
     compiled(distiller).fit(x, y, batch_size=8, epochs=2, verbose=0)
     assert (float(of_student.calls), float(of_teacher.calls) - before) == (6, 6)
@@ -129,6 +133,7 @@ def test_a_layer_that_is_not_there_is_answered_with_those_that_are(side):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_saved_distiller_goes_on_with_its_regressors(images, tmp_path):
     x, y = images
     teacher = network(6)
@@ -196,6 +201,7 @@ def test_the_soft_loss_gains_its_weight_over_the_first_steps(dtype, images):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_warm_up_goes_on_where_a_saved_distiller_stopped(images, tmp_path):
     x, y = images
     teacher = network(6)
@@ -253,22 +259,21 @@ def whole(study):
 
 
 @pytest.mark.slow
-def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study):
+def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study, whole):
+    """It is 100, and 1 in the run that the others are compared with."""
     taught = DistillationConfig(alpha=0.0, features=[FeatureConfig("hints")])
     one = dataclasses.replace(SHORT, epochs=1)
     run = renamed(HINTED, "papers", distillation=taught, training=one)
     history = train.run(run, study).history
     total = history["hard_loss"][0] + history["feature_loss"][0]
     assert history["loss"][0] == pytest.approx(total, rel=1e-4)
-    weak = dataclasses.replace(taught, features=[FeatureConfig("hints", 1e-3)])
-    first = train.run(renamed(run, "weak", distillation=weak), study).history
-    assert history["feature_loss"][0] > 1e3 * first["feature_loss"][0]
+    assert history["feature_loss"][0] > 20 * whole.history["feature_loss"][0]
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_process_and_another_folder_gives_the_same_bits(whole, tmp_path):
+def test_a_second_run_in_the_process_and_another_folder_gives_the_same_bits(study, whole, tmp_path):
+    shutil.copytree(study / "runs" / "teacher", tmp_path / "runs" / "teacher")
     session = Session()
-    train.run(TEACHER, tmp_path, session)
     train.run(renamed(HINTED, "between", seed=9), tmp_path, session)
     again = train.run(renamed(HINTED, "again"), tmp_path, session)
     assert again.weights == whole.weights

@@ -12,7 +12,7 @@ from tests.training.test_train import (
     SHORT,
     STUDENT,
     TEACHER,
-    StopAfter,
+    interrupted,
     renamed,
 )
 from tfdistill import data, records
@@ -62,9 +62,9 @@ def test_saved_networks_and_figures_are_of_the_average(study, record, part):
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_weights(study, record):
     parted = renamed(RUN, "parted")
-    with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, Session(StopAfter(1, 0.1)))
-    resumed = train.run(parted, study)
+    with interrupted(session := Session(), 1, 0.1):
+        train.run(parted, study, session)
+    resumed = train.run(parted, study, session)
     assert resumed.weights == record.weights
     assert resumed.history == record.history
 
@@ -82,9 +82,9 @@ def test_used_learners_and_a_stop_in_between_change_nothing(study, record):
 def test_students_trained_together_are_those_trained_alone(study, record):
     other = renamed(RUN, "other", model=NETWORK, distillation=DistillationConfig(0.2, 1.0))
     runs = [renamed(RUN, "first"), renamed(other, "second")]
-    with pytest.raises(KeyboardInterrupt):
-        train.run_together(runs, study, Session(StopAfter(1, 0.1)))
-    found = train.run_together(runs, study)
+    with interrupted(session := Session(), 1, 0.1):
+        train.run_together(runs, study, session)
+    found = train.run_together(runs, study, session)
     for one, alone in zip(found, (record, train.run(other, study)), strict=True):
         assert one.weights == alone.weights
         assert one.history == alone.history and one.figures == alone.figures

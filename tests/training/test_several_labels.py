@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.training.test_train import interrupted
 from tfdistill import data, losses, records
 from tfdistill.cli import evaluate
 from tfdistill.config import (
@@ -31,7 +32,6 @@ from tfdistill.teacher_cache.logit_reading import averaged
 from tfdistill.training import evaluation, heads, runner, tasks, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
-from tfdistill.utils.progress import Silent
 
 NETWORK = ModelConfig("cnn2", width=0.125)
 SHORT = TrainingConfig(epochs=4, batch_size=16, learning_rate=0.01)
@@ -189,21 +189,13 @@ def _without_notes(network, folder):
     return folder / "plain.keras"
 
 
-class StopAfter(Silent):
-    """Interrupts a training from within, as Ctrl-C does."""
-
-    def step(self, epoch, epochs, share):
-        if (epoch, share) >= (2, 0.5):
-            raise KeyboardInterrupt
-
-
 @pytest.mark.slow
 def test_an_interrupted_student_ends_with_the_same_weights(finished, study):
     parted = dataclasses.replace(runs(study)["distilled-0"], name="parted")
-    with pytest.raises(KeyboardInterrupt):
-        train.run(parted, finished, Session(StopAfter()))
+    with interrupted(session := Session(), 2, 0.5):
+        train.run(parted, finished, session)
     assert (records.run_folder(finished, "parted") / "state.npz").exists()
-    found, whole = train.run(parted, finished), record(finished, "distilled-0")
+    found, whole = train.run(parted, finished, session), record(finished, "distilled-0")
     assert found.weights == whole.weights and found.history == whole.history
 
 

@@ -1,6 +1,8 @@
 """Runs on real images: records, teachers' logits, exact resume after a kill, divergence."""
 
+import contextlib
 import dataclasses
+import os
 import signal
 
 import keras
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.forked import Forked, wait_until
+from tests.forked import Forked
 from tfdistill import data, records
 from tfdistill.config import (
     AugmentConfig,
@@ -61,9 +63,9 @@ def load(study, name, part=None):
     return evaluation.load_network(study, name, data.load(DIGITS), part)
 
 
-def once(run, study):
+def once(run, study, session=None):
     """Return the record of a run, which is trained for the first test that asks for it."""
-    return records.read(records.run_folder(study, run.name)) or train.run(run, study)
+    return records.read(records.run_folder(study, run.name)) or train.run(run, study, session)
 
 
 def renamed(run, name, **changes):
@@ -261,43 +263,59 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind, where", [("student", (0, 0.5)), ("dropout", (1, 0.1)), ("student", (2, 1.0))]
-)
-def test_an_interrupted_run_ends_with_the_same_weights(study, kind, where):
-    run = {
-        "student": STUDENT,
-        "dropout": renamed(TEACHER, "dropout", model=DROPOUT),
-    }[kind]
-    whole = once(run, study)
-    parted = renamed(run, f"{kind}-parted-{where[0]}")
+@contextlib.contextmanager
+def interrupted(session, *where):
+    """Interrupt the training of a session, which goes on to be used, there."""
+    session.progress = StopAfter(*where)
     with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, Session(StopAfter(*where)))
-    record = train.run(parted, study)
+        yield
+    session.progress = Silent()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [(0, 0.5), (2, 1.0)])
+def test_an_interrupted_run_ends_with_the_same_weights(study, session, where):
+    whole = once(STUDENT, study, session)
+    parted = renamed(STUDENT, f"parted-{where[0]}")
+    with interrupted(session, *where):
+        train.run(parted, study, session)
+    record = train.run(parted, study, session)
     assert record.weights == whole.weights
     assert record.history == whole.history
 
 
-LONG = dataclasses.replace(SHORT, epochs=40)
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_with_a_new_learner_and_its_random_numbers(study):
+    run = renamed(TEACHER, "dropout", model=DROPOUT)
+    with interrupted(session := Session(), 1, 0.1):
+        train.run(renamed(run, "dropout-parted"), study, session)
+    record = train.run(renamed(run, "dropout-parted"), study, session := Session())
+    whole = train.run(run, study, session)
+    assert record.weights == whole.weights
+    assert record.history == whole.history
 
 
-def long_run(folder, session=None):
-    train.run(renamed(TEACHER, "killed", training=LONG), folder, session)
+class KillAfter(StopAfter):
+    """Kills its process in a training."""
+
+    def step(self, epoch, epochs, share):
+        if (epoch, share) >= self.where:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_run(folder):
+    train.run(renamed(TEACHER, "killed"), folder, Session(KillAfter(1, 0.5)))
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_and_ends_with_the_same_weights(tmp_path):
+def test_a_killed_process_goes_on_and_ends_with_the_same_weights(study, tmp_path):
     folder = records.run_folder(tmp_path, "killed")
-    process = Forked(long_run, tmp_path)
-    wait_until((folder / "state.npz").exists, process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (folder / "record.json").exists()
-    session = Session()
-    long_run(tmp_path, session)
-    resumed = records.read(folder)
-    whole = train.run(renamed(TEACHER, "whole", training=LONG), tmp_path, session)
+    assert Forked(killed_run, tmp_path).wait() == -signal.SIGKILL
+    assert (folder / "state.npz").exists() and not (folder / "record.json").exists()
+    told = Told()
+    resumed = train.run(renamed(TEACHER, "killed"), tmp_path, Session(told))
+    assert told.resumed == [1]
+    whole = records.read(records.run_folder(study, "teacher"))
     assert resumed.weights == whole.weights
     assert resumed.history == whole.history
 
@@ -377,9 +395,10 @@ def test_students_of_many_classes_are_taught_at_their_own_temperatures(study, mo
     """Of the largest classes alone, the stored logits of each temperature are others."""
     monkeypatch.setattr(teacher_logits, "MANY_CLASSES", 10)
     monkeypatch.setattr(teacher_logits, "LARGEST", 3)
-    together = train.run_together(cells("many"), study)
+    session = Session()
+    together = train.run_together(cells("many"), study, session)
     assert [record.name for record in together] == [run.name for run in cells("many")]
-    assert together[1].weights == train.run(cells("many-alone")[1], study).weights
+    assert together[1].weights == train.run(cells("many-alone")[1], study, session).weights
     assert len(list(study.glob("cache/teacher-*"))) == 2
 
 
@@ -446,7 +465,8 @@ def test_tensorboard_shows_figures_and_settings_of_every_student(study, together
 
 @pytest.mark.slow
 def test_students_trained_together_are_those_trained_alone(study, together):
-    alone = [train.run(run, study) for run in cells("alone")]
+    session = Session()
+    alone = [train.run(run, study, session) for run in cells("alone")]
     for one, other in zip(together, alone, strict=True):
         assert one.weights == other.weights
         assert one.history == other.history
@@ -456,9 +476,9 @@ def test_students_trained_together_are_those_trained_alone(study, together):
 @pytest.mark.slow
 def test_students_trained_together_go_on_after_an_interruption(study, together):
     parted = cells("parted")
-    with pytest.raises(KeyboardInterrupt):
-        train.run_together(parted, study, Session(StopAfter(2, 0.1)))
-    for one, other in zip(train.run_together(parted, study), together, strict=True):
+    with interrupted(session := Session(), 2, 0.1):
+        train.run_together(parted, study, session)
+    for one, other in zip(train.run_together(parted, study, session), together, strict=True):
         assert one.weights == other.weights
         assert one.history == other.history
     assert not list((study / "together").iterdir())
@@ -518,9 +538,9 @@ def test_hashes_are_those_of_before_there_were_the_newest_keys(study):
 
 
 @pytest.mark.slow
-def test_a_run_stopped_early_goes_on_to_the_same_end(study):
+def test_a_run_stopped_early_goes_on_to_the_same_end(study, session):
     whole = once(CACHED, study)
-    stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study)
+    stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study, session)
     assert len(stopped.history["loss"]) == 1
-    went_on = train.run(renamed(CACHED, "rung"), study)
+    went_on = train.run(renamed(CACHED, "rung"), study, session)
     assert went_on.weights == whole.weights and went_on.history == whole.history

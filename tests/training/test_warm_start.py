@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 
+from tests.training.test_train import interrupted
 from tfdistill import data, records
 from tfdistill.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, TrainingConfig
 from tfdistill.training import evaluation, learners, train
 from tfdistill.training.runner import finished
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
-from tfdistill.utils.progress import Silent
 
 pytestmark = pytest.mark.slow
 
@@ -101,20 +101,12 @@ def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
     assert reused.weights == warm(study).weights
 
 
-class StopAfter(Silent):
-    """Interrupts a training from within, as Ctrl-C does."""
-
-    def step(self, epoch, epochs, share):
-        if epoch >= 1:
-            raise KeyboardInterrupt
-
-
 def test_interrupted_it_goes_on_and_does_not_start_again(study):
     whole = warm(study)
     parted = dataclasses.replace(WARM, name="parted")
-    with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, Session(StopAfter()))
-    record = train.run(parted, study)
+    with interrupted(session := Session(), 1, 0.0):
+        train.run(parted, study, session)
+    record = train.run(parted, study, session)
     assert record.weights == whole.weights and record.history == whole.history
 
 

@@ -74,6 +74,7 @@ def test_a_killed_grid_goes_on_to_the_same_figures(whole, tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_epoch_that_is_done_is_not_done_again(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -233,6 +234,7 @@ def test_trials_trained_together_are_those_alone_and_shown_one_after_the_other(
     assert f"Best {tuner.oracle.objective.name} So Far" in printed
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_plain_hypermodel_works(tmp_path, capsys):
     def build(hp):
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
@@ -273,6 +275,7 @@ def test_a_hypermodel_may_fit_by_itself(tmp_path):
     assert list(tuner.results()["mean"]) == [1.0, 2.0]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_no_number_fails_its_trial_only(tmp_path):
     def optimizer(hp):
         return keras.optimizers.SGD(hp.Choice("rate", [1e38, 0.01]))
@@ -287,6 +290,7 @@ def test_a_loss_that_is_no_number_fails_its_trial_only(tmp_path):
     assert "lower the learning rate" in tuner.oracle.trials["0000"].message
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_error_ends_the_search_as_it_is(tmp_path):
     tuner = sp.tuner_of("random", tmp_path)
     with pytest.raises(UsageError, match="objective 'val_loss' is not among"):

@@ -85,6 +85,6 @@ def _predicted(path: str, dataset: data.Dataset, batch_size: int):
         dataset.multi_label,
     )
     batches = pipeline.evaluation_batches(dataset.test, batch_size, dataset.input_size).map(
-        lambda x, y: x
+        pipeline.as_written(lambda x, y: x)
     )
     return network, network.predict(batches, verbose=0)

@@ -156,6 +156,7 @@ def unreadable(name: str, problem: str) -> checks.UsageError:
 def _batches(files: Sequence[headers.Encoded], channels: int, size: int | None):
     import tensorflow as tf
 
+    @tf.autograph.experimental.do_not_convert
     def decoded(data, orientation, ratio, foreign):
         if any_foreign:
             data = tf.cond(

@@ -241,18 +241,25 @@ class EncodedImages:
 
         options = tf.data.Options()
         options.autotune.enabled = False
+        as_written = tf.autograph.experimental.do_not_convert
         with tf.device("CPU"):
             images = (
                 tf.data.Dataset.range(0, len(self), STEP)
                 .map(
-                    lambda start: self.encoded(
-                        tf.range(start, tf.minimum(start + STEP, len(self)), dtype=tf.int64)
+                    as_written(
+                        lambda start: self.encoded(
+                            tf.range(start, tf.minimum(start + STEP, len(self)), dtype=tf.int64)
+                        )
                     ),
                     num_parallel_calls=decode.workers(),
                     deterministic=True,
                 )
                 .unbatch()
-                .map(self.whole, num_parallel_calls=decode.workers(), deterministic=True)
+                .map(
+                    as_written(self.whole),
+                    num_parallel_calls=decode.workers(),
+                    deterministic=True,
+                )
                 .prefetch(2)
                 .with_options(options)
             )

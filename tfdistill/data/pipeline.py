@@ -17,6 +17,10 @@ from tfdistill.data.dataset import UNLABELLED, Examples, Tensors
 from tfdistill.data.encoded import EncodedImages
 from tfdistill.utils import checks
 
+# Of the functions here none has Python's control flow on tensors, which AutoGraph would convert:
+# looking for it costs each process one or two seconds.
+as_written = tf.autograph.experimental.do_not_convert
+
 
 @dataclass(frozen=True)
 class BatchSettings:
@@ -138,7 +142,9 @@ def training_batches(
     batches = streams[0]
     if len(streams) > 1:
         batches = tf.data.Dataset.zip(*streams).map(
-            lambda *parts: tf.nest.map_structure(lambda *each: tf.concat(each, 0), *parts)
+            as_written(
+                lambda *parts: tf.nest.map_structure(lambda *each: tf.concat(each, 0), *parts)
+            )
         )
     batches = _served(batches)
     batches.teacher_logits = teacher_logits  # `_rows_of` does not keep them
@@ -182,7 +188,9 @@ def _pools(examples: Examples, settings: BatchSettings) -> list[_Pool]:
 def _passes(one_pass, pool: _Pool, start: int, stop: int) -> tf.data.Dataset:
     """Return the batches `start` .. `stop` - 1 of a pool, counted through all of its passes."""
     first, last = start // pool.steps, -(-stop // pool.steps)
-    passes = tf.data.Dataset.range(first, last).flat_map(lambda number: one_pass(number, pool))
+    passes = tf.data.Dataset.range(first, last).flat_map(
+        as_written(lambda number: one_pass(number, pool))
+    )
     return passes.skip(start - first * pool.steps).take(stop - start)
 
 
@@ -375,7 +383,7 @@ def _shower(store: Tensors, settings: BatchSettings):
 def _in_batches(places: tf.Tensor, size: int, render, workers: int) -> tf.data.Dataset:
     steps = -(-places.shape[0] // size)
     return tf.data.Dataset.range(0, steps * size, size).map(
-        lambda start: render(places[start : start + size]),
+        as_written(lambda start: render(places[start : start + size])),
         num_parallel_calls=workers,
         deterministic=True,
     )

@@ -380,5 +380,7 @@ def validation_batches(images: data.Dataset, settings: pipeline.BatchSettings) -
         images.validation, settings.batch_size, settings.input_size
     )
     if settings.soft_labels:
-        batches = batches.map(lambda x, y: (x, pipeline.distributions(y, settings.num_classes)))
+        batches = batches.map(
+            pipeline.as_written(lambda x, y: (x, pipeline.distributions(y, settings.num_classes)))
+        )
     return batches

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib.util
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -490,6 +491,14 @@ def _saved(job: _Job, network: keras.Model, part: str) -> dict[str, str]:
     return {name: found}
 
 
+def _copied(job: _Job, files: dict[str, str], part: str) -> dict[str, str]:
+    """Save the last weights as those of another epoch; return the file and its SHA-256."""
+    name = f"{part}.keras"
+    with storage.appearing(job.folder / name) as path:
+        shutil.copyfile(job.folder / "last.keras", path)
+    return {name: files["last.keras"]}
+
+
 def _stored(job: _Job, answers: dict[str, records.Predictions | None]) -> dict[str, str]:
     """Store the selected weights' answers to the test images; return the file and its SHA-256."""
     name = records.PREDICTIONS_FILE
@@ -525,7 +534,8 @@ def _measured(
         taught = keras.ops.convert_to_numpy(average_logits(members, job.average))
     state.load_last(place)
     for part in ("last", "best"):
-        if part == "last" or epochs["best"] != epochs["last"]:
+        same = part == "best" and epochs["best"] == epochs["last"]
+        if not same:
             if part == "best":
                 state.load_best(place)
             measured = evaluation.figures(learner, job.images, job.settings, taught)
@@ -536,7 +546,7 @@ def _measured(
             return _diverged(job, state, place, trained)
         found[part] = {"epoch": epochs[part], **figures}
         weights[part] = weights_hash(network)
-        files |= _saved(job, network, part)
+        files |= _copied(job, files, part) if same else _saved(job, network, part)
     return job.finish(
         **found,
         history=state.histories[place],
