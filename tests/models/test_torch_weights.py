@@ -97,7 +97,8 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     weights = published.resnet(NARROW, [3] * 3, classes=10)
     np.savez("resnet20.npz", **weights)
     text = (Path(tfdistill.__file__).parents[1] / "docs/coming_from_pytorch.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    of_pytorch, example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "resnet20.npz" in of_pytorch
     exec(example, names := {})
     teacher, images = keras.models.load_model("teacher.keras"), pixels((32, 32))
     normalised = (images - np.array(names["mean"])) / np.array(names["std"])

@@ -154,7 +154,7 @@ def test_networks_that_an_ensemble_taught_are_held_against_those_that_taught_the
         for seed, accuracy in enumerate(values)
     ]
     (family,) = mysteries.comparisons(records)
-    assert family.baseline == "the self-distilled"
+    assert family.baseline == "“self-distilled”"
     # Mean of 3, 2, 3 points; t of 2 degrees of freedom 4.303, times 0.577 / sqrt(3).
     found = family.rows["distilled from the ensemble"]
     assert [round(100 * value, 2) for value in (found.difference, found.low, found.high)] == [

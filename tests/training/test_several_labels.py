@@ -294,7 +294,8 @@ def test_studies_of_one_class_refuse_several_labels(images, name):
     training = SHORT
     if name == "label_free":
         training = dataclasses.replace(SHORT, steps=2 * SHORT.epochs, select="last")
-    config = StudyConfig(name, seeds=[0, 1], data=images, teacher=NETWORK, training=training)
+    networks = {} if name == "channel_split" else {"teacher": NETWORK}
+    config = StudyConfig(name, seeds=[0, 1], data=images, training=training, **networks)
     if getattr(STUDIES[name], "SEVERAL_LABELS", False):
         runner.check_labels(config, runner.plan(config), Session())
         return

@@ -199,7 +199,10 @@ def differences(families: Sequence[Family]) -> str:
 def _line_name(family: Family, row: Any, families: Sequence[Family]) -> str:
     if len(family.rows) == 1 and family.title:
         return family.title
-    return f"{family.title}: {row}" if len(families) > 1 and family.title else str(row)
+    if len(families) > 1 and family.title:
+        return f"{family.title}: {row}"
+    several = sum(row in other.rows for other in families) > 1
+    return f"{row}, against {family.baseline}" if several else str(row)
 
 
 def _name_lines(family: Family, row: Any, families: Sequence[Family]) -> int:
