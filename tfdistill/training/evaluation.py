@@ -1,10 +1,12 @@
 """Networks of finished runs, and what is measured of them: figures and logits."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdistill import data, models, records
 from tfdistill.config import ModelConfig, QuantizeConfig
@@ -17,6 +19,7 @@ from tfdistill.training import tasks
 from tfdistill.utils import checks, storage
 
 BATCH_SIZE = 64  # of images that are only looked at
+_FORWARDS = "_compiled_forward"  # the attribute of a network that keeps them
 
 
 def load_network(
@@ -129,7 +132,26 @@ def as_seen(examples: data.Examples, images: data.Dataset) -> np.ndarray:
 def predict(network, examples: data.Examples, settings: pipeline.BatchSettings) -> np.ndarray:
     """Return the logits of examples without augmentation, in order, `[n, classes]` float32."""
     batches = pipeline.evaluation_batches(examples, settings.batch_size, settings.input_size)
-    return network.predict(batches, verbose=0)  # which leaves the labels alone
+    if network.distribute_strategy.num_replicas_in_sync > 1:
+        return network.predict(batches, verbose=0)  # which leaves the labels alone
+    forward = _forward(network, batches.element_spec[0])
+    return np.concatenate([forward(shown).numpy() for shown, _ in batches])
+
+
+def _forward(network: keras.Model, images: tf.TensorSpec) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return what a network's `predict` computes of a batch, compiled once for all batch sizes.
+
+    `predict` traces the last batch again, and `steps_per_execution` batches as so many networks.
+    """
+    known: dict[tf.TensorSpec, Callable] = network.__dict__.setdefault(_FORWARDS, {})
+    if images not in known:
+
+        def forward(batch: tf.Tensor) -> tf.Tensor:
+            return network.predict_step((batch,))
+
+        compiled = tf.function(forward, input_signature=[images], jit_compile=network.jit_compile)
+        known[images] = compiled
+    return known[images]
 
 
 def figures(
