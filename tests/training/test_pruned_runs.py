@@ -18,7 +18,7 @@ from tfdistill.config import (
     TrainingConfig,
     to_dict,
 )
-from tfdistill.training import evaluation, learners, runner, train
+from tfdistill.training import evaluation, learners, preflight, runner, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
@@ -135,8 +135,8 @@ def test_settings_are_checked(settings, message):
 
 def test_a_step_that_would_empty_a_layer_is_found_before_anything_is_trained():
     runs = {run.name: run for run in (WHOLE, TAUGHT, AGAIN)}
-    train.check_pruned(AGAIN, runs, Session())
+    preflight.check_pruned(AGAIN, runs, Session())
     # 8 channels, then 4 in multiples of 4, then a third of these in multiples of 4: none.
     emptied = dataclasses.replace(AGAIN, prune=PruneConfig("taught", 0.3, multiple=4))
     with pytest.raises(UsageError, match="would leave the layer .* empty. Received: keep=0.3 of"):
-        train.check_pruned(emptied, runs, Session())
+        preflight.check_pruned(emptied, runs, Session())

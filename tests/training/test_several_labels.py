@@ -29,7 +29,7 @@ from tfdistill.distillation.ensembles import Ensemble, average_logits
 from tfdistill.inference import output, predictions
 from tfdistill.models import saved
 from tfdistill.teacher_cache.logit_reading import averaged
-from tfdistill.training import evaluation, heads, runner, tasks, train
+from tfdistill.training import evaluation, heads, preflight, runner, tasks, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
@@ -297,10 +297,10 @@ def test_studies_of_one_class_refuse_several_labels(images, name):
     networks = {} if name == "channel_split" else {"teacher": NETWORK}
     config = StudyConfig(name, seeds=[0, 1], data=images, training=training, **networks)
     if getattr(STUDIES[name], "SEVERAL_LABELS", False):
-        runner.check_labels(config, runner.plan(config), Session())
+        preflight.check_labels(config, runner.plan(config), Session())
         return
     with pytest.raises(UsageError, match=f"{name} needs images of one class.*alpha_temperature, s"):
-        runner.check_labels(config, runner.plan(config), Session())
+        preflight.check_labels(config, runner.plan(config), Session())
 
 
 def test_nothing_is_written_by_what_is_refused(study, tmp_path):

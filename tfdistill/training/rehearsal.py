@@ -36,10 +36,12 @@ def rehearse(config: StudyConfig, progress: Silent | None = None) -> tuple[Table
         UsageError: What `run_study` would raise.
     """
     session = runner.start(progress or Silent(), config)
+    from tfdistill.training import preflight
+
     planned = runner.plan(config)
     runs = [one_batch(run, session) for run in kinds_of(planned)]
-    runner.check_labels(config, planned, session)
-    runner.preflight(config, runs, session)
+    preflight.check_labels(config, planned, session)
+    preflight.check_runs(config, runs, session)
     with tempfile.TemporaryDirectory() as folder:
         runner.do_runs(config, runs, Path(folder), session)
         found = [study_folder.record_of(run, Path(folder)) for run in runs]

@@ -83,8 +83,10 @@ def reproduce(
 
     machine.use_threads(before.environment.get("threads", machine.threads()))
     session = runner.start(progress or Silent())
+    from tfdistill.training import preflight
+
     study = StudyConfig()  # one run after the other
-    runner.preflight(study, runs, session)
+    preflight.check_runs(study, runs, session)
     with alone(folder):
         runner.do_runs(study, runs, folder, session)
     found = {record.name: record for record in records.read_all(folder)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdistill import records
-from tfdistill.config import NETWORK, DataConfig, RunConfig, StudyConfig
+from tfdistill.config import DataConfig, RunConfig, StudyConfig
 from tfdistill.config.registry import RUN_KINDS, STUDIES
 from tfdistill.records import FINISHED, Record, Table
 from tfdistill.training.study_folder import (
@@ -143,13 +143,15 @@ def _do_study(
 ) -> None:
     threads = kind.threads(workers, config.threads) if kind else config.threads or 0
     session = start(progress, config, trains=kind is None)
+    from tfdistill.training import preflight
+
     if kind and (mirrored := [run for run in runs if run.training.strategy != "none"]):
         raise checks.UsageError(
             f"With training.strategy={mirrored[0].training.strategy} each run takes all devices. "
             f"Received: {workers} workers. Leave them out, or set training.strategy: none."
         )
-    check_labels(config, runs, session)
-    preflight(config, runs, session)
+    preflight.check_labels(config, runs, session)
+    preflight.check_runs(config, runs, session)
     check_records(runs, folder, session, threads)
     with alone(folder):
         write_config(config, folder)
@@ -204,7 +206,7 @@ def build_caches(
         UsageError: As `run_study`, or no student of the study can be taught by stored logits.
     """
     session = start(progress, config)
-    from tfdistill.training import teacher_logits
+    from tfdistill.training import preflight, teacher_logits
 
     users = [run for run in runs if teacher_logits.usable(run)]
     if not users:
@@ -214,8 +216,8 @@ def build_caches(
         )
     wanted = {name for user in users for name in user.teachers}
     teachers = [run for run in runs if run.name in with_needs(runs, wanted)]
-    check_labels(config, runs, session)
-    preflight(config, teachers, session)
+    preflight.check_labels(config, runs, session)
+    preflight.check_runs(config, teachers, session)
     check_records(teachers, folder, session)
     # Beside another process that has trained the teachers, this one helps to store their logits.
     if not (folder / CONFIG_FILE).exists() or not all(finished(run, folder) for run in teachers):
@@ -318,7 +320,7 @@ def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[R
             progress.say(f"{problem}; the run is done again")
     progress.begin([run.name for run in group])
     with checks.readers():
-        found = _kind(group[0]).run_together(group, folder, session)
+        found = RUN_KINDS[group[0].kind].run_together(group, folder, session)
     for record in found:
         progress.end(record.name, records.outcome(record))
     return found
@@ -336,16 +338,7 @@ def _finished_before(group: Sequence[RunConfig], folder: Path, progress: Silent)
 
 def cost(run: RunConfig, session: "Session") -> float:
     """Return about how many operations a run takes, those of its forward passes."""
-    return _kind(run).cost(run, session)
-
-
-def check(run: RunConfig, session: "Session") -> None:
-    """Raise what a run would raise about settings, images and network; nothing is written."""
-    _kind(run).check(run, session)
-
-
-def _kind(run: RunConfig):
-    return RUN_KINDS[checks.one_of("kind", run.kind, RUN_KINDS)]
+    return RUN_KINDS[run.kind].cost(run, session)
 
 
 def groups(config: StudyConfig, runs: list[RunConfig], session: "Session") -> list[list[RunConfig]]:
@@ -381,47 +374,6 @@ def _after_their_needs(groups: list[list[RunConfig]]) -> list[list[RunConfig]]:
         ordered.append(group)
         waiting -= {run.name for run in group}
     return ordered
-
-
-def check_labels(config: StudyConfig, runs: list[RunConfig], session: "Session") -> None:
-    """Raise if a study is of one class an image, and its images have several labels."""
-    for run in runs:
-        if run.kind != NETWORK or not session.images(run.data).multi_label:
-            continue
-        if not getattr(STUDIES[config.study], "SEVERAL_LABELS", False):
-            known = [
-                name for name, study in STUDIES.items() if getattr(study, "SEVERAL_LABELS", False)
-            ]
-            raise checks.UsageError(
-                f"The study {config.study} needs images of one class each. Received: "
-                f"{run.data.source}, whose images have several labels. Take one of the studies "
-                f"{', '.join(known)}, or other images."
-            )
-
-
-def preflight(config: StudyConfig, runs: list[RunConfig], session: "Session") -> None:
-    """Raise whatever the runs would raise about their input, before anything is written."""
-    from tfdistill.training import train
-
-    if config.tensorboard:
-        train.check_tensorboard()
-    train.check_tasks(runs, session)
-    by_name = {run.name: run for run in runs}
-    seen = []
-    for run in runs:
-        features = run.distillation.features if run.distillation else []
-        split = run.split and (run.split.layer, run.split.parts)
-        view = run.distillation and run.distillation.teacher_view
-        pruned = run.prune and (run.prune.keep, run.prune.multiple)
-        network = (run.model, split, pruned, run.quantize, run.start is None)
-        same = (run.kind, run.settings, run.data, network, run.training, view, features)
-        if same not in seen:
-            seen.append(same)
-            check(run, session)
-            if run.prune:
-                train.check_pruned(run, by_name, session)
-            if features:
-                train.check_features(run, by_name[run.teachers[0]], session)
 
 
 def _shortened(names: tuple[str, ...]) -> str:

@@ -6,11 +6,10 @@ for bit on a CPU: images follow from (seed, epoch), and `resume` keeps all that 
 
 import dataclasses
 import functools
-import importlib.util
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -18,26 +17,24 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import data, records
-from tfdistill.config import NETWORK, RunConfig, TrainingConfig, to_dict
+from tfdistill.config import NETWORK, RunConfig, to_dict
 from tfdistill.data import pipeline, views
 from tfdistill.distillation import population
 from tfdistill.distillation.ensembles import Ensemble, average_logits
-from tfdistill.models.channel_split import split_upper
 from tfdistill.models.fingerprint import architecture_hash, weights_hash
 from tfdistill.models.flops import flops
-from tfdistill.models.pruning import prune
 from tfdistill.models.weights.notes import write_notes
-from tfdistill.quantization import quantize_aware
 from tfdistill.quantization.aware import CollapsedError
 from tfdistill.quantization.layers import count_params
 from tfdistill.records import Record
 from tfdistill.teacher_cache.logit_reading import Reader
-from tfdistill.training import evaluation, learners, tasks, teacher_check, teacher_logits
+from tfdistill.training import evaluation, learners, tasks, teacher_logits
 from tfdistill.training.learners import Learners
+from tfdistill.training.preflight import check as check
 from tfdistill.training.resume import EpochEnd, TrainingState, unfinished
 from tfdistill.training.session import Session
 from tfdistill.training.tensorboard_logs import TensorBoardLogs
-from tfdistill.utils import checks, foreign, machine, storage
+from tfdistill.utils import foreign, machine, storage
 from tfdistill.utils.storage import digest
 
 
@@ -139,137 +136,9 @@ def cost(config: RunConfig, session: Session) -> float:
     return float(seen * config.width * max(operations, 1))
 
 
-def check(config: RunConfig, session: Session) -> None:
-    """Raise what `run` would raise about images and network, without writing anything."""
-    if config.model is None:
-        return
-    images = session.images(config.data)
-    if config.trained:
-        learners.epoch_steps(config.training, len(images.train))
-    settings = teacher_logits.batch_settings(config, images)
-    if config.trained:
-        _check_replicas(config.training, images)
-    if images.unlabelled:
-        _check_unlabelled(config, settings, images)
-    pipeline.check_pixel_units(settings, images.train.images.shape[1:3])
-    built = evaluation.build(config.model, images)
-    if config.quantize:
-        quantize_aware(built, ranges=config.quantize.ranges)
-    if not config.trained and not config.start and not config.prune:
-        _check_teacher(config, built, images, session)
-    if config.split:
-        split_upper(built, config.split.layer, config.split.parts, config.split.part)
-    teacher_logits.check(config)
-
-
-def check_pruned(config: RunConfig, by_name: Mapping[str, RunConfig], session: Session) -> None:
-    """Raise what the pruning of a run's network, and of those that it came from, would raise.
-
-    Which channels go depends on weights, how many does not.
-    """
-
-    def pruned(run: RunConfig) -> keras.Model:
-        if run.prune is None:
-            return evaluation.build(run.network, session.images(run.data))
-        base = pruned(by_name[run.prune.base])
-        return prune(base, run.prune.keep, multiple=run.prune.multiple)
-
-    pruned(config)
-
-
-def _check_replicas(training: TrainingConfig, images: data.Dataset) -> None:
-    """Raise unless every batch can be divided equally among the devices of a strategy.
-
-    Keras takes the mean of the devices' means, each counting the same.
-    """
-    replicas = machine.strategy(training.strategy).num_replicas_in_sync
-    size = training.batch_size
-    counts = {"training": len(images.train), "validation": len(images.validation)}
-    left = {f"{name} images, {count}": count % size for name, count in counts.items()}
-    for what, rest in {"batch_size": size, **left}.items():
-        if rest % replicas:
-            have = "" if what == "batch_size" else f", whose last batch of {size} has {rest}"
-            raise checks.UsageError(
-                f"training.strategy={training.strategy} gives {replicas} devices equal parts of "
-                f"every batch. Received: {what}{have or f'={size}'}. Set training.batch_size, "
-                f"data.train_examples or data.validation so that {replicas} divides each batch."
-            )
-
-
-def _check_unlabelled(
-    config: RunConfig, settings: pipeline.BatchSettings, images: data.Dataset
-) -> None:
-    if config.distillation is None:
-        raise checks.UsageError(
-            f"Images without labels need a teacher. Received: {images.unlabelled} of them for the "
-            f"run {config.name}, which learns from labels alone. Set data.unlabelled and "
-            "data.labelled_examples to null."
-        )
-    if settings.soft_labels:
-        raise checks.UsageError(
-            "Mixup, CutMix and label smoothing need a label for each image. Received: one of them "
-            f"beside {images.unlabelled} images without labels. Set them to 0."
-        )
-
-
-def _check_teacher(
-    config: RunConfig, network: keras.Model, images: data.Dataset, session: Session
-) -> None:
-    parts = [images.validation.evenly(teacher_check.MOST)]
-    if (missing := teacher_check.MOST - len(parts[0])) > 0:  # a few would tell nothing
-        parts.append(images.train.take(images.train.labelled).evenly(missing))
-    settings = teacher_logits.batch_settings(config, images)
-    logits = np.concatenate([evaluation.predict(network, part, settings) for part in parts])
-    labels = np.concatenate([part.labels for part in parts])
-    name = f"{config.name} ({config.model.path})" if config.model else config.name
-    outputs = (config.model.classes if config.model else None) or ()
-    if remark := tasks.of(images).check_teacher(name, logits, labels, outputs):
-        session.progress.say(remark)
-
-
-def check_tasks(runs: Sequence[RunConfig], session: Session) -> None:
-    """Raise if runs have settings that their labels give no meaning, or labels of two kinds.
-
-    Raises:
-        UsageError: Such as a soft loss between classes, and images with several labels.
-    """
-    kinds: dict[type[tasks.Task], str] = {}
-    for run in runs:
-        if run.kind == NETWORK:
-            task = tasks.of(session.images(run.data))
-            kinds.setdefault(type(task), run.data.source)
-            task.check(run)
-    if len(kinds) > 1:
-        raise checks.UsageError(
-            "Teachers and students must learn the same: one class of several, or several labels. "
-            f"Received: {' and '.join(kinds.values())}, one of each kind. Take images of one kind."
-        )
-
-
-def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> None:
-    """Raise if a run and its teacher have not the inner layers that its losses compare.
-
-    Raises:
-        UsageError: A layer that there is not, or shapes that a loss cannot compare.
-    """
-    images = session.images(config.data)
-    if teacher.model:
-        networks = [evaluation.build(run.network, images) for run in (config, teacher)]
-        learners.distiller(config.taught, tasks.of(images), *networks)
-
-
 def one_batch(config: RunConfig) -> RunConfig:
     """Return the run as it is: a rehearsal makes every run's images and epochs few."""
     return config
-
-
-def check_tensorboard() -> None:
-    """Raise if TensorBoard logs cannot be written; Keras would notice after the first epoch."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise checks.UsageError(
-            "TensorBoard logs need the package tensorboard. Received: tensorboard=True and no such "
-            "package. Install tfdistill[tensorboard], or set tensorboard: false."
-        )
 
 
 @dataclasses.dataclass(frozen=True)

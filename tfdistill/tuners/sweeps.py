@@ -76,8 +76,10 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
     trials.check(config)
     study_folder.check_folder(config, folder)
     session = runner.start(progress, config)
+    from tfdistill.training import preflight
+
     seen = [*trials.teachers(config), trials.first(config)]
-    runner.preflight(config, seen, session)
+    preflight.check_runs(config, seen, session)
     study_folder.check_records(seen, folder, session)
     worker = os.environ.get("KERASTUNER_TUNER_ID", "")
     with study_folder.alone(folder, f".lock-{worker}" if worker else ".lock"):
