@@ -8,7 +8,8 @@ timed in turns in one process, and the median of the paired ratios counts. Targe
 * `live`: it is at least 10 times faster than our Distiller, `keras.distillation.Distiller` and a
   tight hand-written loop with the live teacher;
 * `grid`: 5 alphas x 9 temperatures, 10 epochs each, building of the cache included, are at least 12
-  times faster than 45 runs of `keras.distillation.Distiller` (one is run, its time times 45);
+  times faster than 45 runs of `keras.distillation.Distiller` (one is run, its time times 45); where
+  the CPU has it, in bfloat16, too;
 * `build`: user CPU time of storing logits, in float32 at most 0.85 and in bfloat16 at most 0.5 of
   that of the teacher's bare `predict`, beyond the first batches of both, which compile.
 
@@ -167,10 +168,13 @@ def ratio(found: dict, above: str, below: str, target: str = "") -> dict:
     return {"name": f"{above} / {below}", **spread, "target": target, "ratios": ratios}
 
 
-def stored(name: str, images: Dataset, views: int, teacher: keras.Model):
+def stored(
+    name: str, images: Dataset, views: int, teacher: keras.Model, precision: str = "float32"
+):
     """Return the teacher's logits from a new cache."""
+    how = CacheConfig(precision=precision)
     with tempfile.TemporaryDirectory() as folder:
-        cache = build(folder, [Teacher.of(teacher, name)], images, settings(views))
+        cache = build(folder, [Teacher.of(teacher, name)], images, settings(views), how)
         cache.check()  # opens its files, which stay readable while they are open
         return cache.logits()
 
@@ -220,55 +224,83 @@ def live_part(options) -> dict:
     return {"seconds": found, "first_losses": losses, "ratios": ratios}
 
 
-def peer_cell(images: Dataset, teacher: keras.Model, options) -> None:
-    """Do one cell of the grid with `keras.distillation`."""
-    train = fit(peer(new_student(images, options), teacher))
+def peer_cell(images: Dataset, policy: str, options) -> None:
+    """Do one cell of the grid with `keras.distillation`, all of it under a Keras policy."""
+    with machine.precision(policy):
+        teacher = network("resnet18", images, seed=1)
+        train = fit(peer(new_student(images, options), teacher))
     batches = training_batches(images.train, settings(options.views), epochs=EPOCHS)
     train(batches, EPOCHS, steps_per_epoch(len(images.train), BATCH))
 
 
-def our_grid(images: Dataset, teacher: keras.Model, options) -> dict[str, float]:
-    """Return the seconds of the cache and of all cells of the grid, all included."""
+def our_grid(images: Dataset, teacher: keras.Model, options, ways: tuple[str, str]) -> dict:
+    """Return the seconds of the cache and of all cells of the grid, all included.
+
+    Args:
+        images: Random ones.
+        teacher: In float32.
+        options: The command's.
+        ways: Precision of the teacher's pass, and the students' policy.
+    """
+    precision, policy = ways
     start, how = time.perf_counter(), settings(options.views)
-    logits = stored("resnet18", images, options.views, teacher)
+    logits = stored("resnet18", images, options.views, teacher, precision)
     built = time.perf_counter()
     size, cells = options.together, list(itertools.product(GRID.alphas, GRID.temperatures))
-    students = [new_student(images, options) for _ in range(size)]
-    each = [ours(student) for student in students]
 
     def together() -> Population:
         population = Population(each)
         population.compile(jit_compile=JIT)
         return population
 
-    learners = Learners(each, together if size > 1 else None)
-    steps = steps_per_epoch(len(images.train), BATCH)
-    for first in range(0, len(cells), size):
-        learners.restart([new_student(images, options) for _ in each])
-        for learner, cell in zip(learners.each, cells[first : first + size], strict=True):
-            learner.alpha, learner.temperature = cell
-        batches = training_batches(images.train, how, epochs=EPOCHS, teacher_logits=logits)
-        fit(learners.fitted)(batches, EPOCHS, steps)
+    with machine.precision(policy):
+        each = [ours(new_student(images, options)) for _ in range(size)]
+        learners = Learners(each, together if size > 1 else None)
+        steps = steps_per_epoch(len(images.train), BATCH)
+        for first in range(0, len(cells), size):
+            learners.restart([new_student(images, options) for _ in each])
+            for learner, cell in zip(learners.each, cells[first : first + size], strict=True):
+                learner.alpha, learner.temperature = cell
+            batches = training_batches(images.train, how, epochs=EPOCHS, teacher_logits=logits)
+            fit(learners.fitted)(batches, EPOCHS, steps)
     end = time.perf_counter()
     return {"cache": built - start, "cells": end - built, "whole": end - start}
 
 
 def grid_part(options) -> dict:
     """Time the grid against 45 times one cell of `keras.distillation`, run before and after it."""
-    images, teacher = random_images(options.grid_images), network("resnet18", random_images(BATCH))
-    count, mine = len(GRID.alphas) * len(GRID.temperatures), "our grid"
-    theirs = f"{count} x one keras.distillation run"
-    one_cell = functools.partial(peer_cell, images, teacher, options)
-    peer_cell(random_images(BATCH), teacher, options)  # what only the first use in a process costs
-    found, shares = {theirs: [], mine: []}, []
+    images = random_images(options.grid_images)
+    teacher = network("resnet18", images, seed=1)
+    count = len(GRID.alphas) * len(GRID.temperatures)
+    policies = ["float32"] + ["mixed_bfloat16"] * bool(machine.has_bfloat16())
+    mine = {"our grid, float32": ("float32", "float32")}
+    if machine.has_bfloat16():
+        mine["our grid, teacher in bfloat16"] = ("bfloat16", "float32")
+        mine["our grid, mixed_bfloat16"] = ("bfloat16", "mixed_bfloat16")
+    found: dict[str, list[float]] = {}
+    shares: dict[str, list[dict]] = {name: [] for name in mine}
+    for policy in policies:
+        peer_cell(random_images(BATCH), policy, options)  # what only a process's first use costs
     for _ in range(options.grid_repeats):
-        before = seconds(one_cell)
-        shares.append(our_grid(images, teacher, options))
-        found[theirs].append(count * (before + seconds(one_cell)) / 2)
-        found[mine].append(shares[-1]["whole"])
+        before = {
+            policy: seconds(lambda p=policy: peer_cell(images, p, options)) for policy in policies
+        }
+        for name, ways in mine.items():
+            shares[name].append(our_grid(images, teacher, options, ways))
+            found.setdefault(name, []).append(shares[name][-1]["whole"])
+        for policy in policies:
+            after = seconds(lambda p=policy: peer_cell(images, p, options))
+            theirs = found.setdefault(_theirs(count, policy), [])
+            theirs.append(count * (before[policy] + after) / 2)
     note = f"keras.distillation: the mean of two whole runs of one cell, multiplied by {count}."
-    ratios = [ratio(found, theirs, mine, "target: at least 12")]
+    ratios = [ratio(found, _theirs(count, "float32"), name, "target: at least 12") for name in mine]
+    for policy in policies[1:]:
+        ratios.append(ratio(found, _theirs(count, policy), f"our grid, {policy}"))
     return {"seconds": found, "our_shares": shares, "note": note, "ratios": ratios}
+
+
+def _theirs(count: int, policy: str) -> str:
+    return f"{count} x one keras.distillation run, {policy}"
 
 
 def build_part(options) -> dict:
@@ -381,8 +413,9 @@ def report(part: dict) -> None:
         print(f"  {f'seconds, {name}':56} {statistics.median(values):10.6f}")
     for name, loss in part.get("first_losses", {}).items():
         print(f"  {f'first loss, {name}':56} {loss:10.6f}")
-    for share in part.get("our_shares", []):
-        print(f"  seconds of our grid: cache {share['cache']:.1f}, cells {share['cells']:.1f}")
+    for name, shares in part.get("our_shares", {}).items():
+        for share in shares:
+            print(f"  seconds of {name}: cache {share['cache']:.1f}, cells {share['cells']:.1f}")
     print(part.get("note", ""))
 
 
