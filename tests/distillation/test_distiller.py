@@ -406,3 +406,9 @@ class TestErrors:
         feature = FeatureLoss(SimilarityPreserving(), student_layer="nowhere")
         with pytest.raises(ValueError, match="nowhere"):
             Distiller(small_network(), small_network(), features=[feature])
+
+    def test_metrics_in_the_place_of_weights_of_losses(self, small_network):
+        with pytest.raises(ValueError, match=r"weighted by its alpha.*loss_weights=\['accuracy'\]"):
+            Distiller(small_network()).compile(
+                "sgd", "sparse_categorical_crossentropy", ["accuracy"]
+            )

@@ -101,6 +101,11 @@ def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
         (tf.data.Dataset.from_tensor_slices(np.zeros((4, 8, 8, 1))), "pairs"),
         (tf.data.Dataset.from_tensors((np.zeros((8, 8, 1)), 0)).repeat(), "must end"),
         (
+            tf.data.Dataset.from_tensors((np.zeros((8, 8, 1)), np.eye(10)[3])),
+            r"number of each one's class, batched or not. Received: \(8, 8, 1\) and \(10,\)",
+        ),
+        (tf.data.Dataset.from_tensors(({"image": np.zeros((8, 8, 1))}, 3)), "pairs"),
+        (
             tf.data.Dataset.range(2, 4).map(lambda side: (tf.zeros([side, 2, 1], tf.uint8), 0)),
             r"of one size. Received: \(2, 2, 1\) and \(3, 2, 1\)",
         ),

@@ -199,7 +199,7 @@ class Distiller(OnWorkers):
         Args:
             optimizer: As in Keras.
             loss: The hard loss: a Keras loss, its name, or None where there are no labels.
-            loss_weights: As in Keras.
+            loss_weights: None; losses are weighted by alpha, or by `hard_weight` and `soft_weight`.
             metrics: As in Keras; they see the student's own outputs, and count labelled examples
                 alone: one of your own needs `sample_weight` in its `update_state` for that.
             weighted_metrics: As in Keras.
@@ -207,9 +207,15 @@ class Distiller(OnWorkers):
 
         Raises:
             UsageError: A loss that does not fit what the student or the teacher gives, or one that
-                does not tell which soft loss fits.
+                does not tell which soft loss fits; `loss_weights`.
         """
         answer_names_of_keras(settings)
+        if loss_weights is not None:
+            raise checks.UsageError(
+                "The losses of a Distiller are weighted by its alpha, or hard_weight and "
+                f"soft_weight. Received: loss_weights={checks.shown(loss_weights)}. Leave it out; "
+                "metrics come after it, so name them: metrics=[...]."
+            )
         if keras.tree.is_nested(loss):
             raise checks.UsageError(
                 f"Give one loss, between the labels and the student's one output. Received: "
@@ -233,7 +239,7 @@ class Distiller(OnWorkers):
         if self._family is INDEPENDENT and self._activation == network_logits.LINEAR:
             metrics = _at_logits(metrics)
             weighted_metrics = _at_logits(weighted_metrics)
-        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **settings)
+        super().compile(optimizer, loss, None, metrics, weighted_metrics, **settings)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))

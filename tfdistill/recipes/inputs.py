@@ -207,15 +207,24 @@ def _unbatched(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and labels of a data set of pairs, batched or not."""
     _check_ends(dataset)
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
+    if not isinstance(spec, tuple) or len(spec) != 2 or isinstance(spec[0], (dict, tuple)):
         raise checks.UsageError(
             "A tf.data.Dataset of images must give pairs (image, label). Received elements: "
             f"{spec}."
         )
-    batched = spec[1].shape.rank != 0
-    pairs = list((dataset.unbatch() if batched else dataset).as_numpy_iterator())
+    pairs = list(dataset.as_numpy_iterator())
     if not pairs:
         raise checks.UsageError("Images are needed. Received: a tf.data.Dataset without any.")
+    shapes = [np.shape(each) for each in pairs[0]]
+    if len(shapes[0]) == 4 and len(shapes[1]) == 1:
+        return _together([x for x, _ in pairs], np.concatenate), np.concatenate(
+            [y for _, y in pairs]
+        )
+    if len(shapes[0]) != 3 or shapes[1]:
+        raise checks.UsageError(
+            "A tf.data.Dataset must give images [height, width, channels] and the number of each "
+            f"one's class, batched or not. Received: {shapes[0]} and {shapes[1]}."
+        )
     return _together([x for x, _ in pairs], np.stack), np.stack([y for _, y in pairs])
 
 
