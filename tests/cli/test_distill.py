@@ -79,9 +79,9 @@ def test_outputs_are_picked_or_kept_where_they_are_asked_for(place, tmp_path, ca
     assert distill(place, tmp_path / "out", "--classes", "4,2,0", "--dry-run") == 0
     assert "3 of its 5 outputs" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    assert distill(place, tmp_path / "out", "--head", "new", "--dry-run") == 0
+    assert distill(place, tmp_path / "results" / "out", "--head", "new", "--dry-run") == 0
     assert "with a new head, fitted to" in capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ line in `COMMANDS`.
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -152,10 +151,7 @@ def distill(
         export,
         unlabelled,
     )
-    with contextlib.ExitStack() as leaves:
-        if dry_run and not output.exists():  # to list the runs, a head may have to be fitted
-            leaves.callback(shutil.rmtree, output, ignore_errors=True)
-        leaves.enter_context(nothing_half_done(output))
+    with nothing_half_done(output, dry_run):
         study = prepare(wish, progress)
         return _study(study, dry_run, False, workers=(workers, "processes", None))
 

@@ -89,15 +89,28 @@ def prepare(wish: Wish, progress: Silent) -> StudyConfig:
 
 
 @contextlib.contextmanager
-def nothing_half_done(output: Path) -> Iterator[None]:
-    """Remove a folder that was not there before, where an error comes before a study is in it."""
+def nothing_half_done(output: Path, dry_run: bool = False) -> Iterator[None]:
+    """Remove a folder that was not there before, where an error comes before a study is in it, or
+    where it was made for a dry run alone: to list the runs, a head may have to be fitted."""
     new = not output.exists()
+    made = [folder for folder in output.parents if not folder.exists()]
+    unwanted = dry_run
     try:
         yield
     except checks.UsageError:
-        if new and not (output / study_folder.CONFIG_FILE).exists():
-            shutil.rmtree(output, ignore_errors=True)
+        unwanted = dry_run or not (output / study_folder.CONFIG_FILE).exists()
         raise
+    finally:
+        if new and unwanted:
+            _remove(output, made)
+
+
+def _remove(folder: Path, made: list[Path]) -> None:
+    """Remove a folder, and those around it that were made for it and hold nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for around in made:
+            around.rmdir()
 
 
 def _prepared(wish: Wish, progress: Silent) -> StudyConfig:

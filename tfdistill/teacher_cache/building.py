@@ -91,11 +91,11 @@ def _stored(
 ) -> float | None:
     """Store what is missing, and say how far it is; return the speed, None of nothing."""
     each = len(how.teachers) if how.cache.largest else 1  # with top_k, a chunk is of every teacher
-    passes = each * _rows(missing)
+    passes, views = each * _rows(missing), files.layout.views
     precision = f", computed in {BFLOAT16}" if how.cache.precision == BFLOAT16 else ""
     progress.say(
         f"teacher logits: {passes} passes to do of {files.layout.examples} images in "
-        f"{files.layout.views} views, {disk_space(files.size)} in {files.folder}{precision}"
+        f"{views} view{'s' * (views > 1)}, {disk_space(files.size)} in {files.folder}{precision}"
     )
     began = now = spoken = time.monotonic()
     done = 0

@@ -82,7 +82,8 @@ def plan_table(config: StudyConfig, folder: Path) -> Table:
     for run in plan(config):
         training = run.training
         steps = f"{training.steps} steps in " if training.steps else ""
-        work = f"{steps}{training.epochs} epochs" if run.trained else "evaluation"
+        epochs = f"{training.epochs} epoch{'s' * (training.epochs > 1)}"
+        work = f"{steps}{epochs}" if run.trained else "evaluation"
         work = f"{run.width} x {work}" if run.width > 1 else work
         state = "finished" if finished(run, folder) else "to do"
         if problem := damage(run, folder):
