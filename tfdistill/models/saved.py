@@ -274,7 +274,7 @@ def _loaded(path: str) -> keras.Model:
     if not Path(path).is_file():
         raise checks.UsageError(
             f"model.path must be a .keras file or a SavedModel folder. Received: {path!r}, "
-            "which does not exist."
+            "which does not exist. Set teacher.path or student.path to one that does."
         )
     check(path)
     return _opened(path)

@@ -378,4 +378,7 @@ def _after_their_needs(groups: list[list[RunConfig]]) -> list[list[RunConfig]]:
 
 
 def _shortened(names: tuple[str, ...]) -> str:
-    return names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}*" if names else "–"
+    """Return the names of runs in a few words: all of up to two, else what they begin with."""
+    if len(names) <= 2:
+        return ", ".join(names) or "–"
+    return f"{os.path.commonprefix(names)}*"
