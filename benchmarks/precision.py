@@ -125,7 +125,7 @@ def accuracies(teacher: Path) -> dict[str, dict]:
             teacher=ModelConfig("saved", path=str(teacher.resolve()), input_size=96),
             student=ModelConfig("cnn2"),
             training=TrainingConfig(
-                epochs=20,
+                epochs=12,
                 learning_rate=0.002,
                 schedule="cosine",
                 select="last",
