@@ -255,6 +255,7 @@ def test_a_file_that_changes_while_it_is_read_ends_the_run_in_one_line(own_photo
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.slow
 def test_a_study_gives_the_same_weights_and_goes_on_either_way(own_photos, tmp_path):
     folders = {storage: tmp_path / storage for storage in ("memory", "files")}
     found = {

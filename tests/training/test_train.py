@@ -211,6 +211,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_record(study, session):
     assert record == records.read(records.run_folder(study, "diverged"))
 
 
+@pytest.mark.slow
 def test_several_steps_of_one_call_are_the_same_steps(study, session):
     """96 images are three batches: calls of two steps would end within an epoch."""
     training = dataclasses.replace(SHORT, steps_per_execution=3)
