@@ -40,6 +40,12 @@ class TestEveryConfiguration:
             seen.add(run.name)
         assert len(seen) > 2 or path.parent.name == "teachers"  # one network, for studies
 
+    def test_no_augmentation_is_in_pixels_of_another_size(self, path):
+        """Which would be refused, but only once the images are read."""
+        for run in runner.plan(config_of(path)):
+            augment, sizes = run.data.augment, (run.data.input_size, run.teacher_input_size)
+            assert not any(sizes) or not (augment.pad_crop or augment.cutout)
+
     def test_its_comment_names_its_cost_and_its_command(self, path):
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
         text = " ".join(line.lstrip("# ") for line in comment)
