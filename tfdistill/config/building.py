@@ -69,12 +69,12 @@ def adapter(cls: Any) -> Any:
     return TypeAdapter(hint, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 
 
-def _filled(cls: type[Any], values: Values, default: Any) -> Values:
+def _filled(cls: Any, values: Values, default: Any) -> Values:
     """Return values and, beside those of a nested dataclass, the rest of its field's default."""
     filled = values if default is None else dataclasses.asdict(default) | values
-    for name, hint in typing.get_type_hints(cls).items():
-        inner, value = dataclass_in(hint), values.get(name)
-        if inner and isinstance(value, dict):
+    for name, inner in _nested(cls).items():
+        value = values.get(name)
+        if isinstance(value, dict):
             at = _default(_fields(cls)[name]) if default is None else getattr(default, name)
             inside = _filled(inner, value, at if isinstance(at, inner) else None)
             filled = filled | {name: inside}
@@ -192,6 +192,13 @@ def dataclass_in(hint: Any) -> type[Any] | None:
     return next(found, None)
 
 
+@functools.cache
+def _nested(cls: Any) -> dict[str, type[Any]]:
+    """Return the fields that hold dataclasses: reading the hints of a record takes milliseconds."""
+    hints = typing.get_type_hints(cls).items()
+    return {name: inner for name, hint in hints if (inner := dataclass_in(hint))}
+
+
 def _with_parts(cls: type[Any], values: Any, parts: list[str], text: str, where: str) -> Values:
     values = dict(values) if isinstance(values, dict) else {}
     name, *deeper = parts
@@ -224,12 +231,12 @@ def _added(field: dataclasses.Field[Any], here: Any, given: Any) -> Any:
     return [*before, *(given if isinstance(given, list) else [given])]
 
 
-def _merged(cls: type[Any] | None, first: Any, second: Any) -> Any:
+def _merged(cls: Any, first: Any, second: Any) -> Any:
     """Return the values of `second`, and those of `first` beside them in a dataclass `cls`."""
     if not (cls and isinstance(first, dict) and isinstance(second, dict)):
         return second
-    inner = {name: dataclass_in(hint) for name, hint in typing.get_type_hints(cls).items()}
-    merged = {key: _merged(inner.get(key), first.get(key), part) for key, part in second.items()}
+    nested = _nested(cls)
+    merged = {key: _merged(nested.get(key), first.get(key), part) for key, part in second.items()}
     return first | merged
 
 

@@ -162,8 +162,9 @@ class _Job:
     def folder(self) -> Path:
         return records.run_folder(self.study_folder, self.config.name)
 
-    @property
+    @functools.cached_property
     def needed(self) -> list[Record]:
+        """Records of the runs that this one needs, which are finished."""
         return records.read_runs(self.study_folder, self.config.needs)
 
     @property
@@ -430,7 +431,7 @@ def _measured(
 
 def _on_test(job: _Job, name: str, session: Session) -> np.ndarray:
     """Return the logits of a finished run on the test images, `[n, classes]`."""
-    record = evaluation.known_record(job.study_folder, name)
+    record = next(record for record in job.needed if record.name == name)
 
     def compute() -> np.ndarray:
         network = job.load(name)
