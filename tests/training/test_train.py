@@ -23,6 +23,7 @@ from tfdistill.config import (
     TrainingConfig,
     to_dict,
 )
+from tfdistill.data import BatchSettings
 from tfdistill.training import evaluation, teacher_logits, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
@@ -102,6 +103,19 @@ def test_the_record_tells_what_the_saved_network_does(study, part):
     test = data.load(DIGITS).test
     guesses = network.predict(test.images, verbose=0).argmax(-1)
     assert getattr(record, part)["test_accuracy"] == pytest.approx((guesses == test.labels).mean())
+
+
+def test_a_network_is_traced_once_for_all_batches_of_an_evaluation(monkeypatch):
+    images = data.load(DIGITS)
+    network = evaluation.build(NETWORK, images)
+    network.compile(steps_per_execution=4)
+    expected = network.predict(images.test.images, 32, verbose=0)  # the last batch is smaller
+    traced, step = [], network.predict_step
+    monkeypatch.setattr(network, "predict_step", lambda batch: traced.append(1) or step(batch))
+    for part in (images.test, images.validation, images.test):
+        found = evaluation.predict(network, part, BatchSettings(32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert len(traced) == 1
 
 
 @pytest.mark.slow
