@@ -85,6 +85,8 @@ def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
     for name, dataset in {
         "single": tf.data.Dataset.from_tensor_slices((x, y)),
         "batched": tf.data.Dataset.from_tensor_slices((x, y)).batch(32),
+        "columns": tf.data.Dataset.from_tensor_slices((x, y[:, None])),
+        "batched columns": tf.data.Dataset.from_tensor_slices((x, y[:, None])).batch(32),
     }.items():
         source = inputs.source_of(dataset, tmp_path / name)
         images = data.load(DataConfig(source))

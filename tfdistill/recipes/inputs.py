@@ -215,17 +215,15 @@ def _unbatched(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     pairs = list(dataset.as_numpy_iterator())
     if not pairs:
         raise checks.UsageError("Images are needed. Received: a tf.data.Dataset without any.")
-    shapes = [np.shape(each) for each in pairs[0]]
-    if len(shapes[0]) == 4 and len(shapes[1]) == 1:
-        return _together([x for x, _ in pairs], np.concatenate), np.concatenate(
-            [y for _, y in pairs]
-        )
-    if len(shapes[0]) != 3 or shapes[1]:
+    image, label = (np.shape(each) for each in pairs[0])
+    batched = len(image) == 4
+    if len(image) not in (3, 4) or label[batched:] not in ((), (1,)):
         raise checks.UsageError(
             "A tf.data.Dataset must give images [height, width, channels] and the number of each "
-            f"one's class, batched or not. Received: {shapes[0]} and {shapes[1]}."
+            f"one's class, batched or not. Received: {image} and {label}."
         )
-    return _together([x for x, _ in pairs], np.stack), np.stack([y for _, y in pairs])
+    join = np.concatenate if batched else np.stack
+    return _together([x for x, _ in pairs], join), join([y for _, y in pairs])
 
 
 def _together(images: list[np.ndarray], join: Callable) -> np.ndarray:
