@@ -59,11 +59,14 @@ sys.exit(signals.run(work, "The same command goes on."))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ctrl_c_is_heard():
-    """A shell starts what is in the background with Ctrl-C ignored, and processes inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_are_heard():
+    """A shell starts what is in the background with Ctrl-C ignored, and nohup with SIGHUP ignored;
+    processes inherit that, but no handler."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: lambda *_: None}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def start(*command):
