@@ -18,7 +18,7 @@ from tfdistill.training.session import Session
 from tfdistill.utils import checks, machine
 
 
-def check_labels(config: StudyConfig, runs: list[RunConfig], session: "Session") -> None:
+def check_labels(config: StudyConfig, runs: list[RunConfig], session: Session) -> None:
     """Raise if a study is of one class an image, and its images have several labels."""
     for run in runs:
         if run.kind != NETWORK or not session.images(run.data).multi_label:
@@ -34,11 +34,11 @@ def check_labels(config: StudyConfig, runs: list[RunConfig], session: "Session")
             )
 
 
-def check_runs(config: StudyConfig, runs: list[RunConfig], session: "Session") -> None:
+def check_runs(config: StudyConfig, runs: list[RunConfig], session: Session) -> None:
     """Raise whatever the runs would raise about their input, before anything is written."""
     if config.tensorboard:
-        check_tensorboard()
-    check_tasks(runs, session)
+        _check_tensorboard()
+    _check_tasks(runs, session)
     by_name = {run.name: run for run in runs}
     seen = []
     for run in runs:
@@ -54,7 +54,7 @@ def check_runs(config: StudyConfig, runs: list[RunConfig], session: "Session") -
             if run.prune:
                 check_pruned(run, by_name, session)
             if features:
-                check_features(run, by_name[run.teachers[0]], session)
+                _check_features(run, by_name[run.teachers[0]], session)
 
 
 def _kind(run: RunConfig):
@@ -149,7 +149,7 @@ def _check_teacher(
         session.progress.say(remark)
 
 
-def check_tasks(runs: Sequence[RunConfig], session: Session) -> None:
+def _check_tasks(runs: Sequence[RunConfig], session: Session) -> None:
     """Raise if runs have settings that their labels give no meaning, or labels of two kinds.
 
     Raises:
@@ -168,7 +168,7 @@ def check_tasks(runs: Sequence[RunConfig], session: Session) -> None:
         )
 
 
-def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> None:
+def _check_features(config: RunConfig, teacher: RunConfig, session: Session) -> None:
     """Raise if a run and its teacher have not the inner layers that its losses compare.
 
     Raises:
@@ -180,7 +180,7 @@ def check_features(config: RunConfig, teacher: RunConfig, session: Session) -> N
         learners.distiller(config.taught, tasks.of(images), *networks)
 
 
-def check_tensorboard() -> None:
+def _check_tensorboard() -> None:
     """Raise if TensorBoard logs cannot be written; Keras would notice after the first epoch."""
     if importlib.util.find_spec("tensorboard") is None:
         raise checks.UsageError(
