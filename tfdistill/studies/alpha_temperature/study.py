@@ -7,7 +7,8 @@ the weight 1 - alpha; and one run a cell has a standard error of about 0.5 point
 of its differences. Here every cell has several seeds, a second grid has the factor T^2, and every
 cell is tested against the student alone (`reporting.significance`). Rows of labels alone with a
 smaller weight, which with plain SGD is a smaller learning rate, tell what of it needs no teacher
-(`label_weight`). Expected: without T^2 most of a cell's gain is that of labels alone; the
+(`label_weight`), and cells with T^2 at smaller rates whether a teacher beats the best rate of
+labels alone (`own_rate`). Expected: without T^2 most of a cell's gain is that of labels alone; the
 similarity-preserving loss (Tung & Mori 2019), which the source names as the next method, has a row
 of its own. Cost: per seed, about 90 trainings of the student and one for each network of the
 teacher's size, and one of the teacher. Command:
@@ -30,7 +31,7 @@ from tfdistill.reporting.significance import (
 )
 from tfdistill.reporting.verdicts import few_seeds
 from tfdistill.studies import common
-from tfdistill.studies.alpha_temperature import label_weight
+from tfdistill.studies.alpha_temperature import label_weight, own_rate
 from tfdistill.studies.alpha_temperature.label_weight import labels_row
 from tfdistill.studies.common import ALONE, INTERVAL, TEACHER
 from tfdistill.utils import checks
@@ -81,6 +82,9 @@ class Settings:
         same_size: Pairs [alpha, temperature] at which the teacher's own architecture is taught.
         similarity: Weight of the similarity-preserving loss in its row; 0 leaves it out.
         label_weights: Weights below 1 of rows that learn from the labels alone.
+        weighted_cells: Pairs [alpha, temperature] that are run with the factor T^2 and their whole
+            loss times each of `loss_weights`, with SGD a smaller learning rate.
+        loss_weights: Weights below 1 of these cells.
     """
 
     alphas: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5, 0.75, 0.9])
@@ -92,33 +96,38 @@ class Settings:
     same_size: list[list[float]] = field(default_factory=lambda: [[0.5, 10.0], [0.9, 5.0]])
     similarity: float = 3000.0
     label_weights: list[float] = field(default_factory=lambda: [0.75, 0.5, 0.25, 0.1])
+    weighted_cells: list[list[float]] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=lambda: [0.3, 0.1, 0.03, 0.01])
 
     def __post_init__(self):
         for alpha in self.alphas:
             checks.fraction("settings.alphas", alpha)
         for temperature in self.temperatures:
             checks.temperature("settings.temperatures", temperature)
-        for weight in self.label_weights:
-            checks.fraction("settings.label_weights", weight)
-            if weight in (0, 1):
-                raise checks.UsageError(
-                    "settings.label_weights must lie between 0 and 1; the student alone has 1. "
-                    f"Received: {self.label_weights!r}."
-                )
-        if self.label_weights:
-            checks.different("settings.label_weights", self.label_weights)
+        for name in ("label_weights", "loss_weights"):
+            for weight in getattr(self, name):
+                checks.fraction(f"settings.{name}", weight)
+                if weight in (0, 1):
+                    raise checks.UsageError(
+                        f"settings.{name} must lie between 0 and 1; weight 1 has a row already. "
+                        f"Received: {getattr(self, name)!r}."
+                    )
+            if getattr(self, name):
+                checks.different(f"settings.{name}", getattr(self, name))
         for name in ("alphas", "temperatures", "scale_by_t2"):
             checks.different(f"settings.{name}", getattr(self, name))
         for seed in self.baseline_seeds:
             checks.count("settings.baseline_seeds", seed, minimum=0)
-        if any(len(pair) != 2 for pair in self.same_size):
-            raise checks.UsageError(
-                "settings.same_size must be a list of pairs [alpha, temperature]. Received: "
-                f"same_size={self.same_size!r}."
-            )
-        for alpha, temperature in self.same_size:
-            checks.fraction("settings.same_size", alpha)
-            checks.temperature("settings.same_size", temperature)
+        for name in ("same_size", "weighted_cells"):
+            pairs = getattr(self, name)
+            if any(len(pair) != 2 for pair in pairs):
+                raise checks.UsageError(
+                    f"settings.{name} must be a list of pairs [alpha, temperature]. Received: "
+                    f"{name}={pairs!r}."
+                )
+            for alpha, temperature in pairs:
+                checks.fraction(f"settings.{name}", alpha)
+                checks.temperature(f"settings.{name}", temperature)
         checks.non_negative("settings.similarity", self.similarity)
 
 
@@ -164,16 +173,25 @@ def runs(config: StudyConfig) -> list[RunConfig]:
         ),
         *_cells(config, settings),
         *_labels(config, settings),
+        *_weighted(config, settings),
         *_same_size(config, settings),
         *_similarity(config, settings),
     ]
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return each grid against the best weight of labels alone, and against the student alone."""
+    """Return each grid against the best weight of labels alone, and against the student alone.
+
+    Where cells with the factor T^2 were run at several rates, the best of each stands for that grid
+    against labels alone.
+    """
     rows = by_row(records)
     grids = _grids(rows)
-    tuned = (label_weight.compare(grid, rows, _kind(grid)) for grid in grids)
+    own = own_rate.compare(grids, rows)
+    tuned = (
+        own if grid.scale_by_t2 and own else label_weight.compare(grid, rows, _kind(grid))
+        for grid in grids
+    )
     alone = (_compare(grid) for grid in grids)
     return common.compared(*tuned, *alone, _compare_similarity(rows), _compare_same_size(rows))
 
@@ -187,7 +205,8 @@ def tables(records: Sequence[Record]) -> list[Table]:
     summary = _summary_table(rows, grids, families, published)
     ours = [_grid_table(grid, family) for grid, family in zip(grids, families, strict=True)]
     weights = label_weight.tables(grids, rows, _kind, _PUBLISHED_CELLS if published else {})
-    return [summary, *ours, *weights, *([_published_table()] if published else [])]
+    own = own_rate.table(grids, rows)
+    return [summary, *ours, *weights, *own, *([_published_table()] if published else [])]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -238,6 +257,24 @@ def _labels(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
         for weight in settings.label_weights:
             name = f"labels-c{weight:g}"
             yield _taught(config, seed, name, labels_row(weight), alpha=0.0, hard_weight=weight)
+
+
+def _weighted(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
+    """Yield cells with the factor T^2 whose whole loss is multiplied by a weight below 1."""
+    for seed in config.seeds:
+        for alpha, temperature in dict.fromkeys(map(tuple, settings.weighted_cells)):
+            for weight in settings.loss_weights:
+                yield _taught(
+                    config,
+                    seed,
+                    f"a{alpha:g}-T{temperature:g}-t2-w{weight:g}",
+                    own_rate.weighted_row(cell_row(alpha, temperature, True), weight),
+                    alpha=alpha,
+                    temperature=temperature,
+                    scale_by_t2=True,
+                    hard_weight=weight * (1 - alpha),
+                    soft_weight=weight * alpha,
+                )
 
 
 def _same_size(config: StudyConfig, settings: Settings) -> Iterator[RunConfig]:
