@@ -81,6 +81,30 @@ def test_a_folder_of_another_configuration_is_refused_but_not_of_another_populat
         study_folder.check_folder(dataclasses.replace(CONFIG, training=other), tmp_path)
 
 
+def test_a_folder_takes_more_seeds_and_rows_but_loses_none(tmp_path):
+    def check(config=CONFIG, grows=True, **changes):
+        study_folder.check_folder(dataclasses.replace(config, **changes), tmp_path, grows)
+
+    settings = CONFIG.settings
+    study_folder.write_config(CONFIG, tmp_path)
+    check(seeds=[0, 1, 2], settings={**settings, "alphas": [0.1, 0.5, 0.9]})
+    with pytest.raises(UsageError, match=r"\[0, 1\] there and \[0\] here: the run alone-s1"):
+        check(seeds=[0])
+    with pytest.raises(UsageError, match=r"temperatures is .*: the run a0.1-T2-s0 would be"):
+        check(settings={**settings, "temperatures": [4.0]})
+    with pytest.raises(UsageError, match=r"epochs is 1 there and 5 here and 1 more\. Choose"):
+        check(seeds=[0, 1, 2], training=dataclasses.replace(CONFIG.training, epochs=5))
+    with pytest.raises(UsageError, match=r"here\. Choose"):  # a search compares its trials
+        check(seeds=[0, 1, 2], grows=False)
+
+
+def test_a_folder_takes_no_seed_that_makes_another_ensemble(tmp_path):
+    config = dataclasses.replace(CONFIG, study="mysteries", student=None, settings={})
+    study_folder.write_config(config, tmp_path)
+    with pytest.raises(UsageError, match="the run ensemble would be another or left out"):
+        study_folder.check_folder(dataclasses.replace(config, seeds=[0, 1, 2]), tmp_path)
+
+
 def test_keys_that_an_older_version_did_not_write_had_their_defaults(tmp_path):
     study_folder.write_config(CONFIG, tmp_path)
     path = tmp_path / study_folder.CONFIG_FILE

@@ -336,7 +336,7 @@ def sweep(
 
     folder = study.folder
     plan = sweeps.plan_table(study, folder)
-    study_folder.check_folder(study, folder)
+    study_folder.check_folder(study, folder, grows=False)
     if dry_run:
         print_tables([plan])
         return 0

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import filelock
 
 from tfdistill import records
-from tfdistill.config import RunConfig, StudyConfig, formats, to_dict
+from tfdistill.config import RunConfig, StudyConfig, build, formats, to_dict
+from tfdistill.config.registry import STUDIES
 from tfdistill.config.yaml_files import parse_yaml, yaml_text
 from tfdistill.records import Record
 from tfdistill.utils import checks, storage
@@ -32,26 +33,57 @@ _PAGES = ("report.html", "results.csv", "deployment.json")
 # threads change bits, as another machine does, and are told by `check_records`.
 _FREE_KEYS = {"output", "tensorboard", "note", "population", "export", "threads"}
 _FREE_KEYS |= {"data.storage", "data.workers", "teacher_data.storage", "teacher_data.workers"}
+# What may add runs to a study, and change none.
+_ADDING_KEYS = {"seeds", "settings"}
 
 
-def check_folder(config: StudyConfig, folder: Path) -> None:
-    """Raise if a folder holds the results of another configuration."""
+def check_folder(config: StudyConfig, folder: Path, grows: bool = True) -> None:
+    """Raise if a folder holds the results of another configuration.
+
+    Args:
+        config: What is to be done there.
+        folder: Where.
+        grows: Whether seeds and settings may differ where they only add runs: every run that was
+            planned before is planned now, and as it was.
+    """
     path = folder / CONFIG_FILE
     if not path.exists():
         return _check_free(folder)
+    written = _written_config(path)
     # A key that an older version did not write had its default.
-    there = _flat(_comparable(StudyConfig())) | _flat(_written_config(path))
+    there = _flat(_comparable(StudyConfig())) | _flat(written)
     here = _flat(_comparable(config))
     different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     free = {key for key in different if {key, key.split(".")[0]} & _FREE_KEYS}
     different = [key for key in different if key not in free]
-    if different:
+    if not different:
+        return
+    different.sort(key=lambda key: key.split(".")[0] in _ADDING_KEYS)  # told is what decides
+    adds = grows and different[0].split(".")[0] in _ADDING_KEYS
+    lost = _lost(written, config) if adds else None
+    if lost != "":
         key = different[0]
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+        why = f": the run {lost} would be another or left out" if lost else ""
         raise checks.UsageError(
             f"{folder} holds the results of another configuration: {key} is {there.get(key)!r} "
-            f"there and {here.get(key)!r} here{more}. Choose another --output or remove it."
+            f"there and {here.get(key)!r} here{more}{why}. Choose another --output or remove it."
         )
+
+
+def _lost(written: dict, config: StudyConfig) -> str | None:
+    """Return the first run of what was written that is not planned as it was, "" without one.
+
+    None means that what was written cannot be planned.
+    """
+    runs = STUDIES[config.study].runs
+    known = {key: written[key] for key in _ADDING_KEYS & written.keys()}
+    try:
+        before = runs(build(StudyConfig, to_dict(config) | known))
+    except checks.UsageError:  # settings of another version
+        return None
+    now = {run.name: run for run in runs(config)}
+    return next((run.name for run in before if now.get(run.name) != run), "")
 
 
 def _check_free(folder: Path) -> None:

@@ -74,7 +74,7 @@ def search(config: StudyConfig, folder: Path, progress: Silent | None = None) ->
     """
     progress = progress or Silent()
     trials.check(config)
-    study_folder.check_folder(config, folder)
+    study_folder.check_folder(config, folder, grows=False)
     session = runner.start(progress, config)
     from tfdistill.training import preflight
 
