@@ -268,7 +268,8 @@ def _study(
         return 0 if good else 1
     if config.export:
         rounding = [run.quantize for run in runner.plan(config) if run.quantize]
-        config.export.check_for_study([each.activation_bits for each in rounding])
+        bits = [(each.weight_bits, each.activation_bits) for each in rounding]
+        config.export.check_for_study(bits)
     found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
         return _finish(config, folder, found)

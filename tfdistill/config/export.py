@@ -71,29 +71,36 @@ class ExportConfig:
             format = EXPORT_FORMATS[name]
             checks.installed(format.packages, format.extra, f"The format {name}")
 
-    def of_rounded(self) -> bool:
-        """Return whether a format takes networks that round, and no others."""
-        return any(EXPORT_FORMATS[name].quantized for name in self.formats)
+    def weight_bits(self) -> int | None:
+        """Return the most bits of weights that all formats take; None where all take floats."""
+        return min(
+            filter(None, (EXPORT_FORMATS[name].weight_bits for name in self.formats)), default=None
+        )
 
-    def check_for_study(self, activation_bits: Collection[int] = ()) -> None:
+    def check_for_study(self, rounding: Collection[tuple[int, int]] = ()) -> None:
         """Raise if a study's networks cannot be exported so, or a package is not installed.
 
         Args:
-            activation_bits: Of the study's networks that round.
+            rounding: Bits of weights and of activations of the study's networks that round.
         """
         self.check_packages()
         for name in self.formats:
-            if not EXPORT_FORMATS[name].quantized:
+            if (most := EXPORT_FORMATS[name].weight_bits) is None:
                 continue
-            if not activation_bits:
+            if not rounding:
                 raise checks.UsageError(
                     f"The format {name} takes networks that round in training. Received: {name} "
                     "for a study whose networks are float. Take litert-int8, or the study low_bits."
                 )
-            if min(activation_bits) < 8:
+            if (fewest := min(bits for bits, _ in rounding)) > most:
+                raise checks.UsageError(
+                    f"The format {name} takes weights of at most {most} bits. Received: {name} for "
+                    f"a study of {fewest} bits. Take litert-int8-aware, or train with {most} bits."
+                )
+            if (fewest := min(bits for _, bits in rounding)) < 8:
                 raise checks.UsageError(
                     "LiteRT has no activations of fewer than 8 bits. Received: "
-                    f"{min(activation_bits)} bits and the format {name}. Leave one of them out."
+                    f"{fewest} bits and the format {name}. Leave one of them out."
                 )
 
 

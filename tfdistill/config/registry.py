@@ -122,6 +122,7 @@ EXPORT_FORMATS = Registry(
         "litert-float16": "tfdistill.export.litert:FLOAT16",
         "litert-int8": "tfdistill.export.litert:INT8",
         "litert-int8-aware": "tfdistill.export.litert:AWARE",
+        "litert-int4-aware": "tfdistill.export.litert:PACKED",
         "onnx": "tfdistill.export.onnx:ONNX",
     }
 )

@@ -131,7 +131,8 @@ class ExportFormat:
         usage: How to ask it, on the page of the model card: a Jinja template of `card` and of
             `format`, its entry in the card's `formats`.
         limit: A sentence for the card's limits.
-        quantized: Whether it takes networks of `quantize_aware`, and no others.
+        weight_bits: The most bits of weights of the networks of `quantize_aware` that it takes, and
+            no others; None where it takes float networks.
     """
 
     name: str
@@ -145,7 +146,7 @@ class ExportFormat:
     parts: tuple[str, ...] = ()
     usage: str = ""
     limit: str = ""
-    quantized: bool = False
+    weight_bits: int | None = None
 
     @property
     def suffix(self) -> str:

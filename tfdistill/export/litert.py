@@ -30,6 +30,7 @@ REPRESENTATIVE = 500
 _IN_FLOAT = ["SOFTMAX"]
 # What is to be in 8 bits, and what a file must not have: variables that nothing will set.
 _KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_INTEGERS = (["INT8", "INT8"], ["INT8", "INT4"])
 _VARIABLES = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 
 
@@ -74,6 +75,7 @@ def convert_quantized(
     io: str | None = None,
     softmax: bool = False,
     multi_label: bool = False,
+    pack: bool = False,
 ) -> None:
     """Write the int8 LiteRT file of a network of `quantize_aware`, with its trained ranges.
 
@@ -89,10 +91,12 @@ def convert_quantized(
         softmax: With `io`: return probabilities, in steps of 1/256 in which small ones tie, in the
             place of logits.
         multi_label: Whether an image has any number of labels, with a sigmoid each.
+        pack: Store kernels of 4 bits and fewer, all but depthwise, in 4 bits, as
+            `tfdistill.quantization.packing`.
 
     Raises:
-        UsageError: A network that is none of `quantize_aware`, ranges that collapsed, or one whose
-            file would not compute in 8 bits.
+        UsageError: A network that is none of `quantize_aware`, ranges that collapsed, one whose
+            file would not compute in 8 bits, or nothing to pack.
 
     Example:
         >>> convert_quantized(distiller.student, Path("student.tflite"), io="int8")
@@ -107,6 +111,7 @@ def convert_quantized(
 
     from tfdistill.export import saved_model
     from tfdistill.models.logits import logits_network
+    from tfdistill.quantization import packing
     from tfdistill.quantization.deployment import deploy
 
     deployed = deploy(logits_network(network))
@@ -122,6 +127,8 @@ def convert_quantized(
             image = keras.InputSpec(shape=(1, *deployed.input_shape[1:]), dtype="float32")
             inner.export(folder, verbose=False, input_signature=[image])
         content = _content(Path(folder), "int8-aware", lambda one: _with_ranges(one, io))
+    if pack:
+        content = packing.packed(content)
     _check_8_bits(content, whole=io is not None)
     Path(path).write_bytes(content)
 
@@ -189,7 +196,7 @@ def _check_8_bits(content: bytes, whole: bool) -> None:
         for name, inputs, outputs in found
         if name in _VARIABLES
         or (whole and "FLOAT32" in inputs + outputs)
-        or (name in _KERNELS and not (inputs[:2] == ["INT8", "INT8"] and outputs == ["INT8"]))
+        or (name in _KERNELS and not (inputs[:2] in _INTEGERS and outputs == ["INT8"]))
     ]
     if not whole and sum(name == "DEQUANTIZE" for name, _, _ in found) > 1:
         wrong.append("several parts in FLOAT32")
@@ -320,6 +327,10 @@ def _write_quantized(source, path: Path) -> None:
     convert_quantized(source.network, path, multi_label=source.images.multi_label)
 
 
+def _write_packed(source, path: Path) -> None:
+    convert_quantized(source.network, path, multi_label=source.images.multi_label, pack=True)
+
+
 def _writer(precision: str) -> Callable:
     def write(source, path: Path) -> None:
         shown = source.training_images(REPRESENTATIVE) if precision == "int8" else None
@@ -334,6 +345,7 @@ def _format(
     limit: str = "",
     title: str = "",
     write: Callable | None = None,
+    weight_bits: int | None = None,
 ) -> ExportFormat:
     return ExportFormat(
         name=f"litert-{precision}",
@@ -346,7 +358,7 @@ def _format(
         extra="litert",
         usage=USAGE,
         limit=limit,
-        quantized=write is not None,
+        weight_bits=weight_bits,
     )
 
 
@@ -378,4 +390,14 @@ AWARE = _format(
     "It was trained to be rounded to 8 bits, and answers as it did then, but for single steps.",
     title="LiteRT int8, trained ranges",
     write=_write_quantized,
+    weight_bits=8,
+)
+PACKED = _format(
+    "int4-aware",
+    None,
+    "It was trained to be rounded, its kernels to 4 bits or fewer, which the file stores in 4; it "
+    "answers as it did then, but for single steps.",
+    title="LiteRT int4 kernels, trained ranges",
+    write=_write_packed,
+    weight_bits=4,
 )

@@ -48,7 +48,8 @@ def export_study(folder: Path, config: ExportConfig, progress: Silent | None = N
     for place in damaged:
         progress.say(f"{place} is missing, damaged or changed; a new version is exported")
     rounding = [record.config.get("quantize") for record in records.read_all(folder)]
-    config.check_for_study([each["activation_bits"] for each in rounding if each])
+    bits = [(each["weight_bits"], each["activation_bits"]) for each in rounding if each]
+    config.check_for_study(bits)
     with study_folder.alone(folder):
         _export(folder, config, key, progress)
 
@@ -61,7 +62,7 @@ def _export(folder: Path, config: ExportConfig, key: str, progress: Silent) -> N
     session = Session(progress)  # the subjects of a study share their images
     found = [
         dataclasses.replace(subject, data=session.images(subject.data))
-        for subject in targets.of_study(folder, config.of_rounded())
+        for subject in targets.of_study(folder, config.weight_bits())
         if isinstance(subject.data, DataConfig)
     ]
     name = config.name or export_name(folder.resolve().name)

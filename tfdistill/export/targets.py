@@ -5,6 +5,7 @@ A subject is a network with all that is known about it: its record, its teachers
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,7 +177,7 @@ def of_path(path: Path, images: DataConfig | None = None) -> Subject:
     return Subject(NETWORK, name, images, path=path)
 
 
-def of_study(folder: Path, rounded: bool = False) -> list[Subject]:
+def of_study(folder: Path, weight_bits: int | None = None) -> list[Subject]:
     """Return a study's best student, its teacher and, with several teachers, their ensemble.
 
     The best student is the taught network of the highest validation accuracy; the teacher is the
@@ -184,15 +185,15 @@ def of_study(folder: Path, rounded: bool = False) -> list[Subject]:
 
     Args:
         folder: The study's.
-        rounded: Only a student that rounds its weights and activations will do.
+        weight_bits: Only a student that rounds, its weights to so many bits or fewer, will do.
 
     Raises:
         UsageError: No network of the study was taught by another.
     """
     finished = [record for record in records.read_all(folder) if record.status == FINISHED]
     students = [record for record in finished if record.config["teachers"] and _has_network(record)]
-    if rounded:
-        students = [record for record in students if record.config.get("quantize")]
+    if weight_bits:
+        students = [record for record in students if _bits(record) <= weight_bits]
     if not students:
         raise checks.UsageError(
             f"{folder} has no finished student to export. Let the study finish one, or name the "
@@ -252,6 +253,12 @@ def _record_in(folder: Path) -> Record | None:
 
 def _has_network(record: Record) -> bool:
     return record.config.get("kind", NETWORK_RUN) == NETWORK_RUN
+
+
+def _bits(record: Record) -> float:
+    """Return the bits of a network's weights where it rounds them, inf where it does not."""
+    rounding = record.config.get("quantize")
+    return rounding["weight_bits"] if rounding else math.inf
 
 
 def _validation_accuracy(record: Record) -> float:
