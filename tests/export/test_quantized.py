@@ -167,6 +167,8 @@ ROUNDED = dataclasses.replace(EQUAL, format="litert-int8-aware", rounded=True, d
         ({"class_agreement": 0.75}, False),
         ({"accuracy": 0.5}, True),  # alike, so it is the network that is wrong
         ({"format": "savedmodel", "agreement": 0.97}, False),
+        ({"format": "litert-int4-aware", "agreement": 0.96}, True),
+        ({"format": "litert-int4-aware", "agreement": 0.955}, False),
     ],
 )
 def test_a_network_that_rounds_is_held_by_its_classes(values, good):

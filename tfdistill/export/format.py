@@ -133,6 +133,7 @@ class ExportFormat:
         limit: A sentence for the card's limits.
         weight_bits: The most bits of weights of the networks of `quantize_aware` that it takes, and
             no others; None where it takes float networks.
+        agreement: Smallest share of test images with the same class, of a network that rounds.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ExportFormat:
     usage: str = ""
     limit: str = ""
     weight_bits: int | None = None
+    agreement: float = 0.98
 
     @property
     def suffix(self) -> str:

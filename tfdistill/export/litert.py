@@ -346,6 +346,7 @@ def _format(
     title: str = "",
     write: Callable | None = None,
     weight_bits: int | None = None,
+    agreement: float = ExportFormat.agreement,
 ) -> ExportFormat:
     return ExportFormat(
         name=f"litert-{precision}",
@@ -359,6 +360,7 @@ def _format(
         usage=USAGE,
         limit=limit,
         weight_bits=weight_bits,
+        agreement=agreement,
     )
 
 
@@ -400,4 +402,7 @@ PACKED = _format(
     title="LiteRT int4 kernels, trained ranges",
     write=_write_packed,
     weight_bits=4,
+    # Biases are rounded to the larger steps of the weights: in files of two networks of about 50 %
+    # accuracy 1.2 and 1.9 % of the classes were others, in their int8 files 0.6 and 1.2 %.
+    agreement=0.96,
 )

@@ -23,11 +23,11 @@ KINDS = STUDENT, TEACHER, ENSEMBLE, NETWORK = "student", "teacher", "ensemble", 
 # Accuracy that a format without a tolerance, one in 8 bits, may cost.
 INT8_LOSS = 0.01
 # A network that rounds takes another of two levels where a value lies between them, so that it is
-# held by its classes: by the share of all images, and of those that it gives any one class.
-AGREEMENT, CLASS_AGREEMENT = 0.98, 0.8
+# held by its classes: by the share of all images, a format's `agreement`, and of those that it
+# gives any one class.
+CLASS_AGREEMENT = 0.8
 # Images of a class that tell.
 ENOUGH = 20
-_DIFFERING = f"{1 - AGREEMENT:.0%} of all images and {1 - CLASS_AGREEMENT:.0%} of a class"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ class Check:
         """Whether the format passes: by logits, or by classes or accuracy of 8 bits."""
         if self.rounded:
             differing = round((1 - self.agreement) * self.images)
-            alike = differing <= (1 - AGREEMENT) * self.images + 1e-9
+            allowed = 1 - export_format(self.format).agreement
+            alike = differing <= allowed * self.images + 1e-9
             return alike and self.class_agreement >= CLASS_AGREEMENT
         if self.tolerance is None:
             lost = round((self.network_accuracy - self.accuracy) * self.images)
@@ -139,6 +140,12 @@ class Check:
             f"{self.label}: same {what} as the network for {100 * self.agreement:.2f} % of "
             f"{labels}{self.images} test images, logits differ by {self.difference:.1e} at most"
         )
+
+    @property
+    def differing(self) -> str:
+        """How many answers of a network that rounds may be others, in words."""
+        share = 1 - export_format(self.format).agreement
+        return f"{share:.0%} of all images and {1 - CLASS_AGREEMENT:.0%} of a class"
 
     @property
     def label(self) -> str:
@@ -225,7 +232,10 @@ def table(found: list[Check], title: str) -> Table:
         f"logit; int8 may lose {100 * INT8_LOSS:g} point of accuracy."
     )
     if found[0].rounded:
-        note = f"{note.partition(' Allowed')[0]} Allowed is another {what} for {_DIFFERING}."
+        most = max(found, key=lambda one: -export_format(one.format).agreement)
+        up_to = "up to " if len({one.differing for one in found}) > 1 else ""
+        allowed = f"Allowed is another {what} for {up_to}{most.differing}."
+        note = f"{note.partition(' Allowed')[0]} {allowed}"
     columns = ("", "largest difference", f"same {what} %", "accuracy %", "allowed")
     return Table(title, columns, tuple(rows), note)
 
@@ -273,7 +283,7 @@ def _refusal(found: Check) -> str:
             f"{found.format} ({found.signature}) is not the quantised network: the same answer for "
             f"{100 * found.agreement:.2f} % of {found.images} test images, and for "
             f"{100 * found.class_agreement:.2f} % of a class; allowed are other answers for "
-            f"{_DIFFERING}. Nothing was exported; leave this format out."
+            f"{found.differing}. Nothing was exported; leave this format out."
         )
     if found.tolerance is None:
         return (
