@@ -390,9 +390,10 @@ class TestErrors:
 
 class TestMemory:
     def test_it_is_the_formula(self, small_network):
+        step = 20 * 2**20
         activations = 6 * 6 * 4 + 6 * 6 * 4 + 4 + 3  # convolution, relu, pooling, logits
         weights = 4 * 9 + 4 + 4 * 3 + 3
-        expected = weights * 4 * 4 + 10 * activations * 4
+        expected = weights * 4 * 4 + 10 * activations * 4 + step
         assert member_bytes(small_network(), batch_size=10) == expected
         assert member_bytes(small_network(), 10, slots=0) == expected - weights * 4 * 2
 

@@ -25,6 +25,8 @@ from tfdistill.utils import checks, tensorflow
 from tfdistill.utils.types import Shape, Tensor
 
 EVALUATION = "val_"
+# Of a member's part of the compiled step: what its memory grew by beside weights and activations.
+STEP_BYTES = 20 * 2**20
 _OF_ONE_MODEL = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
@@ -230,13 +232,13 @@ def member_bytes(student: keras.Model, batch_size: int, slots: int = 2) -> int:
     """Return an estimate of the memory that one more member of a population takes, in bytes.
 
     4 * (2 + slots) bytes for each trainable weight (itself, its gradient, the optimizer's slots), 4
-    for each other weight, and batch_size * elements * bytes of each layer's output (4, in float16
-    layers 2), which all members keep at the same time for the backward pass.
+    for each other weight, batch_size * elements * bytes of each layer's output (4, in float16
+    layers 2), which all members keep at the same time for the backward pass, and 20 MiB for its
+    part of the compiled step.
 
-    Measured on two CPU cores, batch 128, 32x32x3 images, Adam: the estimate was 1.0 to 1.3 times
-    the growth of the peak memory per member from 1 to 8 `cnn2` (three runs), and 1.15 times that of
-    `cnn4`. It grew unevenly: from 1 to 4 by up to 1.6 times the estimate, from 4 to 8 by at most
-    0.7 times, probably because not all members' activations are alive at once.
+    Measured on two CPU cores, batch 128, 32x32x3 images, Adam: the growth of the peak memory per
+    member from 1 to 8 `cnn2` was 46 MiB (width 1; the estimate is 56) and 33 MiB (width 0.5; 39).
+    From 4 to 8 members alone it was 49 and 36 MiB. Of `resnet8` it was 155 MiB (the estimate: 171).
 
     Args:
         student: A functional or sequential model.
@@ -248,14 +250,14 @@ def member_bytes(student: keras.Model, batch_size: int, slots: int = 2) -> int:
 
     Example:
         >>> member_bytes(cnn2((32, 32, 3), 10), batch_size=128) / 2**20
-        36.5
+        56.4
     """
     checks.count("batch_size", batch_size)
     checks.count("slots", slots, minimum=0)
     activations = batch_size * _activation_bytes(student)
     trainable = sum(math.prod(weight.shape) for weight in student.trainable_weights)
     others = student.count_params() - trainable
-    return 4 * (2 + slots) * trainable + 4 * others + activations
+    return 4 * (2 + slots) * trainable + 4 * others + activations + STEP_BYTES
 
 
 def fitting(student: keras.Model, batch_size: int, memory_bytes: int, slots: int = 2) -> int:
@@ -269,7 +271,7 @@ def fitting(student: keras.Model, batch_size: int, memory_bytes: int, slots: int
 
     Example:
         >>> fitting(cnn2((32, 32, 3), 10), batch_size=128, memory_bytes=2**30)
-        28
+        18
     """
     checks.non_negative("memory_bytes", memory_bytes)
     return max(1, memory_bytes // member_bytes(student, batch_size, slots))
