@@ -180,4 +180,6 @@ def _run(stdout, stderr, function, arguments, environment) -> None:
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
+    # What it forks comes of the server that it came of; else it would start one of its own.
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
     function(*arguments)

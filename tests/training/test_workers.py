@@ -12,7 +12,7 @@ import yaml
 
 from tests import forked
 from tests.conftest import LEARNING_SPEED
-from tests.forked import Forked, tfdistill, wait_until
+from tests.forked import Forked, wait_until
 from tfdistill import records
 from tfdistill.cli.main import main
 from tfdistill.config import (
@@ -38,9 +38,8 @@ CONFIG = StudyConfig(
     distillation=DistillationConfig(alpha=1.0, temperature=2.0),
     threads=1,
 )
-LONG = dataclasses.replace(
-    CONFIG, seeds=[0], training=dataclasses.replace(CONFIG.training, epochs=2000)
-)
+ONE_SEED = dataclasses.replace(CONFIG, seeds=[0])
+LONG = dataclasses.replace(ONE_SEED, training=dataclasses.replace(CONFIG.training, epochs=2000))
 
 
 class ForkedWorker(Forked):
@@ -119,9 +118,23 @@ def run_here(config, folder):
     runner.run_study(config, Path(folder))
 
 
-def run_command(arguments):
-    """`tfdistill` with workers that are forked."""
-    processes.ProcessHandle._started = lambda _, *given: ForkedWorker(*given)
+def run_command(arguments, until=None):
+    """`tfdistill` with workers that are forked.
+
+    If there is something to wait for, the first is started as a user's, and the others then: they
+    would train all the while that it starts.
+    """
+    started, workers = processes.ProcessHandle._started, []
+
+    def start(handle, *given):
+        if until and not workers:
+            workers.append(started(handle, *given))
+            return workers[0]
+        if until:
+            wait_until(lambda: states(until), workers[0])
+        return ForkedWorker(*given)
+
+    processes.ProcessHandle._started = start
     sys.argv = ["tfdistill", *arguments]
     sys.exit(main())
 
@@ -191,18 +204,18 @@ def test_workers_give_the_bits_of_one_process_though_one_is_killed(
 @pytest.mark.slow
 def test_a_run_that_ends_worker_after_worker_is_given_up(tmp_path, forked_workers):
     def kill(shown, number, names):
-        if names == ["alone-1"]:
+        if names == ["alone-0"]:
             forked_workers[number - 1].kill()
 
     shown = Shown(kill)
     with pytest.raises(checks.UsageError) as error:
-        runner.run_study(CONFIG, tmp_path / "out", shown, workers=2)
+        runner.run_study(ONE_SEED, tmp_path / "out", shown, workers=2)
     assert str(error.value) == (
-        "3 workers have ended at alone-1: the last was killed by signal 9, as the system does "
+        "3 workers have ended at alone-0: the last was killed by signal 9, as the system does "
         "when memory runs out. Free memory or take fewer --workers, and give the same command "
         "again: it resumes."
     )
-    assert [names for _, names in shown.begun].count(["alone-1"]) == 3
+    assert [names for _, names in shown.begun].count(["alone-0"]) == 3
     assert None not in [each.poll() for each in forked_workers]
     with study_folder.alone(tmp_path / "out"):
         pass
@@ -213,7 +226,7 @@ def test_what_fails_is_not_tried_again_and_is_told_as_of_one_process(
     tmp_path, forked_workers, capsys
 ):
     wild = dataclasses.replace(CONFIG.training, learning_rate=1e30)
-    path = written(dataclasses.replace(CONFIG, training=wild), tmp_path)
+    path = written(dataclasses.replace(ONE_SEED, training=wild), tmp_path)
     assert main(["run", str(path), "--workers", "2"]) == 1
     printed = capsys.readouterr().out
     assert printed.count("teacher: the loss became") == 1
@@ -226,7 +239,7 @@ def test_what_fails_is_not_tried_again_and_is_told_as_of_one_process(
     (caches / "teacher").mkdir(parents=True)
     (caches / "teacher" / "manifest.json").write_text('{"format": 1}')
     kept = dataclasses.replace(CONFIG.cache, folder=str(caches))
-    path = written(dataclasses.replace(CONFIG, cache=kept), tmp_path)
+    path = written(dataclasses.replace(ONE_SEED, cache=kept), tmp_path)
     assert main(["run", str(path), "--workers", "2", "--output", str(tmp_path / "two")]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("tfdistill: error: ") and errors.count("\n") == 1
@@ -236,8 +249,8 @@ def test_what_fails_is_not_tried_again_and_is_told_as_of_one_process(
 @pytest.mark.slow
 def test_ctrl_c_ends_all_processes_as_it_ends_one(tmp_path):
     path = written(LONG, tmp_path)
-    process = tfdistill("run", path, "--workers", "2")  # its workers are started as a user's are
-    wait_until(lambda: states(tmp_path / "out"), process)
+    process = Forked(run_command, ["run", str(path), "--workers", "2"], tmp_path / "out")
+    wait_until(lambda: len(states(tmp_path / "out")) == 2, process)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate()
     assert (process.returncode, errors) == (
