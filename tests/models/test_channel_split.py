@@ -42,7 +42,6 @@ def inner(network, layer, pixels, training=False):
 
 CUTS = [
     ("wrn-10-1", {"dropout": 0.5}, "stage1"),
-    ("wrn-10-1", {"dropout": 0.5}, "stage2"),
     ("wrn-10-1", {}, "stage3"),
     ("resnet8", {}, "stage1"),
     ("resnet18-imagenet", {"width": 0.125}, "stage3"),
@@ -136,9 +135,7 @@ def test_saved_and_loaded_it_is_the_same_and_as_frozen(name, pixels, tmp_path):
     network = fitted(split_upper(trained(name), "stage1", 4, 3), pixels)
     network.save(tmp_path / "network.keras")
     loaded = keras.saving.load_model(tmp_path / "network.keras")
-    np.testing.assert_array_equal(
-        loaded.predict(pixels, verbose=0), network.predict(pixels, verbose=0)
-    )
+    np.testing.assert_array_equal(loaded(pixels, training=False), network(pixels, training=False))
     assert len(loaded.trainable_weights) == len(network.trainable_weights)
     # So it can be loaded where tfdistill is not.
     assert {type(step).__module__.partition(".")[0] for step in loaded.operations} == {"keras"}

@@ -42,7 +42,7 @@ def run(monkeypatch):
     """A run of a network from before; it is one of today when EARLIER is cleared."""
     monkeypatch.setitem(NETWORKS, "changing", Family(f"{__name__}:changing", ("changing",)))
     EARLIER.add(True)
-    data_config = DataConfig(train_examples=64, validation=100)
+    data_config = DataConfig(train_examples=64, validation=100, test_examples=100)
     training = TrainingConfig(epochs=2, batch_size=32, learning_rate=0.01, select="last")
     yield RunConfig("first", "first", 0, data_config, ModelConfig("changing"), training)
     EARLIER.clear()
@@ -127,7 +127,7 @@ class Stop(Silent):
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_from_before_begins_anew(tmp_path, run):
+def test_an_interrupted_training_from_before_begins_anew(tmp_path, run, eagerly):
     with pytest.raises(KeyboardInterrupt):
         train.run(run, tmp_path, Session(Stop(1)))
     assert (tmp_path / "runs/first/state.npz").exists()
@@ -139,7 +139,7 @@ def test_an_interrupted_training_from_before_begins_anew(tmp_path, run):
 
 
 @pytest.mark.slow
-def test_a_run_from_before_stays_and_starts_no_network_of_today(tmp_path, run):
+def test_a_run_from_before_stays_and_starts_no_network_of_today(tmp_path, run, eagerly):
     record, images = train.run(run, tmp_path), data.load(run.data)
     expected = architecture_hash(evaluation.build(run.model, images))
     EARLIER.clear()

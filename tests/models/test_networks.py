@@ -83,14 +83,14 @@ def test_cnn4_takes_small_images(size):
 @pytest.mark.parametrize("name", SMALL)
 def test_logits_features_and_uint8_and_the_same_saved_and_loaded(name, pixels, tmp_path):
     network = _small(name)
-    logits = network.predict(pixels, verbose=0)
+    logits = network(pixels, training=False).numpy()
     assert logits.shape == (4, 5)
     assert logits.dtype == "float32"
     assert network.get_layer("features").output.shape[0] is None
     assert len(network.get_layer("features").output.shape) == 4
     network.save(tmp_path / "network.keras")
     loaded = keras.models.load_model(tmp_path / "network.keras")
-    np.testing.assert_array_equal(loaded.predict(pixels.astype("float32"), verbose=0), logits)
+    np.testing.assert_array_equal(loaded(pixels.astype("float32"), training=False), logits)
 
 
 def test_uint8_batches_of_tf_data_train(pixels):
