@@ -1,6 +1,7 @@
 """Shared parts of the tests: small real networks and images."""
 
 import collections
+import contextlib
 import gc
 import os
 import shutil
@@ -127,17 +128,36 @@ def learning_speed(made_once):
     return made_once("learning_speed", lambda folder: run_study(LEARNING_SPEED, folder))
 
 
-@pytest.fixture
-def eagerly():
-    """For a test of what one or two steps compute: tracing a step takes four times as long.
+@contextlib.contextmanager
+def untraced():
+    """For one or two steps, or networks that are soon left: tracing takes four times as long.
 
-    Other tests of the same module run the same steps in a graph.
+    Other tests run the same steps in a graph.
     """
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eagerly():
+    """For a test of what one or two steps compute."""
+    with untraced():
+        yield
+
+
+@pytest.fixture
+def with_xla():
+    """For a test of XLA, which Keras leaves out once a training of an earlier test asked for
+    TensorFlow's own deterministic operations.
+    """
+    from tfdistill.utils import machine
+
+    machine.make_repeatable("on")
 
 
 @pytest.fixture

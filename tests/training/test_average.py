@@ -8,7 +8,6 @@ import pytest
 from tests.training.test_train import (
     DIGITS,
     DROPOUT,
-    NETWORK,
     SHORT,
     STUDENT,
     TEACHER,
@@ -24,25 +23,31 @@ AVERAGED = dataclasses.replace(SHORT, ema=0.9)
 RUN = renamed(STUDENT, "averaged", model=DROPOUT, training=AVERAGED)
 
 
+OTHER = renamed(RUN, "other", distillation=DistillationConfig(0.2, 1.0))
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def session():
+    return Session()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, session):
     """A study folder with a teacher whose weights are averaged."""
     folder = tmp_path_factory.mktemp("study")
-    train.run(dataclasses.replace(TEACHER, training=AVERAGED), folder)
+    train.run(dataclasses.replace(TEACHER, training=AVERAGED), folder, session)
     return folder
 
 
 @pytest.fixture(scope="module")
-def record(study):
-    return train.run(RUN, study)
+def record(study, session):
+    return train.run(RUN, study, session)
 
 
-@pytest.mark.slow
-def test_training_is_what_it_is_without_the_average(study, record):
-    plain = train.run(renamed(RUN, "plain", training=SHORT), study)
-    assert plain.history["loss"] == record.history["loss"]
-    assert plain.history["val_loss"] != record.history["val_loss"]
-    assert plain.weights["last"] != record.weights["last"]
+@pytest.fixture(scope="module")
+def other(study, session, record):
+    """The record of a student that the same learner is trained for."""
+    return train.run(OTHER, study, session)
 
 
 @pytest.mark.slow
@@ -60,31 +65,29 @@ def test_saved_networks_and_figures_are_of_the_average(study, record, part):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_with_the_same_weights(study, record):
-    parted = renamed(RUN, "parted")
-    with interrupted(session := Session(), 1, 0.1):
-        train.run(parted, study, session)
-    resumed = train.run(parted, study, session)
-    assert resumed.weights == record.weights
-    assert resumed.history == record.history
-
-
-@pytest.mark.slow
-def test_used_learners_and_a_stop_in_between_change_nothing(study, record):
-    session = Session()
-    train.run(renamed(RUN, "seed", seed=5), study, session)
-    train.run(renamed(RUN, "early", stop_epoch=2), study, session)
+def test_used_learners_a_stop_and_an_interruption_change_nothing(study, session, record, other):
+    train.run(renamed(RUN, "early", stop_epoch=1), study, session)
+    with interrupted(session, 2, 0.1):
+        train.run(renamed(RUN, "early"), study, session)
     whole = train.run(renamed(RUN, "early"), study, session)
-    assert whole.weights == record.weights and whole.history == record.history
+    assert whole.weights == record.weights != other.weights
+    assert whole.history == record.history
 
 
 @pytest.mark.slow
-def test_students_trained_together_are_those_trained_alone(study, record):
-    other = renamed(RUN, "other", model=NETWORK, distillation=DistillationConfig(0.2, 1.0))
-    runs = [renamed(RUN, "first"), renamed(other, "second")]
-    with interrupted(session := Session(), 1, 0.1):
+def test_training_is_what_it_is_without_the_average(study, session, record):
+    plain = train.run(renamed(RUN, "plain", training=SHORT), study, session)
+    assert plain.history["loss"] == record.history["loss"]
+    assert plain.history["val_loss"] != record.history["val_loss"]
+    assert plain.weights["last"] != record.weights["last"]
+
+
+@pytest.mark.slow
+def test_students_trained_together_are_those_trained_alone(study, session, record, other):
+    runs = [renamed(RUN, "first"), renamed(OTHER, "second")]
+    with interrupted(session, 1, 0.1):
         train.run_together(runs, study, session)
     found = train.run_together(runs, study, session)
-    for one, alone in zip(found, (record, train.run(other, study)), strict=True):
+    for one, alone in zip(found, (record, other), strict=True):
         assert one.weights == alone.weights
         assert one.history == alone.history and one.figures == alone.figures

@@ -145,10 +145,11 @@ def student(name, **changes):
 
 @pytest.mark.slow
 def test_it_is_taught_and_ends_alike_when_it_was_interrupted(study):
-    whole = train.run(student("whole"), study)
+    session = Session()
+    whole = train.run(student("whole"), study, session)
     assert len(whole.history["loss"]) == 3
-    train.run(student("stopped", stop_epoch=1), study)
-    resumed = train.run(student("stopped"), study)
+    train.run(student("stopped", stop_epoch=1), study, session)
+    resumed = train.run(student("stopped"), study, session)
     assert resumed.weights["last"] == whole.weights["last"]
 
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.conftest import untraced
 from tfdistill import data, prune, records
 from tfdistill.config import (
     CacheConfig,
@@ -22,7 +23,7 @@ from tfdistill.training import evaluation, learners, preflight, runner, train
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
-DIGITS = DataConfig(train_examples=100, validation=50, normalize=[0.5, 0.25])
+DIGITS = DataConfig(train_examples=100, validation=50, test_examples=100, normalize=[0.5, 0.25])
 # Convolutions of 8 and 16 channels, and 10 logits from 2 x 2 x 16 features.
 NETWORK = ModelConfig("cnn2", width=0.25)
 SHORT = TrainingConfig(epochs=2, batch_size=50, learning_rate=0.02, select="last")
@@ -44,11 +45,17 @@ BITS = dataclasses.replace(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def session():
+    return Session()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, session):
     """A study folder with a run, what pruning makes of it, and what goes on from there."""
-    place, session = tmp_path_factory.mktemp("study"), Session()
-    for config in (WHOLE, CUT, TAUGHT, AGAIN, BITS):
-        train.run(config, place, session)
+    place = tmp_path_factory.mktemp("study")
+    with untraced():
+        for config in (WHOLE, CUT, TAUGHT, AGAIN, BITS):
+            train.run(config, place, session)
     return place
 
 
@@ -91,24 +98,19 @@ class TestRuns:
         for found, weight in zip(rounded, taught[::2], strict=True):
             np.testing.assert_array_equal(found, weight)
 
-    def test_interrupted_it_goes_on_to_the_same_bit(self, folder, tmp_path):
-        others = shutil.ignore_patterns("taught", "again", "bits")
-        shutil.copytree(folder, tmp_path, ignore=others, dirs_exist_ok=True)
-        train.run(dataclasses.replace(TAUGHT, stop_epoch=1), tmp_path)
-        found, whole = train.run(TAUGHT, tmp_path, Session()), record(folder, "taught")
-        assert (found.weights, found.history, found.key) == (
-            whole.weights,
-            whole.history,
-            whole.key,
-        )
+    def test_interrupted_it_goes_on_to_the_same_bit(self, folder, session, eagerly):
+        parted = dataclasses.replace(TAUGHT, name="parted")
+        train.run(dataclasses.replace(parted, stop_epoch=1), folder, session)
+        found, whole = train.run(parted, folder, session), record(folder, "taught")
+        assert (found.weights, found.history) == (whole.weights, whole.history)
 
     def test_it_is_finished_until_what_it_was_pruned_from_changes(self, folder, tmp_path):
         assert all(runner.finished(run, folder) for run in (CUT, TAUGHT, AGAIN, BITS))
         changed = dataclasses.replace(CUT, prune=dataclasses.replace(HALF, multiple=2))
         assert not runner.finished(changed, folder)
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-        longer = dataclasses.replace(SHORT, epochs=3)
-        train.run(dataclasses.replace(WHOLE, training=longer), tmp_path)
+        trained_again = dataclasses.replace(record(folder, "whole"), weights={"last": "others"})
+        records.write(records.run_folder(tmp_path, "whole"), trained_again)
         assert not runner.finished(CUT, tmp_path)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 
 import keras
@@ -44,6 +45,8 @@ STUDENT = RunConfig(
     teachers=("teacher",),
     distillation=DistillationConfig(),
 )
+VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, views=2))
+CACHED = dataclasses.replace(STUDENT, name="cached", data=VIEWS, cache=CacheConfig())
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +122,8 @@ def test_a_network_is_traced_once_for_all_batches_of_an_evaluation(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_student_is_compared_with_its_teacher(study):
-    record = once(STUDENT, study)
+def test_a_student_is_compared_with_its_teacher(study, session):
+    record = once(STUDENT, study, session)
     student = load(study, "student")
     teacher = load(study, "teacher")
     images = data.load(DIGITS).test.images
@@ -131,12 +134,44 @@ def test_a_student_is_compared_with_its_teacher(study):
     assert {"hard_loss", "soft_loss"} <= set(record.history)
 
 
+class StopAfter(Silent):
+    """Interrupts a training from within, as Ctrl-C does."""
+
+    def __init__(self, epoch, share):
+        self.where = epoch, share
+
+    def step(self, epoch, epochs, share):
+        if (epoch, share) >= self.where:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupted(session, *where):
+    """Interrupt the training of a session, which goes on to be used, there."""
+    session.progress = StopAfter(*where)
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    session.progress = Silent()
+
+
 @pytest.mark.slow
-def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypatch):
-    known = once(STUDENT, study)
+def test_a_run_that_is_interrupted_twice_ends_with_the_same_weights(study, session):
+    whole = once(STUDENT, study, session)
+    parted = renamed(STUDENT, "parted")
+    for where in ((0, 0.5), (2, 1.0)):
+        with interrupted(session, *where):
+            train.run(parted, study, session)
+    record = train.run(parted, study, session)
+    assert record.weights == whole.weights
+    assert record.history == whole.history
+
+
+@pytest.mark.slow
+def test_known_logits_and_a_live_teacher_train_the_same_student(study, session):
+    known = once(STUDENT, study, session)
     # The similarity loss needs the live teacher; at a vanishing weight it changes nothing else.
     settings = dataclasses.replace(STUDENT.distillation, features=[FeatureConfig(weight=1e-12)])
-    live = train.run(renamed(STUDENT, "live", distillation=settings, cache=None), study)
+    live = train.run(renamed(STUDENT, "live", distillation=settings, cache=None), study, session)
     assert known.history["soft_loss"] == pytest.approx(live.history["soft_loss"], rel=1e-4)
     a, b = (load(study, name, "last").get_weights() for name in ("student", "live"))
     for first, second in zip(a, b, strict=True):
@@ -145,7 +180,7 @@ def test_known_logits_and_a_live_teacher_train_the_same_student(study, monkeypat
 
 @pytest.mark.slow
 def test_an_ensemble_is_evaluated_without_training(study, session):
-    train.run(renamed(TEACHER, "second", seed=5), study, session)
+    once(STUDENT, study, session)
     ensemble = RunConfig(
         name="ensemble",
         row="ensemble",
@@ -153,7 +188,7 @@ def test_an_ensemble_is_evaluated_without_training(study, session):
         data=DIGITS,
         model=None,
         training=SHORT,
-        members=("teacher", "second"),
+        members=("teacher", "student"),
         trained=False,
     )
     record = train.run(ensemble, study, session)
@@ -168,43 +203,18 @@ def test_an_ensemble_is_evaluated_without_training(study, session):
 
 
 @pytest.mark.slow
-def test_several_networks_train_as_one_average(study, session):
-    record = train.run(renamed(TEACHER, "average", width=2, average="logits"), study, session)
+def test_several_networks_train_as_one_average_with_what_an_optimiser_can_have(study, session):
+    settings = dataclasses.replace(
+        SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
+    )
+    run = renamed(TEACHER, "average", width=2, average="logits", training=settings)
+    record = train.run(run, study, session)
+    assert record.history["loss"][-1] < record.history["loss"][0]
     network = load(study, "average")
     assert len(network.members) == 2 and network.average == "logits"
     first, second = (member.get_weights()[-2] for member in network.members)
     assert (first != second).any()
     assert record.parameters == network.count_params()
-
-
-@pytest.mark.slow
-def test_augmented_images_and_mixup_train_with_a_live_teacher(study, session):
-    augment = AugmentConfig(pad_crop=1, flip=True, mixup=0.4)
-    images = dataclasses.replace(DIGITS, augment=augment)
-    record = train.run(renamed(STUDENT, "augmented", data=images), study, session)
-    assert record.status == records.FINISHED and record.history["soft_loss"][-1] > 0
-
-
-@pytest.mark.slow
-def test_boxes_of_other_images_train_the_same_with_stored_logits_and_live(study, session, tmp_path):
-    augment = AugmentConfig(flip=True, erasing=0.5, cutmix=1.0, views=2)
-    images = dataclasses.replace(DIGITS, augment=augment)
-    stored = CacheConfig(folder=str(tmp_path))  # other tests count those of the study
-    for name, cache in (("boxes-stored", stored), ("boxes-live", None)):
-        train.run(renamed(STUDENT, name, data=images, cache=cache), study, session)
-    weights = (load(study, f"boxes-{kind}", "last").get_weights() for kind in ("stored", "live"))
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_label_smoothing_weight_decay_and_momentum_train(study, session):
-    settings = dataclasses.replace(
-        SHORT, optimizer="sgd", label_smoothing=0.1, weight_decay=1e-3, schedule="cosine"
-    )
-    run = renamed(TEACHER, "smooth", training=settings)
-    losses = train.run(run, study, session).history["loss"]
-    assert losses[-1] < losses[0]
 
 
 @pytest.mark.slow
@@ -243,16 +253,16 @@ def test_several_steps_of_one_call_are_the_same_steps(study, session):
 
 @pytest.mark.slow
 def test_xla_compiles_on_a_cpu_where_it_is_asked_for(study, session):
-    training = dataclasses.replace(SHORT, epochs=1, jit="on")
+    training = dataclasses.replace(SHORT, jit="on")
+    images = dataclasses.replace(DIGITS, test_examples=64)  # every size of a batch is compiled
     first, again = (
-        train.run(renamed(TEACHER, name, training=training), study, session)
+        train.run(renamed(TEACHER, name, training=training, data=images), study, session)
         for name in ("xla", "xla-again")
     )
     assert first.weights == again.weights
     (learner,) = session.bench._kept.each
     assert learner.jit_compile
-    train.run(renamed(TEACHER, "plain", training=dataclasses.replace(SHORT, epochs=1)), study)
-    plain, compiled = (load(study, name, "last") for name in ("plain", "xla"))
+    plain, compiled = (load(study, name, "last") for name in ("teacher", "xla"))
     for one, other in zip(plain.get_weights(), compiled.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -267,47 +277,26 @@ def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-class StopAfter(Silent):
-    """Interrupts a training from within, as Ctrl-C does."""
-
-    def __init__(self, epoch, share):
-        self.where = epoch, share
-
-    def step(self, epoch, epochs, share):
-        if (epoch, share) >= self.where:
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def interrupted(session, *where):
-    """Interrupt the training of a session, which goes on to be used, there."""
-    session.progress = StopAfter(*where)
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    session.progress = Silent()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [(0, 0.5), (2, 1.0)])
-def test_an_interrupted_run_ends_with_the_same_weights(study, session, where):
-    whole = once(STUDENT, study, session)
-    parted = renamed(STUDENT, f"parted-{where[0]}")
-    with interrupted(session, *where):
-        train.run(parted, study, session)
-    record = train.run(parted, study, session)
-    assert record.weights == whole.weights
-    assert record.history == whole.history
+def test_new_and_reused_learners_go_on_with_their_random_numbers(study):
+    """Begun by a learner that others used before, and ended by a new one.
 
-
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_with_a_new_learner_and_its_random_numbers(study):
-    run = renamed(TEACHER, "dropout", model=DROPOUT)
-    with interrupted(session := Session(), 1, 0.1):
-        train.run(renamed(run, "dropout-parted"), study, session)
-    record = train.run(renamed(run, "dropout-parted"), study, session := Session())
+    The dropout network's random state must be reset, and restored.
+    """
+    session, run = Session(), renamed(CACHED, "dropout", seed=3, model=DROPOUT)
     whole = train.run(run, study, session)
+    times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+    other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
+    before = renamed(run, "dropout-before", seed=4, distillation=other, stop_epoch=1)
+    train.run(before, study, session)
+    parted = renamed(run, "dropout-parted")
+    with interrupted(session, 1, 0.1):
+        train.run(parted, study, session)
+    record = train.run(parted, study, Session())
     assert record.weights == whole.weights
     assert record.history == whole.history
+    # Stored once for all that differ in seed, alpha and temperature.
+    assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
 
 
 class KillAfter(StopAfter):
@@ -336,23 +325,22 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(study, tmp_path
 
 
 @pytest.mark.slow
-def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(study, tmp_path, caplog):
+def test_a_saved_model_with_softmax_outputs_teaches_and_stays_as_it_is(
+    study, session, tmp_path, caplog
+):
     inputs = keras.Input((8, 8, 1))
     hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
     network = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(hidden))
     network.export(tmp_path / "exported", verbose=False)
     model = ModelConfig("saved", path=str(tmp_path / "exported"))
-    record = train.run(renamed(TEACHER, "exported", model=model, trained=False), study)
+    exported = renamed(TEACHER, "exported", model=model, trained=False)
+    record = train.run(exported, study, session)
     assert "probabilities" in caplog.text
     images = data.load(DIGITS).test
     accuracy = (network.predict(images.images, verbose=0).argmax(-1) == images.labels).mean()
     assert record.last["test_accuracy"] == pytest.approx(accuracy)
-    student = train.run(renamed(STUDENT, "of-exported", teachers=("exported",)), study)
+    student = train.run(renamed(STUDENT, "of-exported", teachers=("exported",)), study, session)
     assert student.last["test_agreement"] > 0
-
-
-VIEWS = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))
-CACHED = dataclasses.replace(STUDENT, name="cached", data=VIEWS, cache=CacheConfig())
 
 
 def last_weights(study, name):
@@ -360,21 +348,18 @@ def last_weights(study, name):
 
 
 @pytest.mark.slow
-def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(study):
-    once(CACHED, study)
-    train.run(renamed(CACHED, "beside", cache=None), study)
-    assert list((study / "cache").glob("teacher-*/v*/*.npy"))
-    for a, b in zip(last_weights(study, "cached"), last_weights(study, "beside"), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_cache_is_written_once_for_all_its_students(study, session):
-    once(CACHED, study)
-    times = {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
-    other = dataclasses.replace(CACHED.distillation, alpha=0.5, temperature=2.0)
-    train.run(renamed(CACHED, "second-reader", seed=9, distillation=other), study, session)
-    assert times == {path: path.stat().st_mtime_ns for path in (study / "cache").rglob("*.npy")}
+def test_under_augmentation_a_cache_trains_the_student_of_the_live_teacher(
+    study, session, tmp_path
+):
+    """Also where a view has boxes of other images."""
+    augment = AugmentConfig(pad_crop=1, flip=True, cutmix=1.0, views=2)
+    images = dataclasses.replace(DIGITS, augment=augment)
+    stored = CacheConfig(folder=str(tmp_path))  # other tests count those of the study
+    for name, cache in (("stored", stored), ("beside", None)):
+        train.run(renamed(STUDENT, name, data=images, cache=cache), study, session)
+    assert list(tmp_path.glob("teacher/v*/*.npy"))
+    for a, b in zip(last_weights(study, "stored"), last_weights(study, "beside"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 class Told(Silent):
@@ -391,14 +376,16 @@ class Told(Silent):
 
 
 @pytest.mark.slow
-def test_logits_that_are_damaged_while_a_student_trains_are_named_and_mended(study):
+def test_logits_that_are_damaged_while_a_student_trains_are_named_and_mended(
+    study, session, monkeypatch
+):
     """The second view is first read in the second epoch: the first is not trained again."""
-    once(CACHED, study)
+    once(CACHED, study, session)
     (shard,) = study.glob("cache/teacher-*/v0001/*.npy")
     content = shard.read_bytes()
     shard.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
-    told = Told()
-    train.run(renamed(CACHED, "mended"), study, Session(told))
+    monkeypatch.setattr(session, "progress", told := Told())
+    train.run(renamed(CACHED, "mended"), study, session)
     assert told.warnings == [f"{shard} is damaged (its checksum is another); it is computed again"]
     assert told.resumed == [1] and shard.read_bytes() == content
     for a, b in zip(last_weights(study, "cached"), last_weights(study, "mended"), strict=True):
@@ -411,9 +398,14 @@ def test_students_of_many_classes_are_taught_at_their_own_temperatures(study, mo
     monkeypatch.setattr(teacher_logits, "MANY_CLASSES", 10)
     monkeypatch.setattr(teacher_logits, "LARGEST", 3)
     session = Session()
-    together = train.run_together(cells("many"), study, session)
-    assert [record.name for record in together] == [run.name for run in cells("many")]
-    assert together[1].weights == train.run(cells("many-alone")[1], study, session).weights
+    once_each = dataclasses.replace(SHORT, epochs=1)
+    runs, alone = (
+        [dataclasses.replace(run, data=DIGITS, training=once_each) for run in cells(name)]
+        for name in ("many", "many-alone")
+    )
+    together = train.run_together(runs, study, session)
+    assert [record.name for record in together] == [run.name for run in runs]
+    assert together[1].weights == train.run(alone[1], study, session).weights
     assert len(list(study.glob("cache/teacher-*"))) == 2
 
 
@@ -421,14 +413,14 @@ def test_students_of_many_classes_are_taught_at_their_own_temperatures(study, mo
 def test_a_cache_of_another_teacher_is_refused(study, tmp_path):
     run = renamed(CACHED, "own-folder", cache=CacheConfig(folder=str(tmp_path)))
     teacher_logits.of_run(run, data.load(run.data), study)
-    other = renamed(TEACHER, "teacher", seed=77)
-    train.run(other, tmp_path / "other")
+    once(STUDENT, study)
+    shutil.copytree(study / "runs" / "student", tmp_path / "other" / "runs" / "teacher")
     with pytest.raises(UsageError, match="weights of teacher teacher changed"):
         train.run(run, tmp_path / "other")
 
 
 def cells(name):
-    settings = DistillationConfig(0.2, 1.0), DistillationConfig(0.8, 5.0)
+    settings = CACHED.distillation, DistillationConfig(0.2, 1.0)
     return [
         renamed(CACHED, f"cell-{name}-{place}", distillation=each)
         for place, each in enumerate(settings)
@@ -479,9 +471,8 @@ def test_tensorboard_shows_figures_and_settings_of_every_student(study, together
 
 
 @pytest.mark.slow
-def test_students_trained_together_are_those_trained_alone(study, together):
-    session = Session()
-    alone = [train.run(run, study, session) for run in cells("alone")]
+def test_students_trained_together_are_those_trained_alone(study, together, session):
+    alone = once(CACHED, study, session), train.run(cells("alone")[1], study, session)
     for one, other in zip(together, alone, strict=True):
         assert one.weights == other.weights
         assert one.history == other.history
@@ -489,37 +480,20 @@ def test_students_trained_together_are_those_trained_alone(study, together):
 
 
 @pytest.mark.slow
-def test_students_trained_together_go_on_after_an_interruption(study, together):
-    parted = cells("parted")
-    with interrupted(session := Session(), 2, 0.1):
-        train.run_together(parted, study, session)
-    for one, other in zip(train.run_together(parted, study, session), together, strict=True):
-        assert one.weights == other.weights
-        assert one.history == other.history
-    assert not list((study / "together").iterdir())
-
-
-@pytest.mark.slow
-def test_one_diverging_student_does_not_stop_the_others(study, together):
+def test_a_diverging_student_stops_the_other_neither_before_nor_after_an_interruption(
+    study, together
+):
     fast = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=1e30)
-    runs = cells("diverging")
-    runs.insert(1, renamed(runs[0], "cell-diverging", training=fast))
-    found = train.run_together(runs, study)
-    assert [record.status == records.FINISHED for record in found] == [True, False, True]
-    assert "lower the learning rate" in found[1].message
-    assert [found[0].weights, found[2].weights] == [record.weights for record in together]
-
-
-@pytest.mark.slow
-def test_a_reused_learner_gives_what_a_new_one_gives(study):
-    """The dropout network's random state must be reset too."""
-    runs = [renamed(CACHED, f"reuse-{seed}", seed=seed, model=DROPOUT) for seed in (3, 4, 3)]
-    session = Session()
-    first, _, third = [
-        train.run(renamed(run, f"{run.name}-{place}"), study, session)
-        for place, run in enumerate(runs)
-    ]
-    assert first.weights == third.weights  # the first of a session is taught by a new learner
+    first, second = cells("beside-diverging")
+    runs = [renamed(first, "cell-diverging", training=fast), second]
+    with interrupted(session := Session(), 2, 0.1):
+        train.run_together(runs, study, session)
+    diverged, found = train.run_together(runs, study, session)
+    assert (diverged.status, found.status) == (records.DIVERGED, records.FINISHED)
+    assert "lower the learning rate" in diverged.message
+    assert found.weights == together[1].weights
+    assert found.history == together[1].history
+    assert not list((study / "together").iterdir())
 
 
 def test_runs_that_share_batches_may_be_trained_together():
@@ -540,21 +514,23 @@ def test_hashes_are_those_of_before_there_were_the_newest_keys(study):
     The hashes are of the version before, which knew neither `data.storage` nor `data.workers`.
     """
     images = data.load(DIGITS)
-    key = records.run_key(to_dict(CACHED), [])
-    folder = teacher_logits.folder_of(CACHED, images, study)
+    views = dataclasses.replace(DIGITS, augment=AugmentConfig(pad_crop=1, rotation=10, views=2))
+    run = renamed(CACHED, "cached", data=views)
+    key = records.run_key(to_dict(run), [])
+    folder = teacher_logits.folder_of(run, images, study)
     assert (key, folder.name) == ("50be908f18eda4eb", "teacher-cf44b69b")
-    averaged = renamed(CACHED, "cached", training=dataclasses.replace(SHORT, ema=0.9))
+    averaged = renamed(run, "cached", training=dataclasses.replace(SHORT, ema=0.9))
     assert records.run_key(to_dict(averaged), []) != key
     for change in ({"erasing": 0.5}, {"cutmix": 1.0}):
-        augment = dataclasses.replace(VIEWS.augment, **change)
-        other = renamed(CACHED, "cached", data=dataclasses.replace(VIEWS, augment=augment))
+        augment = dataclasses.replace(views.augment, **change)
+        other = renamed(run, "cached", data=dataclasses.replace(views, augment=augment))
         assert records.run_key(to_dict(other), []) != key
         assert teacher_logits.folder_of(other, images, study) != folder
 
 
 @pytest.mark.slow
 def test_a_run_stopped_early_goes_on_to_the_same_end(study, session):
-    whole = once(CACHED, study)
+    whole = once(CACHED, study, session)
     stopped = train.run(renamed(CACHED, "rung", stop_epoch=1), study, session)
     assert len(stopped.history["loss"]) == 1
     went_on = train.run(renamed(CACHED, "rung"), study, session)

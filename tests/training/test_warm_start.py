@@ -20,7 +20,6 @@ pytestmark = pytest.mark.slow
 DIGITS = DataConfig(train_examples=96, validation=100)
 SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01, select="last")
 NETWORK = ModelConfig("cnn2", width=0.25)
-NORMED = ModelConfig("resnet8", width=0.25)
 FIRST = RunConfig("first", "first", 0, DIGITS, NETWORK, SHORT)
 WARM = dataclasses.replace(FIRST, name="warm", seed=7, start="first")
 
@@ -33,9 +32,10 @@ def study(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
 def warm(study):
-    """Return the record of the warm run, which is trained for the first test that asks for it."""
-    return records.read(records.run_folder(study, "warm")) or train.run(WARM, study)
+    """The record of the warm run, which a new learner was trained for."""
+    return train.run(WARM, study)
 
 
 def weights(study, name, part):
@@ -46,46 +46,50 @@ def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_it_starts_from_the_other_runs_weights_and_leaves_them(study):
+def test_it_starts_from_the_other_runs_weights_and_leaves_them(study, warm):
     before = weights(study, "first", "last")
     start = learners.network(WARM, data.load(DIGITS), study).get_weights()
     assert equal(start, before)
-    record = warm(study)
     assert not equal(weights(study, "warm", "last"), before)
     assert equal(weights(study, "first", "last"), before)
     # Its first epoch goes on below where the other one began.
     first = records.read(records.run_folder(study, "first"))
-    assert record.history["loss"][0] < first.history["loss"][0]
+    assert warm.history["loss"][0] < first.history["loss"][0]
 
 
-def test_it_starts_from_the_weights_that_the_other_run_selects(tmp_path):
-    # A large step after a good one: the best weights are not the last.
-    steps = dataclasses.replace(SHORT, optimizer="sgd", learning_rate=0.5)
-    record = train.run(dataclasses.replace(FIRST, training=steps, model=NORMED), tmp_path)
-    if record.best["epoch"] == record.last["epoch"]:
-        pytest.skip("the best weights are the last ones")
-    for select in ("best", "last"):
+def test_it_starts_from_the_weights_that_the_other_run_selects(study, warm, tmp_path):
+    """The best weights of the run are those of another here."""
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    folder = records.run_folder(tmp_path, "first")
+    shutil.copy(records.run_folder(study, "warm") / "last.keras", folder / "best.keras")
+    record, other = records.read(folder), warm
+    record.weights["best"] = other.weights["last"]
+    record.files["best.keras"] = other.files["last.keras"]
+    for select, found in (("best", "warm"), ("last", "first")):
         record.config["training"]["select"] = select
-        records.write(records.run_folder(tmp_path, "first"), record)
-        run = dataclasses.replace(WARM, model=NORMED)
-        start = learners.network(run, data.load(DIGITS), tmp_path).get_weights()
-        assert equal(start, weights(tmp_path, "first", select))
+        records.write(folder, record)
+        start = learners.network(WARM, data.load(DIGITS), tmp_path).get_weights()
+        assert equal(start, weights(study, found, "last"))
 
 
-def test_it_needs_the_run_that_it_starts_from(study, tmp_path):
+def test_it_needs_the_run_that_it_starts_from(study, warm, tmp_path):
     taught = dataclasses.replace(WARM, teachers=("teacher",), distillation=DistillationConfig())
     assert taught.needs == ("teacher", "first")
-    warm(study)
     assert finished(WARM, study)
     # Another first run: what started from it must be retrained.
     shutil.copytree(study, tmp_path / "study")
-    train.run(dataclasses.replace(FIRST, seed=5), tmp_path / "study")
+    first = records.run_folder(tmp_path / "study", "first")
+    records.write(first, dataclasses.replace(records.read(first), weights=warm.weights))
     assert finished(WARM, tmp_path / "study") is None
 
 
 def test_a_taught_student_starts_warm_too(study):
     taught = dataclasses.replace(
-        WARM, name="taught", teachers=("first",), distillation=DistillationConfig(1.0, 2.0)
+        WARM,
+        name="taught",
+        teachers=("first",),
+        distillation=DistillationConfig(1.0, 2.0),
+        stop_epoch=1,
     )
     session = Session()
     record = train.run(taught, study, session)
@@ -94,20 +98,15 @@ def test_a_taught_student_starts_warm_too(study):
     assert record.history["soft_loss"][0] < 0.5 * cold.history["soft_loss"][0]
 
 
-def test_a_reused_learner_starts_warm_as_a_new_one_does(study):
+def test_a_reused_learner_starts_warm_and_goes_on_when_it_was_interrupted(study, warm):
     session = Session()
-    train.run(dataclasses.replace(WARM, name="cold-before", start=None), study, session)
-    reused = train.run(dataclasses.replace(WARM, name="reused"), study, session)
-    assert reused.weights == warm(study).weights
-
-
-def test_interrupted_it_goes_on_and_does_not_start_again(study):
-    whole = warm(study)
+    cold = dataclasses.replace(WARM, name="cold-before", start=None, stop_epoch=1)
+    train.run(cold, study, session)
     parted = dataclasses.replace(WARM, name="parted")
-    with interrupted(session := Session(), 1, 0.0):
+    with interrupted(session, 1, 0.0):
         train.run(parted, study, session)
     record = train.run(parted, study, session)
-    assert record.weights == whole.weights and record.history == whole.history
+    assert record.weights == warm.weights and record.history == warm.history
 
 
 def test_a_network_of_another_shape_is_refused(study):
