@@ -25,7 +25,7 @@ from tfdistill.utils.registry import Registry
 STUDY = {
     "study": "single",
     "seeds": [0],
-    "data": {"validation": 100, "train_examples": 64},
+    "data": {"validation": 64, "train_examples": 64, "test_examples": 64},
     "teacher": {"name": "cnn2", "width": 0.125},
     "training": {"epochs": 1, "batch_size": 32},
 }
@@ -98,7 +98,7 @@ def distillers(monkeypatch):
 
 
 @pytest.mark.slow
-def test_new_losses_teach_through_a_configuration(tmp_path, monkeypatch, distillers):
+def test_new_losses_teach_through_a_configuration(tmp_path, monkeypatch, distillers, eagerly):
     monkeypatch.setitem(LOGIT_LOSSES, "half_square", HalfSquare)
     monkeypatch.setitem(FEATURE_LOSSES, "means", Means)
     learned = {"loss": "half_square", "beta": 2.0, "features": [{"loss": "means"}]}
@@ -115,7 +115,9 @@ def test_new_losses_teach_through_a_configuration(tmp_path, monkeypatch, distill
 
 
 @pytest.mark.slow
-def test_a_new_source_and_a_new_network_are_used_through_a_configuration(tmp_path, monkeypatch):
+def test_a_new_source_and_a_new_network_are_used_through_a_configuration(
+    tmp_path, monkeypatch, eagerly
+):
     monkeypatch.setitem(SOURCES, "stripes", Reader(stripes, argument="COUNT"))
     monkeypatch.setitem(
         NETWORKS, "tiny", Family(f"{__name__}:one_convolution", ("tiny", "tinier"), ("width",))

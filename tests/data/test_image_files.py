@@ -3,8 +3,6 @@
 import io
 import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests import forked
 from tfdistill.config import DataConfig
 from tfdistill.data import image_files, load, pipeline
 from tfdistill.data.image_files import ImageError
@@ -193,10 +192,11 @@ def test_large_images_in_small_files_cost_no_memory(tmp_path):
         assert len(data) < 3_000_000
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in files]
-    command = [sys.executable, "-c", MEASURE, *paths]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [line.partition(" ") for line in done.stdout.splitlines()]
+    (tmp_path / "measure.py").write_text(MEASURE)
+    done = forked.program(tmp_path / "measure.py", *paths)
+    output, errors = done.communicate()
+    assert done.returncode == 0, errors
+    lines = [line.partition(" ") for line in output.splitlines()]
     assert [said for _, _, said in lines] == [said for _, said in files.values()]
     # What the first image costs is TensorFlow's own.
     assert all(int(megabytes) < 100 for megabytes, _, _ in lines[1:])

@@ -30,6 +30,7 @@ def test_digits_are_what_scikit_learn_holds():
     assert np.bincount(data.test.labels).min() >= 77
 
 
+@pytest.mark.slow
 def test_reading_digits_leaves_tensorflow_alone():
     program = (
         "import sys; from tfdistill.config import DataConfig; from tfdistill.data import load; "

@@ -94,9 +94,9 @@ VIEWS = {
 
 @pytest.fixture(scope="module")
 def many():
-    """303 random images of 16 x 16."""
-    pixels = np.random.default_rng(0).integers(0, 256, (303, 16, 16, 3), dtype=np.uint8)
-    return Examples.numbered(pixels, np.arange(303) % 3)
+    """135 random images of 16 x 16."""
+    pixels = np.random.default_rng(0).integers(0, 256, (135, 16, 16, 3), dtype=np.uint8)
+    return Examples.numbered(pixels, np.arange(135) % 3)
 
 
 @pytest.mark.slow
@@ -104,9 +104,9 @@ def many():
 def test_a_view_is_the_same_to_the_bit_in_batches_of_any_size(many, augment):
     batches = {
         size: joined(view_batches(many, settings(size, augment, input_size=12), view=3))
-        for size in (128, 1, 7, 20, 100)
+        for size in (128, 1, 20)
     }
-    assert batches[128].shape == (303, 12, 12, 3)
+    assert batches[128].shape == (135, 12, 12, 3)
     for size, images in batches.items():
         assert np.array_equal(images, batches[128]), size
 
@@ -199,6 +199,7 @@ def test_numbered_views_are_the_same_to_every_run(numbered_images):
     assert not np.array_equal(one[1], other[1])  # in another order
 
 
+@pytest.mark.slow
 def test_a_view_of_some_places_is_that_part_of_the_whole(numbered_images):
     run = settings(augment=EVERYTHING)
     whole = joined(view_batches(numbered_images, run, view=1))

@@ -23,8 +23,8 @@ from tfdistill.utils.checks import UsageError
 
 VIEWS = 4
 CROPPED = AugmentConfig(pad_crop=2, flip=True, views=VIEWS)
-DIGITS = DataConfig(train_examples=64, validation=100, augment=CROPPED)
-SHORT = TrainingConfig(epochs=5, batch_size=32, learning_rate=0.01, select="last")
+DIGITS = DataConfig(train_examples=64, validation=100, test_examples=100, augment=CROPPED)
+SHORT = TrainingConfig(epochs=1, batch_size=32, learning_rate=0.01, select="last")
 NETWORK = ModelConfig("cnn2", width=0.125)
 
 
@@ -137,7 +137,7 @@ def test_only_students_of_the_same_teacher_view_are_trained_together():
 
 
 @pytest.mark.slow
-def test_the_views_teach_different_students_of_the_same_start(study):
+def test_the_views_teach_different_students_of_the_same_start(study, eagerly):
     session = Session()
     found = {
         view: train.run(run(view, view), study, session)

@@ -32,7 +32,6 @@ pytest_plugins = ["tests.stored_logits"]
 
 CHANGES = {
     "none": AugmentConfig(),
-    "crop and flip": CROPPED,
     "mixup": dataclasses.replace(CROPPED, mixup=0.4),
     "boxes": dataclasses.replace(CROPPED, erasing=0.5, cutmix=1.0),
 }

@@ -209,6 +209,7 @@ def test_a_damaged_shard_is_named_when_it_is_first_read_and_mended_by_a_build(
     mended(copied, single, pictures, teachers)
 
 
+@pytest.mark.slow
 def test_only_what_is_damaged_or_lost_is_computed_again(tmp_path, pictures, teachers, small_shards):
     said = []
     build(tmp_path, teachers, pictures, settings())

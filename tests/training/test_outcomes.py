@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import untraced
 from tfdistill import Distiller, data, records
 from tfdistill.config import DataConfig, StudyConfig, build
 from tfdistill.config.registry import LOGIT_LOSSES
@@ -26,15 +27,19 @@ NAMES = sorted(LOGIT_LOSSES)
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
-    """Records of students taught by the same teacher, by the name of their loss."""
+    """Records of students taught by the same teacher, by the name of their loss.
+
+    Two steps each; what every loss computes in a graph is held by its contract.
+    """
     folder, found, session = tmp_path_factory.mktemp("losses"), {}, Session()
-    for name in NAMES:
-        config = build(StudyConfig, {**CONFIG, "distillation": {"loss": name}})
-        runs = {run.name: run for run in runner.plan(config)}
-        if not found:
-            train.run(runs["teacher"], folder, session)
-        student = dataclasses.replace(runs["distilled-0"], name=name)
-        found[name] = student, train.run(student, folder, session)
+    with untraced():
+        for name in NAMES:
+            config = build(StudyConfig, {**CONFIG, "distillation": {"loss": name}})
+            runs = {run.name: run for run in runner.plan(config)}
+            if not found:
+                train.run(runs["teacher"], folder, session)
+            student = dataclasses.replace(runs["distilled-0"], name=name)
+            found[name] = student, train.run(student, folder, session)
     return found
 
 
@@ -63,19 +68,19 @@ def network(width):
 
 @pytest.mark.slow
 def test_a_strong_teacher_beats_labels_alone():
-    """60 digits for the students, all for the teacher: measured 92 against 78 %, of three seeds."""
+    """60 digits for the students, all for the teacher: measured 91 against 77 %, of three seeds."""
     keras.utils.set_random_seed(0)
     images = data.load(DataConfig("digits", validation=100))
     hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     teacher = network(32)
-    teacher.compile(keras.optimizers.Adam(0.005), hard, metrics=["accuracy"])
+    teacher.compile(keras.optimizers.Adam(0.005), hard, steps_per_execution=15)
     many = images.train
-    teacher.fit(many.images, many.labels, batch_size=64, epochs=15, verbose=0)
+    teacher.fit(many.images, many.labels, batch_size=64, epochs=10, verbose=0)
     few = many.images[:60]
     y = {"label": many.labels[:60], "teacher_logits": teacher.predict(few, verbose=0)}
-    batches = tf.data.Dataset.from_tensors((few, y)).repeat(150)
+    batches = tf.data.Dataset.from_tensors((few, y)).repeat(100)
     distiller = Distiller(network(8), alpha=0.0, temperature=4.0)
-    distiller.compile(keras.optimizers.Adam(0.01), hard)
+    distiller.compile(keras.optimizers.Adam(0.01), hard, steps_per_execution=50)
     distiller.optimizer.build(distiller.student.trainable_variables)
     begun = [variable.numpy() for variable in distiller.optimizer.variables]
 
@@ -90,4 +95,4 @@ def test_a_strong_teacher_beats_labels_alone():
         return (guesses == images.test.labels).mean()
 
     gains = [accuracy(0.9, seed) - accuracy(0.0, seed) for seed in range(3)]
-    assert min(gains) > 0.05 and np.mean(gains) > 0.08  # measured: 0.11 to 0.17, 0.15
+    assert min(gains) > 0.05 and np.mean(gains) > 0.08  # measured: 0.10 to 0.16, 0.13

@@ -64,7 +64,7 @@ def test_one_batch_has_few_images_and_one_epoch():
     assert run.data.augment.views == 2 and run.model == CONFIG.teacher
 
 
-def test_all_kinds_run_and_nothing_is_kept(tmp_path, monkeypatch):
+def test_all_kinds_run_and_nothing_is_kept(tmp_path, monkeypatch, eagerly):
     monkeypatch.chdir(tmp_path)
     table, good = rehearsal.rehearse(CONFIG)
     assert good and len(table.rows) == 5
