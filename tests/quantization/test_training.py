@@ -89,7 +89,7 @@ def test_what_rounding_to_few_bits_costs_is_learned_again(source, trained, range
     assert all(moved != measured for moved, measured in others)
 
 
-def test_a_student_that_was_not_calibrated_learns_its_ranges(source):
+def test_a_student_that_was_not_calibrated_learns_its_ranges(source, eagerly):
     student = quantize_aware(small())
     fit(distiller(student, small()), source.train)
     assert all(low <= 0 < high for low, high in ranges_of(student))
@@ -101,7 +101,7 @@ def test_a_student_of_its_own_float_network_is_not_taken_for_its_teacher(recwarn
 
 
 @pytest.mark.slow
-def test_saved_loaded_and_resumed_it_is_the_same_to_the_bit(source, tmp_path):
+def test_saved_loaded_and_resumed_it_is_the_same_to_the_bit(source, tmp_path, eagerly):
     features = [FeatureLoss(SimilarityPreserving(), 10.0, "features")]
     student = low_bits(small(), source.train.images)
     made = distiller(student, small(), features=features)
@@ -122,7 +122,7 @@ def test_saved_loaded_and_resumed_it_is_the_same_to_the_bit(source, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_member_of_a_population_is_what_it_is_alone(source):
+def test_a_member_of_a_population_is_what_it_is_alone(source, eagerly):
     alone, member, other = (
         distiller(student, small())
         for student in (
@@ -139,12 +139,13 @@ def test_a_member_of_a_population_is_what_it_is_alone(source):
 
 
 @pytest.mark.slow
-def test_xla_computes_the_same(source):
+def test_xla_computes_the_same(source, with_xla):
     found = []
     for jit in (False, True):
         student = low_bits(small(), source.train.images)
         made = distiller(student, small(), keras.optimizers.SGD(0.001), jit)
         fit(made, source.train, count=64)
+        assert made.jit_compile == jit
         found.append(student.get_weights())
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

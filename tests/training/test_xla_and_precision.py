@@ -15,7 +15,7 @@ from tfdistill.distillation.population import Population
 from tfdistill.export import exporter, saved_model
 from tfdistill.teacher_cache import Teacher, build
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_xla")]
 
 pytest_plugins = ["tests.stored_logits"]
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -48,6 +48,7 @@ def trained(small_network, images, jit, precision, together):
         model.compile(jit_compile=jit)
     x, y = images
     model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    assert model.jit_compile == jit
     student = members[-1].student
     return student, keras.ops.convert_to_numpy(student(x)), student.get_weights()
 
