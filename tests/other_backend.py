@@ -34,16 +34,15 @@ def network(channels, seed):
     return model
 
 
-def trained(teacher, callbacks=(), **settings):
-    """Return the figures of three epochs, the last with another alpha and temperature."""
+def trained(teacher, callbacks=(), epochs=1, then=(), **settings):
+    """Return the figures of some epochs, then of one with another alpha and temperature."""
     distiller = Distiller(network(4, 1), teacher, **settings)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile(keras.optimizers.SGD(0.05), loss, metrics=["accuracy"])
-    validation = (IMAGES, LABELS)
-    fit = {"validation_data": validation, **FIT}
-    history = distiller.fit(IMAGES, LABELS, epochs=2, callbacks=list(callbacks), **fit).history
-    if not settings.get("features"):
-        distiller.alpha, distiller.temperature = 0.9, 2.0
+    fit = {"validation_data": (IMAGES, LABELS), **FIT}
+    history = distiller.fit(IMAGES, LABELS, epochs=epochs, callbacks=callbacks, **fit).history
+    if then:
+        distiller.alpha, distiller.temperature = then
     again = distiller.fit(IMAGES, LABELS, **fit).history
     predicted = distiller.student.predict(IMAGES[:2], verbose=0)
     return [history, again, np.asarray(predicted).tolist()]
@@ -67,7 +66,7 @@ def saved():
         for number, one in enumerate(list(networks)):
             one.save(f"{folder}/{number}.keras")
             networks.append(keras.saving.load_model(f"{folder}/{number}.keras"))
-    said = [np.asarray(one.predict(IMAGES[:2], verbose=0)).tolist() for one in networks]
+    said = [keras.ops.convert_to_numpy(one(IMAGES[:2])).tolist() for one in networks]
     networks[2].set_teacher(teacher)
     return [before, networks[2].fit(IMAGES, rows, **FIT).history, said]
 
@@ -84,13 +83,13 @@ def figures():
         found[name] = float(loss(taught, logits[1]))
     for name in FEATURES:
         found[name] = float(getattr(tfdistill, name)()(maps[0], maps[1]))
-    ensemble = Ensemble([network(3, 5), network(5, 6)])
+    ensemble = Ensemble([network(4, 5), network(6, 6)])
     similarity = [FeatureLoss(tfdistill.SimilarityPreserving(), weight=2.0)]
     fading = LossWeightSchedule(alpha=lambda epoch: 0.5 - epoch / 4, temperature=lambda e: 4.0 - e)
-    found["teacher"] = trained(network(6, 3), alpha=0.5, temperature=4.0)
-    found["ensemble"] = trained(ensemble, alpha=1.0, soft_loss=tfdistill.Decoupled())
-    found["features"] = trained(network(6, 3), features=similarity)
-    found["schedule"] = trained(network(6, 3), [fading], alpha=0.5, temperature=4.0)
+    schedule = {"callbacks": [fading], "epochs": 2, "alpha": 0.5, "temperature": 4.0}
+    found["features"] = trained(network(6, 3), features=similarity, **schedule)
+    decoupled = {"alpha": 1.0, "soft_loss": tfdistill.Decoupled()}
+    found["ensemble"] = trained(ensemble, then=(0.9, 2.0), **decoupled)
     found["saved"] = saved()
     return found
 

@@ -13,6 +13,9 @@ import pytest
 from tests import other_backend
 
 pytestmark = pytest.mark.slow
+# On the CPU, and compiled by JAX without the passes that take longer than what they make quick.
+PASSES = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK = {"CUDA_VISIBLE_DEVICES": "", "XLA_FLAGS": PASSES}
 
 
 @pytest.fixture(scope="module", params=["jax", "torch"])
@@ -22,7 +25,7 @@ def other(request):
         pytest.skip(f"{request.param} is not installed here")
     done = subprocess.run(
         [sys.executable, "-m", "tests.other_backend"],
-        env={**os.environ, "KERAS_BACKEND": request.param, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "KERAS_BACKEND": request.param, **QUICK},
         capture_output=True,
         text=True,
     )
