@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import gc
+import io
 import os
 import shutil
 import subprocess
@@ -31,6 +32,13 @@ MYSTERIES = {
     "data": {"source": "digits", "validation": 100, "train_examples": 200},
     "teacher": {"name": "cnn2", "width": 0.125},
     "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.02},
+}
+SINGLE = {
+    "study": "single",
+    "seeds": [0],
+    "data": {"source": "digits", "validation": 100, "train_examples": 104, "test_examples": 100},
+    "teacher": {"name": "cnn2", "width": 0.125},
+    "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.002, "weight_decay": 0.01},
 }
 LEARNING_SPEED = StudyConfig(
     study="learning_speed",
@@ -118,6 +126,22 @@ def mysteries(made_once):
         (folder / "printed").write_text(printed)
 
     return made_once("mysteries", make)
+
+
+@pytest.fixture(scope="session")
+def single(made_once):
+    """A folder with `study.yaml` of a teacher and a student alone and taught, its finished study
+    `out`, and what the command `printed`."""
+    from tfdistill.cli.main import main
+
+    def make(folder):
+        path = folder / "study.yaml"
+        path.write_text(yaml.safe_dump(SINGLE))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert main(["run", str(path), "--output", str(folder / "out")]) == 0
+        (folder / "printed").write_text(printed.getvalue())
+
+    return made_once("single", make)
 
 
 @pytest.fixture(scope="session")

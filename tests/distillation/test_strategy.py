@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import socket
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,19 +11,14 @@ import pytest
 import tensorflow as tf
 import yaml
 
+from tests.conftest import SINGLE
 from tests.forked import Forked
 from tfdistill import Distiller, FeatureLoss, Population, records
 from tfdistill.cli.main import main
-from tfdistill.config import (
-    DataConfig,
-    ModelConfig,
-    StudyConfig,
-    TrainingConfig,
-    to_dict,
-)
+from tfdistill.config import StudyConfig, build
 from tfdistill.losses import AttentionTransfer
 from tfdistill.training import runner
-from tfdistill.utils import checks
+from tfdistill.utils import checks, machine
 from tfdistill.utils.progress import Silent
 
 
@@ -59,24 +53,14 @@ def trained(strategy):
     return history, distiller.student.get_weights()
 
 
-def two_devices():
-    """Give this process two devices; return what trains on both."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert both.num_replicas_in_sync == 2
-    return both
-
-
 def population(strategy):
-    """Return losses and weights of two students and one alone after two epochs in one step."""
+    """Return losses and weights of a student and of one alone after two epochs in one step."""
     random = np.random.default_rng(0)
     x = random.normal(size=(20, 8, 8, 1)).astype("float32")
     y = np.arange(20, dtype="int32") % 3
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with strategy.scope():
-        members = [Distiller(network(seed), alpha=0.1 * seed, temperature=2.0) for seed in (1, 3)]
-        members.append(network(5))
+        members = [Distiller(network(3), alpha=0.3, temperature=2.0), network(5)]
         for member in members:
             member.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
         together = Population(members, network(2))
@@ -86,46 +70,47 @@ def population(strategy):
     return history, together.get_weights()
 
 
-def trains_as_one(train, strategy, names):
-    """Train under a strategy and on one device, and compare losses and weights."""
-    history, weights = train(strategy)
-    expected, alone = train(tf.distribute.get_strategy())
-    for one, other in zip(weights, alone, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert history.keys() == expected.keys() >= names
-    for name in expected:
-        np.testing.assert_allclose(history[name], expected[name], rtol=1e-4, err_msg=name)
+LEARNERS = {
+    trained: {"soft_loss", "hard_loss", "feature_loss", "val_accuracy"},
+    population: {"0/soft_loss", "1/accuracy", "val_0/loss"},
+}
 
 
-OF_A_DISTILLER = {"soft_loss", "hard_loss", "feature_loss", "val_accuracy"}
-OF_MEMBERS = {"0/soft_loss", "2/accuracy", "val_1/loss"}
+@pytest.fixture(scope="module")
+def alone():
+    """What training on one device gives."""
+    return [train(tf.distribute.get_strategy()) for train in LEARNERS]
 
 
-def compare():
-    trains_as_one(trained, two_devices(), OF_A_DISTILLER)
+def compare(strategy, alone):
+    """Train under a strategy, and compare losses and weights with those of one device."""
+    for (train, names), (expected, expected_weights) in zip(LEARNERS.items(), alone, strict=True):
+        history, weights = train(strategy)
+        for one, other in zip(weights, expected_weights, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert history.keys() == expected.keys() >= names
+        for name in expected:
+            np.testing.assert_allclose(history[name], expected[name], rtol=1e-4, err_msg=name)
 
 
-def compare_populations():
-    trains_as_one(population, two_devices(), OF_MEMBERS)
-
-
-def compare_workers():
+def compare_workers(alone):
     """Train as one of the workers that TF_CONFIG names; each sees its half of every batch."""
     workers = tf.distribute.MultiWorkerMirroredStrategy()
     assert workers.num_replicas_in_sync == 2
-    trains_as_one(trained, workers, OF_A_DISTILLER)
-    trains_as_one(population, workers, OF_MEMBERS)
+    compare(workers, alone)
 
 
-def compare_studies(folder):
-    """Do a study on both devices, stopped and resumed on the way, and on one."""
-    two_devices()
-    one, both = Path(folder) / "one", Path(folder) / "both"
-    runner.run_study(STUDY, one)
+def compare_devices(alone, one, both):
+    """Train on two devices; then do a study there, stopped and resumed on the way."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    devices = machine.strategy("mirrored")  # the one of the study: a second would disturb it
+    assert devices.num_replicas_in_sync == 2
+    compare(devices, alone)
     training = dataclasses.replace(STUDY.training, strategy="mirrored")
     mirrored = dataclasses.replace(STUDY, training=training)
     with pytest.raises(Stopped):
-        runner.run_study(mirrored, both, Stop("distilled-0"))
+        runner.run_study(mirrored, both, Stop("teacher"))
     runner.run_study(mirrored, both)
     for expected in records.read_all(one):
         record = records.read(records.run_folder(both, expected.name))
@@ -135,17 +120,14 @@ def compare_studies(folder):
             np.testing.assert_allclose(record.history[name], values, rtol=2e-3, err_msg=name)
         for name, value in expected.last.items():
             np.testing.assert_allclose(record.last[name], value, rtol=2e-2, err_msg=name)
-    refused = {
-        "Received: batch_size=31": {"batch_size": 31},
-    }
-    for message, changed in refused.items():
-        other = dataclasses.replace(mirrored, training=dataclasses.replace(training, **changed))
-        with pytest.raises(checks.UsageError, match=message):
-            runner.run_study(other, Path(folder) / "refused")
+    other = both.with_name("refused")
+    uneven = dataclasses.replace(training, batch_size=31)
+    with pytest.raises(checks.UsageError, match="Received: batch_size=31"):
+        runner.run_study(dataclasses.replace(mirrored, training=uneven), other)
     odd = dataclasses.replace(mirrored.data, validation=99)
     with pytest.raises(checks.UsageError, match="validation images, 99, whose last batch of 32 "):
-        runner.run_study(dataclasses.replace(mirrored, data=odd), Path(folder) / "refused")
-    assert not (Path(folder) / "refused").exists()
+        runner.run_study(dataclasses.replace(mirrored, data=odd), other)
+    assert not other.exists()
 
 
 class Stopped(Exception):
@@ -166,29 +148,18 @@ class Stop(Silent):
             raise Stopped
 
 
-STUDY = StudyConfig(
-    study="single",
-    seeds=[0],
-    data=DataConfig(validation=100, train_examples=104),
-    teacher=ModelConfig("cnn2", width=0.125, dropout=0.0),
-    training=TrainingConfig(epochs=2, batch_size=32, learning_rate=0.002, weight_decay=0.01),
-)
+STUDY = build(StudyConfig, SINGLE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("trial", "needs_folder"),
-    [(compare, False), (compare_populations, False), (compare_studies, True)],
-    ids=["distiller", "population", "study"],
-)
-def test_two_logical_devices_train_as_one(trial, needs_folder, tmp_path):
-    process = Forked(trial, *([str(tmp_path)] if needs_folder else []))
+def test_two_logical_devices_train_as_one(alone, single, tmp_path):
+    process = Forked(compare_devices, alone, single / "out", tmp_path / "both")
     _, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one():
+def test_two_processes_train_as_one(alone):
     with contextlib.ExitStack() as stack:
         free = [stack.enter_context(socket.socket()) for _ in range(2)]
         for each in free:
@@ -198,6 +169,7 @@ def test_two_processes_train_as_one():
     workers = [
         Forked(
             compare_workers,
+            alone,
             TF_CONFIG=json.dumps(settings | {"task": {"type": "worker", "index": index}}),
         )
         for index in range(2)
@@ -222,7 +194,7 @@ MIRRORED = ("--training.strategy", "mirrored")
 )
 def test_devices_that_there_are_not_are_one_line(keys, message, tmp_path, capsys):
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({**to_dict(STUDY), "output": str(tmp_path / "out")}))
+    path.write_text(yaml.safe_dump({**SINGLE, "output": str(tmp_path / "out")}))
     assert main(["run", str(path), *keys]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("tfdistill: error: ") and errors.count("\n") == 1
