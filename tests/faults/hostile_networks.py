@@ -22,7 +22,7 @@ def write(folder: Path) -> dict[str, Path]:
         good = {name: archive.read(name) for name in archive.namelist()}
     units = json.loads(good["config.json"].replace(b'"units": 10', b'"units": 200000000'))
     _pack(folder / "units.keras", good | {"config.json": json.dumps(units).encode()})
-    _pack(folder / "zeros.keras", good, zeros=3 * 2**30)
+    _pack(folder / "zeros.keras", good, zeros=9 * 2**28)
     (folder / "cut.keras").write_bytes((folder / "good.keras").read_bytes()[:-60])
     huge = folder / "huge.weights.h5"
     shutil.copy(folder / "good.weights.h5", huge)

@@ -9,9 +9,9 @@ from PIL import Image
 from tests.faults import hostile_networks
 from tests.faults.openers import endless, good, hoarder, killed, unknown, wrapped, wrong
 from tfdistill.cli.main import main
-from tfdistill.config import DataConfig, ModelConfig, StudyConfig, TrainingConfig
+from tfdistill.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from tfdistill.models.weights import hdf5
-from tfdistill.training.runner import run_study
+from tfdistill.training import train
 from tfdistill.utils import foreign
 from tfdistill.utils.checks import UsageError
 
@@ -145,13 +145,9 @@ def test_commands_try_a_network_before_they_open_it(networks, tmp_path, capsys, 
 
 
 def test_what_this_machine_has_trained_is_known(tmp_path):
-    config = StudyConfig(
-        study="single",
-        seeds=[0],
-        data=DataConfig("digits", validation=100, train_examples=64),
-        teacher=ModelConfig("cnn2", width=0.125),
-        training=TrainingConfig(epochs=1, batch_size=32),
-    )
-    run_study(config, tmp_path)
-    for path in tmp_path.glob("runs/*/*.keras"):
-        foreign.try_out(path, killed)
+    images = DataConfig("digits", validation=100, train_examples=64)
+    training = TrainingConfig(epochs=1, batch_size=32)
+    network = ModelConfig("cnn2", width=0.125)
+    train.run(RunConfig("teacher", "teacher", 0, images, network, training), tmp_path)
+    for part in ("best", "last"):
+        foreign.try_out(tmp_path / f"runs/teacher/{part}.keras", killed)

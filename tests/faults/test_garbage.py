@@ -58,20 +58,23 @@ def loop():
 
 
 def networks_and_graphs():
-    found = [type(each) for each in gc.get_objects()]
-    models = sum(issubclass(kind, keras.Model) for kind in found)
-    return models, sum(issubclass(kind, FuncGraph) for kind in found)
+    """Return the numbers of networks, of graphs, and of graphs of a compiled training step."""
+    found = [each for each in gc.get_objects() if issubclass(type(each), (keras.Model, FuncGraph))]
+    graphs = [each for each in found if isinstance(each, FuncGraph)]
+    steps = sum(graph.name == "one_step_on_data" for graph in graphs)
+    return len(found) - len(graphs), len(graphs), steps
 
 
 def test_runs_that_share_a_compiled_step_leave_as_much_as_one(uncollected, monkeypatch, tmp_path):
     monkeypatch.setattr(learners, "COLLECT_EVERY", 0.0)
     session = Session()
     train.run(ALONE, tmp_path, session)
-    found = []
+    found = [networks_and_graphs()]
     for seed in range(1, 4):
         train.run(dataclasses.replace(TAUGHT, name=f"run-{seed}", seed=seed), tmp_path, session)
         found.append(networks_and_graphs())
-    assert found[1] == found[2]
+    assert found[2] == found[3]
+    assert found[0][-1] == found[3][-1] > 0  # the step of the first kind of run was let go
 
 
 def test_all_objects_are_looked_through_only_now_and_then(uncollected, clock):

@@ -8,22 +8,13 @@ import sys
 import time
 
 import pytest
-import yaml
 
 from tests.forked import LONG, tfdistill
 from tfdistill import records
-from tfdistill.cli.main import main
 from tfdistill.utils import storage
 
 pytestmark = pytest.mark.slow
 
-CONFIG = {
-    "study": "single",
-    "seeds": [0],
-    "data": {"source": "digits", "validation": 100, "train_examples": 96},
-    "teacher": {"name": "cnn2", "width": 0.125},
-    "training": {"epochs": 2, "batch_size": 32},
-}
 DAYS = 3 * 86400
 GOES_ON = "The same command resumes where this one stopped."
 # Signals come while Python does not run its handlers, or while a library swallows what they raise.
@@ -80,8 +71,8 @@ def start(*command):
     )
 
 
-def study(folder):
-    return "run", folder.parent / "tiny.yaml", "--output", folder
+def study(single, folder):
+    return "run", single / "study.yaml", "--output", folder
 
 
 def stopped_at(process, line, number):
@@ -105,16 +96,15 @@ def written(folder):
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
-def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_path, capsys):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    assert main(["run", str(tmp_path / "tiny.yaml"), "--output", str(whole)]) == 0
-    tables = capsys.readouterr().out.partition("Test accuracy  ")[2].partition("Report:")[0]
+def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(single, tmp_path):
+    folder, command = tmp_path / "stopped", study(single, tmp_path / "stopped")
+    printed = (single / "printed").read_text()
+    tables = printed.partition("Test accuracy  ")[2].partition("Report:")[0]
 
-    stopped_at(tfdistill(*study(folder)), "[1/3] teacher: test accuracy", signal.SIGKILL)
+    stopped_at(tfdistill(*command), "[1/3] teacher: test accuracy", signal.SIGKILL)
     first = written(folder)
     assert first.keys() >= {folder / "runs" / "teacher" / "record.json"}
-    process = tfdistill(*study(folder))
+    process = tfdistill(*command)
     status, errors = stopped_at(process, "[2/3] alone-0: test accuracy", signal.SIGINT)
     assert (status, errors) == (130, f"tfdistill: stopped by Ctrl-C. {GOES_ON}\n")
     teacher = {path: stat for path, stat in written(folder).items() if path in first}
@@ -127,19 +117,18 @@ def test_a_study_that_is_stopped_again_and_again_ends_as_one_that_is_not(tmp_pat
     left.parent.mkdir(exist_ok=True)
     left.write_text("of a killed process")
 
-    process = start("-m", "tfdistill", *study(folder))  # as a user does
+    process = start("-m", "tfdistill", *command)  # as a user does
     output, errors = process.communicate(timeout=LONG)
     assert process.returncode == 0, errors
     assert tables in output
     assert tables.count("\n") > 5
-    assert results(folder) == results(whole)
+    assert results(folder) == results(single / "out")
     assert before.items() <= written(folder).items()
     assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
 
 
-def test_sigterm_is_heard_while_tensorflow_starts(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    process = start("-m", "tfdistill", *study(tmp_path / "out"))
+def test_sigterm_is_heard_while_tensorflow_starts(single, tmp_path):
+    process = start("-m", "tfdistill", *study(single, tmp_path / "out"))
     status, errors = stopped_at(process, "Starting TensorFlow", signal.SIGTERM)
     assert (status, errors) == (143, f"tfdistill: stopped by SIGTERM. {GOES_ON}\n")
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdistill import data, losses, records
 from tfdistill.config import (
@@ -25,7 +24,6 @@ from tfdistill.data import pipeline
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.population import Population
 from tfdistill.training import evaluation, runner, train
-from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 from tfdistill.utils.progress import Silent
 
@@ -68,6 +66,7 @@ def saved(tmp_path):
 
 
 class TestStudies:
+    @pytest.mark.usefixtures("eagerly")
     def test_a_saved_teacher_that_gives_no_numbers_is_named_and_the_rest_is_done(
         self, saved, tmp_path
     ):
@@ -85,6 +84,7 @@ class TestStudies:
         assert alone.status == records.FINISHED
         assert not (tmp_path / "out" / "runs" / "distilled-0").exists()
 
+    @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize("rate", [1e18, 1e38])
     def test_weights_that_the_last_step_spoils_are_no_result(self, rate, tmp_path):
         # One step in all: its loss is that of the initial weights, and finite.
@@ -114,20 +114,6 @@ class TestLeaks:
         del batches
         gc.collect()
         assert kept() is None
-
-    def test_the_compiled_step_of_a_run_is_let_go_by_the_next_kind_of_run(self, tmp_path):
-        def compiled_steps():
-            gc.collect()
-            graphs = [each for each in gc.get_objects() if type(each) is FuncGraph]
-            return sum(graph.name == "one_step_on_data" for graph in graphs)
-
-        found, session = [], Session()
-        for decay in (0.0, 0.1, 0.2):
-            settings = dataclasses.replace(SHORT, weight_decay=decay)
-            run = dataclasses.replace(ALONE, name=f"decay-{decay}", training=settings)
-            train.run(run, tmp_path, session)
-            found.append(compiled_steps())
-        assert found[0] > 0 and found[1] == found[2]
 
 
 class TestImages:
@@ -261,6 +247,7 @@ class TestPopulation:
         step(population, pixels, labels)
         assert finite(members[0].student) and not finite(members[1].student)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_a_diverging_run_of_several_is_reported_and_the_others_finish(self, tmp_path):
         steep = dataclasses.replace(
             ALONE,

@@ -1,6 +1,7 @@
 """Two processes on one folder: the second says so, changes nothing; a dead one does not block."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,22 +110,24 @@ def test_what_a_killed_process_held_is_free(study, holder):
 
 
 @pytest.mark.slow
-def test_a_run_touches_no_hidden_file_of_the_user_or_of_another_host(study):
-    path, folder = study
+def test_a_run_touches_no_hidden_file_of_the_user_or_of_another_host(single, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(single / "out", folder)
+    shutil.rmtree(folder / "runs/distilled-0")  # the one that is to do
     ended = ended_process()
     names = [".env.2024", "thesis/.draft.20241101.docx", f".coverage.host.4242.{ended}"]
-    names += [f"runs/teacher/.best.{ended}.keras", f"runs/teacher/.tfdistill.{ended}.best.keras"]
-    names += [f"runs/teacher/.tfdistill.other-host.{ended}.best.keras"]
+    hidden = [f".best.{ended}.keras", f".tfdistill.{ended}.best.keras"]
+    hidden += [f".tfdistill.other-host.{ended}.best.keras"]
     own = storage.temporary_name(Path("best.keras"))
-    lives = own.replace(f".{os.getpid()}.", f".{os.getppid()}.")
-    names += [f"runs/teacher/{lives}"]
+    hidden += [own.replace(f".{os.getpid()}.", f".{os.getppid()}.")]
+    names += [f"runs/distilled-0/{name}" for name in hidden]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     (folder / f".backup.{ended}").mkdir()
-    left = folder / "runs/teacher" / own.replace(f".{os.getpid()}.", f".{ended}.")
+    left = folder / "runs/distilled-0" / own.replace(f".{os.getpid()}.", f".{ended}.")
     left.write_text("half")
-    assert main(["run", str(path)]) == 0
+    assert main(["run", str(single / "study.yaml"), "--output", str(folder)]) == 0
     assert not left.exists()
     assert [(folder / name).read_text() for name in names] == names
     assert (folder / f".backup.{ended}").is_dir()
