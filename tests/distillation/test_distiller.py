@@ -32,7 +32,7 @@ def copy_of(model):
     return other
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_the_loss_is_the_formula_with_weights_and_regularisation(small_network, images):
     x, y = images
     student, teacher = small_network(penalty=keras.regularizers.L2(0.3)), small_network()
@@ -53,7 +53,6 @@ def test_the_loss_is_the_formula_with_weights_and_regularisation(small_network, 
     assert float(logs["soft_loss"]) == pytest.approx((soft * sample_weight).mean(), rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_weights_of_examples_count_beside_arrays_and_beside_datasets(small_network, images):
     x, y = images
@@ -73,7 +72,7 @@ def test_weights_of_examples_count_beside_arrays_and_beside_datasets(small_netwo
     assert losses[0] != pytest.approx(unweighted.history["loss"][0], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_logits_in_the_batch_train_as_the_live_teacher_does(small_network, images):
     x, y = images
     student, teacher = small_network(batch_norm=True), small_network()
@@ -81,14 +80,12 @@ def test_logits_in_the_batch_train_as_the_live_teacher_does(small_network, image
     live = compiled(Distiller(student, teacher, alpha=0.5, temperature=2.0))
     cached = compiled(Distiller(other, alpha=0.5, temperature=2.0))
     logits = teacher.predict(x, batch_size=8, verbose=0)
-    live.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
-    cached.fit(
-        x, {"label": y, "teacher_logits": logits}, batch_size=8, epochs=3, shuffle=False, verbose=0
-    )
+    live.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    cached.fit(x, {"label": y, "teacher_logits": logits}, batch_size=8, shuffle=False, verbose=0)
     assert_same(weights_of(student), weights_of(other), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_the_teacher_never_changes_and_is_no_part_of_the_distiller(small_network, images, tmp_path):
     x, y = images
     student, teacher = small_network(), small_network(batch_norm=True, dropout=0.5)
@@ -106,7 +103,7 @@ def test_the_teacher_never_changes_and_is_no_part_of_the_distiller(small_network
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_the_teacher_runs_in_inference_mode(small_network, images):
     x, y = images
     student, teacher = small_network(), small_network(batch_norm=True, dropout=0.9)
@@ -116,7 +113,6 @@ def test_the_teacher_runs_in_inference_mode(small_network, images):
     assert float(logs["soft_loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("alpha, moves_with", [(0.0, "labels"), (1.0, "teacher")])
 def test_alpha_at_its_ends_leaves_one_loss_alone(small_network, images, alpha, moves_with):
@@ -148,6 +144,7 @@ def test_without_a_teacher_it_raises_instead_of_training_on_labels(small_network
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_saving_and_loading_goes_on_as_if_never_interrupted(small_network, images, tmp_path):
     x, y = images
     teacher = small_network()
@@ -210,7 +207,7 @@ def test_alpha_and_temperature_follow_a_schedule_without_retracing(small_network
     assert len(traces) <= 2  # Keras may trace once for the shapes
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_evaluation_measures_the_student_and_shows_no_zero_soft_loss(small_network, images):
     x, y = images
     distiller = compiled(Distiller(small_network(), small_network()))
@@ -234,7 +231,6 @@ def test_dropout_stays_on_in_training_after_a_validation(small_network, images):
     assert any((a != b).any() for a, b in zip(seeds, after, strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, images):
     x, y = images
@@ -251,7 +247,6 @@ def test_feature_losses_reach_the_student_and_leave_the_teacher(small_network, i
     assert distiller.predict(x, verbose=0).shape == (24, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_an_ensemble_teaches_its_mean_probabilities(small_network, images):
     x, y = images
@@ -277,7 +272,6 @@ def test_with_several_steps_in_one_call_it_trains_the_same(small_network, images
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_class_weight_counts(small_network, images):
     x, y = images
@@ -327,7 +321,7 @@ def test_callbacks_that_restore_the_best_weights_work(small_network, images, tmp
     assert path.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_subclassed_student_is_built_by_its_first_batch(small_network, images):
     x, y = images
 

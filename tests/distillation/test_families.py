@@ -189,7 +189,7 @@ class TestLastActivations:
         mean = (np.asarray(sigmoids[0](X)) + np.asarray(sigmoids[1](X))) / 2
         np.testing.assert_allclose(ops.sigmoid(ensemble(X)), mean, rtol=1e-5)
 
-    @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_a_population_takes_the_teachers_logits_too(self, plain):
         members = [Distiller(network(seed=place)) for place in range(2)]
         for member in members:

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.training.test_train import DIGITS, NETWORK, SHORT, STUDENT, TEACHER, StopAfter, renamed
-from tfdistill import Distiller, FeatureLoss, SoftTargets
+from tests.training.test_train import DIGITS, NETWORK, SHORT, STUDENT, TEACHER, interrupted, renamed
+from tfdistill import Distiller, FeatureLoss
 from tfdistill.config import DistillationConfig, FeatureConfig, ModelConfig
 from tfdistill.config.registry import FEATURE_LOSSES
 from tfdistill.losses import Decoupled, Hints, decoupled
@@ -98,19 +98,16 @@ def counting():
     return keras.Model(inner.inputs[0], counter(inner.output)), counter
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "soft_loss, kinds", [(SoftTargets(), [Hints]), (Decoupled(), FEATURE_LOSSES.values())]
-)
-def test_teacher_and_student_run_once_in_a_step(soft_loss, kinds, images):
+@pytest.mark.usefixtures("eagerly")
+def test_teacher_and_student_run_once_in_a_step(images):
     x, y = images
     student, of_student = counting()
     teacher, of_teacher = counting()
-    features = [FeatureLoss(kind(), 1.0, "map", "map") for kind in kinds]
-    distiller = Distiller(student, teacher, soft_loss=soft_loss, features=features)
+    features = [FeatureLoss(kind(), 1.0, "map", "map") for kind in FEATURE_LOSSES.values()]
+    distiller = Distiller(student, teacher, soft_loss=Decoupled(), features=features)
     before = float(of_teacher.calls)  # it was asked once whether it gives probabilities
-    compiled(distiller).fit(x, y, batch_size=8, epochs=2, verbose=0)
-    assert (float(of_student.calls), float(of_teacher.calls) - before) == (6, 6)
+    compiled(distiller).fit(x, y, batch_size=8, verbose=0)
+    assert (float(of_student.calls), float(of_teacher.calls) - before) == (3, 3)
 
 
 def test_maps_that_do_not_fit_are_refused_when_built():
@@ -189,11 +186,11 @@ def test_labels_and_soft_loss_have_the_given_weights_and_the_penalty_its_own(sma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-def test_the_soft_loss_gains_its_weight_over_the_first_steps(dtype, images):
+def test_the_soft_loss_gains_its_weight_over_the_first_steps(images):
     x, y = images
     settings = {"hard_weight": 1.0, "soft_weight": 2.0, "warmup_steps": 4}
-    distiller = compiled(Distiller(network(dtype=dtype), network(6), **settings), rate=1e-4)
+    student = network(dtype="mixed_float16")
+    distiller = compiled(Distiller(student, network(6), **settings), rate=1e-4)
     logs = distiller.fit(x, y, batch_size=24, epochs=6, shuffle=False, verbose=0).history
     growing = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
     expected = np.array(logs["hard_loss"]) + growing * 2.0 * np.array(logs["soft_loss"])
@@ -259,6 +256,7 @@ def whole(study):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study, whole):
     """It is 100, and 1 in the run that the others are compared with."""
     taught = DistillationConfig(alpha=0.0, features=[FeatureConfig("hints")])
@@ -271,21 +269,15 @@ def test_a_run_with_hints_takes_the_papers_weight_where_none_is_given(study, who
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_process_and_another_folder_gives_the_same_bits(study, whole, tmp_path):
+def test_an_interrupted_run_ends_with_the_same_weights_after_another_in_the_process(
+    study, whole, tmp_path
+):
     shutil.copytree(study / "runs" / "teacher", tmp_path / "runs" / "teacher")
-    session = Session()
-    train.run(renamed(HINTED, "between", seed=9), tmp_path, session)
-    again = train.run(renamed(HINTED, "again"), tmp_path, session)
-    assert again.weights == whole.weights
-    assert again.history == whole.history
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_with_regressors_ends_with_the_same_weights(study, whole):
-    parted = renamed(HINTED, "parted")
-    with pytest.raises(KeyboardInterrupt):
-        train.run(parted, study, Session(StopAfter(1, 0.1)))
-    record = train.run(parted, study)
+    session, parted = Session(), renamed(HINTED, "parted")
+    for run in (renamed(HINTED, "between", seed=9), parted):
+        with interrupted(session, 1, 0.1):
+            train.run(run, tmp_path, session)
+    record = train.run(parted, tmp_path, session)
     assert record.weights == whole.weights
     assert record.history == whole.history
 

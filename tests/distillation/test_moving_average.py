@@ -85,6 +85,7 @@ def test_the_average_is_that_of_the_weights_after_each_step(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_members_have_the_averages_that_they_would_have_alone(small_network, images):
     x, y = images
     validation = {"validation_data": (x[:10], y[:10])}
@@ -116,6 +117,7 @@ def test_members_have_the_averages_that_they_would_have_alone(small_network, ima
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_validation_sees_the_average_and_training_goes_on_from_the_weights(small_network, images):
     x, y = images
     found = []

@@ -194,6 +194,7 @@ class TestMetricsWithoutLabels:
         assert found["weighted"] == pytest.approx((2 + 4) / (2 + 6 + 4))
         assert found["own_1"] == 6  # it cannot be told
 
+    @pytest.mark.usefixtures("eagerly")
     def test_several_labels(self):
         several = keras.losses.BinaryCrossentropy(from_logits=True)
         metrics = [
@@ -211,6 +212,7 @@ class TestMetricsWithoutLabels:
         assert found["f1"] == pytest.approx((2 / 3 + 2 / 3) / 2, abs=1e-5)
         assert found["accuracy"] == pytest.approx(4 / 6)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_one_of_several_classes(self):
         metrics = [
             "accuracy",
@@ -225,6 +227,7 @@ class TestMetricsWithoutLabels:
         assert found["iou"] == pytest.approx((1 / 2 + 0 + 0) / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_class_weights_count_beside_stored_logits_as_beside_a_teacher():
     class_weight = {0: 3.0, 2: 0.0}
