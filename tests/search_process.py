@@ -53,7 +53,7 @@ RANGES = {
     "temperature": {"min": 1.0, "max": 40.0, "sampling": "log"},
 }
 KINDS = {
-    "grid": (tuners.GridSearch, GRID, {}),
+    "grid": (tuners.GridSearch, GRID, {"max_trials": 3}),
     "random": (tuners.RandomSearch, RANGES, {"max_trials": 4, "seed": 3}),
     "bayesian": (
         tuners.BayesianOptimization,

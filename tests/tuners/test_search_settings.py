@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdistill import SoftTargets, tuners
 from tfdistill.utils.checks import UsageError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eagerly")]
 
 X = np.linspace(-1.0, 1.0, 64, dtype="float32").reshape(16, 4)
 Y = np.arange(16, dtype="int32") % 2

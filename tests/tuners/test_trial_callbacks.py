@@ -6,17 +6,19 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfdistill import tuners
 from tfdistill.utils.checks import UsageError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eagerly")]
 
 K = keras.callbacks
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(32, 4)).astype("float32")
 Y = GENERATOR.integers(0, 2, 32)
-FIT = {"epochs": 6, "batch_size": 16, "shuffle": False, "validation_data": (X, Y), "verbose": 0}
+SEEN = {"validation_data": (X[:16], Y[:16]), "verbose": 0}
+FIT = {"epochs": 6, "batch_size": 16, "shuffle": False, **SEEN}
 
 
 def network(hp=None):
@@ -105,17 +107,23 @@ DECIDING = {
     ],
     "schedule": lambda: [K.LearningRateScheduler(lambda epoch, rate: rate * 0.5)],
 }
+EPOCHS = {"stop": 6, "plateau": 6, "schedule": 2}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Return a function that gives the histories of trials that are trained one by one."""
+    """Return a function that gives the histories of trials that are trained one by one.
+
+    A compiled step heeds a schedule, too.
+    """
     known = {}
 
     def found(kind):
         if kind not in known:
             folder = tmp_path_factory.mktemp("alone")
-            search(folder, DECIDING[kind]())
+            tf.config.run_functions_eagerly(kind != "schedule")
+            search(folder, DECIDING[kind](), epochs=EPOCHS[kind])
+            tf.config.run_functions_eagerly(True)
             known[kind] = histories(folder)
         return known[kind]
 
@@ -124,7 +132,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["stop", "schedule"])  # "plateau" is below, with a kill
 def test_trials_that_are_trained_together_have_callbacks_each(kind, alone, tmp_path):
-    search(tmp_path, DECIDING[kind](), population=2)
+    search(tmp_path, DECIDING[kind](), population=2, epochs=EPOCHS[kind])
     assert_same(histories(tmp_path), alone(kind), rtol=1e-5)
 
 
@@ -138,7 +146,7 @@ def test_each_trial_begins_with_the_learning_rate_of_the_first(alone):
     for history in alone("plateau"):
         assert history["learning_rate"][0] == 0.5 and history["learning_rate"][-1] < 0.06
     for history in alone("schedule"):
-        assert history["learning_rate"] == [0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125]
+        assert history["learning_rate"] == [0.25, 0.125]
 
 
 @pytest.mark.parametrize("kind, population", [("stop", 1), ("plateau", 2)])
@@ -170,12 +178,19 @@ def test_a_callback_of_ones_own_sees_one_trial_and_keeps_what_it_noted(tmp_path)
             np.testing.assert_allclose(seen, expected, rtol=1e-5)
 
 
-def test_a_log_of_figures_goes_on_after_a_kill(tmp_path):
+def test_a_log_of_figures_goes_on_after_a_kill_and_what_cannot_be_kept_is_said(tmp_path, caplog):
+    class Holding(K.Callback):
+        def __init__(self):
+            super().__init__()
+            self.generator = np.random.default_rng(0)
+
     file = tmp_path / "log.csv"
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, [K.CSVLogger(str(file))], kill=2, epochs=3)
-    search(tmp_path, [K.CSVLogger(str(file))], epochs=3)  # the last trial's log is what is left
-    with open(file) as lines:
+        search(tmp_path, [K.CSVLogger(str(file)), Holding()], kill=2, epochs=3)
+    assert "anew" not in caplog.text
+    search(tmp_path, [K.CSVLogger(str(file)), Holding()], epochs=3)
+    assert caplog.text.count("Holding begins anew in part: generator cannot be kept") == 1
+    with open(file) as lines:  # the last trial's log is what is left
         assert [row["epoch"] for row in csv.DictReader(lines)] == ["0", "1", "2"]
 
 
@@ -188,19 +203,6 @@ def test_a_log_for_tensorboard_is_written_for_each_trial(tmp_path):
         found.append(sorted(str(file.parent.relative_to(folder)) for file in files))
     assert found[0] == found[1] and len(found[0]) == 6
     assert [name for name in found[0] if name.startswith("logs/0001/")] == found[0][3:]
-
-
-def test_what_cannot_be_kept_is_said_where_a_training_is_resumed(tmp_path, caplog):
-    class Holding(K.Callback):
-        def __init__(self):
-            super().__init__()
-            self.generator = np.random.default_rng(0)
-
-    with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, [Holding()], kill=1, epochs=2)
-    assert "anew" not in caplog.text
-    search(tmp_path, [Holding()], epochs=2)
-    assert caplog.text.count("Holding begins anew in part: generator cannot be kept") == 1
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_one_of_several_trials_cannot_be_stopped_within_an_epoch(tmp_path):
 
 def test_no_callbacks_and_one_without_a_list_are_taken(tmp_path):
     hypermodel = tuners.DistillationHyperModel(network, TEACHER, alpha=[0.1], temperature=[2.0])
-    for place, callbacks in enumerate(([], None, K.EarlyStopping())):
+    for place, callbacks in enumerate(([], K.EarlyStopping())):
         tuner = tuners.GridSearch(hypermodel, "val_loss", directory=tmp_path / f"{place}")
         tuner.search(X, Y, callbacks=callbacks, **{**FIT, "epochs": 1})
         assert len(tuner.results()) == 1

@@ -64,13 +64,13 @@ def assert_same(tuner, tables):
 
 
 def test_a_killed_grid_goes_on_to_the_same_figures(whole, tmp_path):
-    kill_at(tmp_path / "search/trial_0001/seed-1/state.npz", "grid", tmp_path)
+    kill_at(tmp_path / "search/trial_1/seed-1/state.npz", "grid", tmp_path)
     tuner = sp.tuner_of("grid", tmp_path, seeds=(0, 1))
-    assert len(tuner.oracle.trials) == 2 and not (tmp_path / "search/trial_0002").exists()
+    assert len(tuner.oracle.trials) == 2 and not (tmp_path / "search/trial_2").exists()
     tuner.search(sp.batches, **sp.FIT)
     assert_same(tuner, whole)
     points = tuner.results()[["alpha", "temperature"]]
-    assert len(points.drop_duplicates()) == len(points) == 4
+    assert len(points.drop_duplicates()) == len(points) == 3
     assert not list(tmp_path.rglob("*.npz"))
 
 
@@ -125,10 +125,10 @@ def test_a_compiled_distiller_serves_all_trials_and_trains_the_same(whole, tmp_p
         optimizer=lambda hp: keras.optimizers.Adam(0.05),
         **sp.GRID,
     )
-    settings = {"max_trials": 2, "seeds": (0, 1), "directory": tmp_path}
+    settings = {"max_trials": 2, "seeds": (1,), "directory": tmp_path}
     tuner = tuners.GridSearch(hypermodel, "val_loss", **settings)
     tuner.search(sp.batches, **sp.FIT)
-    assert 0 < len(calls) <= 2  # tracing a train step; the other three trainings add nothing
+    assert 0 < len(calls) <= 2  # tracing a train step; the other training adds nothing
     last = tuner.seed_results().iloc[-1]
 
     keras.utils.set_random_seed(1)
@@ -209,6 +209,7 @@ def test_a_damaged_state_begins_its_training_anew(one_trial, tmp_path, caplog):
     pd.testing.assert_frame_equal(again.seed_results(), whole.seed_results())
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_hyperband_goes_on_with_the_training_of_the_earlier_trial(tmp_path):
     tuner = sp.tuner_of("hyperband", tmp_path, max_epochs=2)
     tuner.search(sp.batches, **sp.FIT)
@@ -226,11 +227,11 @@ def test_hyperband_goes_on_with_the_training_of_the_earlier_trial(tmp_path):
 def test_trials_trained_together_are_those_alone_and_shown_one_after_the_other(
     whole, tmp_path, capsys
 ):
-    tuner = sp.tuner_of("grid", tmp_path, seeds=(0, 1), population=3)
+    tuner = sp.tuner_of("grid", tmp_path, seeds=(0, 1), population=2)
     tuner.search(sp.batches, **{**sp.FIT, "verbose": 1})
     pd.testing.assert_frame_equal(tuner.results(), whole[0], rtol=1e-5)
     printed = capsys.readouterr().out
-    assert printed.count("Complete [") == len(tuner.results()) > 3
+    assert printed.count("Complete [") == len(tuner.results()) == 3
     assert f"Best {tuner.oracle.objective.name} So Far" in printed
 
 
@@ -331,7 +332,7 @@ def test_a_chief_and_two_workers_find_what_one_process_finds(whole, tmp_path):
     chief = start("grid", tmp_path, KERASTUNER_TUNER_ID="chief", **oracle)
     processes = [chief]
     try:
-        state, worker = tmp_path / "search/trial_0000/seed-1/state.npz", "tuner0"
+        state, worker = tmp_path / "search/trial_0/seed-1/state.npz", "tuner0"
         kill_at(state, "grid", tmp_path, KERASTUNER_TUNER_ID=worker, **oracle)
         for name in ("tuner0", "tuner1"):
             processes.append(start("grid", tmp_path, KERASTUNER_TUNER_ID=name, **oracle))
