@@ -82,11 +82,11 @@ def killed_before_write(monkeypatch, number, *args):
     "kind, population, stride",
     [
         pytest.param("grid", 1, 3, marks=pytest.mark.slow),  # 10 files a trial: each kind of them
-        ("grid", 2, 3),
+        pytest.param("grid", 2, 3, marks=pytest.mark.slow),
         ("random", 1, 3),
         ("random", 3, 3),
         pytest.param("bayesian", 2, 11, marks=pytest.mark.slow),
-        ("hyperband", 1, 19),
+        pytest.param("hyperband", 1, 19, marks=pytest.mark.slow),
         pytest.param("hyperband", 2, 13, marks=pytest.mark.slow),
     ],
 )
