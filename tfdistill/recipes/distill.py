@@ -136,6 +136,6 @@ def distill(
         study_exports.export_study(output, config.export, progress)
     found = [with_predictions(output, record) for record in found]
     says = findings.findings(config, found)
-    report = findings.write(output, says, found, [])
+    report = findings.write(output, says, [])
     progress.say(f"{says.verdict}\nReport: {report}")
     return Distilled(output, found, says.verdict, report)

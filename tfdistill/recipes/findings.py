@@ -1,5 +1,6 @@
 """What a study's records say: its verdict, tables and pictures, as a report or as a page."""
 
+import functools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,14 @@ class Findings:
     figures: "list[Drawn]" = field(default_factory=list)
     published: dict[str, float] | None = None
     notes: list[str] = field(default_factory=list)
+    found: "list[Record]" = field(default_factory=list)
+
+    @functools.cached_property
+    def pictures(self) -> "list[Drawn]":
+        """All pictures, drawn once for whatever shows them."""
+        from tfdistill.reporting import reports
+
+        return reports.pictures(self.found, self.comparisons, self.published, self.figures)
 
 
 def findings(config: StudyConfig, found: "list[Record]", search: Any = None) -> Findings:
@@ -48,16 +57,16 @@ def findings(config: StudyConfig, found: "list[Record]", search: Any = None) -> 
     names = study.NAMES if hasattr(study, "NAMES") else None
     said = study.TITLE, study.QUESTION, verdict(compared, found, names), study.tables(found)
     if search:
-        return Findings(*said, compared, notes=notes)
+        return Findings(*said, compared, notes=notes, found=found)
     drawn = study.figures(found) if hasattr(study, "figures") else []
     planned = len(runner.plan(config))
     if len(found) < planned:
         notes.append(f"Unfinished: {len(found)} of {planned} runs are done.")
     published = study.PUBLISHED if published_on(found, study.PUBLISHED_ON) else None
-    return Findings(*said, compared, drawn, published, notes)
+    return Findings(*said, compared, drawn, published, notes, found)
 
 
-def write(folder: Path, says: Findings, found: "list[Record]", more: "list[Table]") -> Path:
+def write(folder: Path, says: Findings, more: "list[Table]") -> Path:
     """Write the report of a study; `more`: tables after the study's own."""
     from tfdistill.reporting import reports
 
@@ -66,12 +75,11 @@ def write(folder: Path, says: Findings, found: "list[Record]", more: "list[Table
         says.title,
         says.question,
         [*says.tables, *more],
-        found,
+        says.found,
         says.notes,
         verdict=says.verdict,
         comparisons=says.comparisons,
-        published=says.published,
-        figures=says.figures,
+        drawn=says.pictures,
     )
 
 
@@ -119,14 +127,14 @@ def write_kept(config: StudyConfig, folder: Path) -> tuple[Findings, Path]:
         found = read_results(folder / RESULTS_FILE, configs)
     says = findings(config, found)
     if whole:
-        write(folder, says, found, [])
+        write(folder, says, [])
     else:
         reports.write_comparisons(folder, says.comparisons)
-    drawn = reports.pictures(found, says.comparisons, says.published, says.figures)
     source = _of_records(found) if whole else _of_results(found)
     if says.comparisons:
         source += " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
-    page = Page(says.title, says.verdict, reports.setting(found), says.tables, drawn, source)
+    setting = reports.setting(found)
+    page = Page(says.title, says.verdict, setting, says.tables, says.pictures, source)
     return says, write_page(folder, page)
 
 

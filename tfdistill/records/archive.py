@@ -74,7 +74,7 @@ def read_archive(path: Path) -> list[Record]:
         raise storage.DamagedError(path, error.problem.removeprefix(f"{path} "), KEPT) from None
     except checks.UsageError:
         raise
-    except (lzma.LZMAError, EOFError, RecursionError, ValueError) as error:
+    except (lzma.LZMAError, EOFError, OverflowError, RecursionError, ValueError) as error:
         problem = checks.first_line(error).rstrip(".")
         raise storage.DamagedError(path, f"is damaged ({problem})", KEPT) from None
     return found
@@ -158,6 +158,13 @@ def _listed(predictions: Predictions) -> dict[str, list[float]]:
     }
 
 
+def _are_classes(column: list[Any]) -> bool:
+    # Thousands of values a run, so without a loop in Python.
+    if not {*map(type, column)} <= {int}:
+        return False
+    return 0 <= min(column, default=0) <= max(column, default=0) < 2**16
+
+
 def _with(record: Record, listed: Any) -> Record:
     import numpy as np
 
@@ -166,8 +173,8 @@ def _with(record: Record, listed: Any) -> Record:
     if {*listed} != {*names} or not all(isinstance(column, list) for column in columns):
         raise ValueError(f"predictions of {record.name} are no {', '.join(names)}")
     *whole, shares = (listed[name] for name in names)
-    fits = all(type(value) is int and 0 <= value < 2**16 for column in whole for value in column)
-    numbers = all(isinstance(share, int | float) and not share > 1 for share in shares)
+    fits = all(map(_are_classes, whole))
+    numbers = {*map(type, shares)} <= {int, float} and not (np.array(shares, float) > 1).any()
     if len({len(column) for column in columns}) > 1 or not (fits and numbers):
         raise ValueError(f"predictions of {record.name} are no classes and probabilities")
     predictions = Predictions(

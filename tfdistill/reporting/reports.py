@@ -50,6 +50,7 @@ def write_report(
     comparisons: Sequence[Family] = (),
     published: Mapping[str, float] | None = None,
     figures: Sequence[Drawn] = (),
+    drawn: Sequence[Drawn] | None = None,
 ) -> Path:
     """Write `report.html`, `results.csv` and, where rows were compared, `comparisons.csv`.
 
@@ -66,6 +67,7 @@ def write_report(
         comparisons: What was compared, the study's first question first.
         published: Published test accuracy by row, in 0..1, marked in the figures.
         figures: The study's own figures, (title, SVG text, caption), before those of every study.
+        drawn: All `pictures`, where they have been drawn; None draws them.
 
     Returns:
         Path of the report.
@@ -76,7 +78,8 @@ def write_report(
     import jinja2
 
     folder, records = Path(folder), list(records)
-    drawn = pictures(records, comparisons, published, figures)
+    if drawn is None:
+        drawn = pictures(records, comparisons, published, figures)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tfdistill.reporting"),
         autoescape=True,
