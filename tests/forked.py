@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tfdistill.export import format, isolated
+from tfdistill.export import benchmark, format, isolated
 
 LONG = 600  # seconds before a process is taken for hanging, however busy the machine is
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -125,7 +125,7 @@ def probes() -> Iterator[None]:
     """Fork the processes that ask an export with TensorFlow, where a test is not about their start.
 
     What they run and cannot import is the same; `tests/export/test_isolated.py` starts them as a
-    user does.
+    user does. Measurements of their speed are short.
     """
     started = isolated.Probe._started
 
@@ -138,6 +138,7 @@ def probes() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(isolated.Probe, "_started", fork)
+        patch.setattr(benchmark, "SECONDS", 0.05)
         yield
 
 
