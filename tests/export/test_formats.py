@@ -1,5 +1,6 @@
 """Formats by name: what the registry holds, and a new one from its line to the deployment table."""
 
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from tfdistill.cli.main import main
 from tfdistill.config import ExportConfig
 from tfdistill.config.registry import EXPORT_FORMATS
 from tfdistill.data.image_files import read
-from tfdistill.export import benchmark, study_exports, versions
+from tfdistill.export import study_exports, versions
 from tfdistill.export.format import export_format, format_of, open_model
 from tfdistill.export.isolated import Probe, ProbeError
 from tfdistill.inference import predictions
@@ -21,25 +22,19 @@ from tfdistill.utils.checks import UsageError
 pytestmark = pytest.mark.slow
 
 PLACE = "tests.export.zip_format:ZIP"
-CONFIG = {
-    "study": "single",
-    "seeds": [0],
-    "data": {"source": "digits", "validation": 100, "train_examples": 200},
-    "teacher": {"name": "cnn2", "width": 0.125},
-    "training": {"epochs": 1, "batch_size": 32},
-}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(learning_speed, tmp_path_factory):
     """A finished study that has exported its student as a SavedModel and in the new format."""
     folder = tmp_path_factory.mktemp("study")
+    shutil.copytree(learning_speed, folder / "out")
+    config = yaml.safe_load((folder / "out/config.yaml").read_text())
     export = {"formats": ["zip"], "name": "tiny", "check_images": 50}
-    export |= {"folder": str(folder / "saved")}
+    config |= {"output": str(folder / "out"), "export": export | {"folder": str(folder / "saved")}}
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**CONFIG, "output": str(folder / "out"), "export": export}))
+    path.write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch, forked.probes():
-        patch.setattr(benchmark, "SECONDS", 0.05)
         patch.setitem(EXPORT_FORMATS, "zip", PLACE)
         assert main(["run", str(path)]) == 0
     return folder

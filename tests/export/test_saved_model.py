@@ -284,13 +284,12 @@ BAD_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_file_is_named_and_the_model_goes_on(served, case):
-    data, message = BAD_FILES[case]
+def test_a_bad_file_is_named_and_the_model_goes_on(served):
     good = _file(_pixels(1)[0])
     before = served("bytes", image_bytes=[good])["logits"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        served("bytes", image_bytes=[good, data])
+    for data, message in BAD_FILES.values():
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            served("bytes", image_bytes=[good, data])
     np.testing.assert_array_equal(served("bytes", image_bytes=[good])["logits"], before)
 
 
