@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from starlette import responses, testclient
 
+from tests import forked
 from tfdistill.data import image_files
 from tfdistill.export import litert, model_card, saved_model
 from tfdistill.inference import demo, demo_server
@@ -126,12 +127,9 @@ def browser():
 def server(browser, exports, tmp_path_factory):
     """Address of the demo, and the file of its connections; a page is still open when it ends."""
     connections = tmp_path_factory.mktemp("log") / "connections"
-    process = subprocess.Popen(
-        [sys.executable, "-c", WATCHED, str(connections), str(exports[0])],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program = connections.with_name("watched.py")
+    program.write_text(WATCHED)
+    process = forked.program(program, connections, exports[0])
     line = process.stdout.readline()
     address = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{22}", line)
     if not address:
@@ -141,7 +139,7 @@ def server(browser, exports, tmp_path_factory):
     yield address[0], connections
     browser.new_page().goto(f"{address[0]}/")
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=600)
+    printed, errors = process.communicate()
     assert (process.returncode, printed, errors) == (130, "", "")
 
 
@@ -238,6 +236,8 @@ class TestPage:
             expect(page.get_by_role("columnheader", name=role)).to_be_visible()
         row = page.get_by_role("row", name="Time per image").get_by_role("cell")
         expect(row).to_have_text([re.compile(r"^\d+\.\d{3} ms$")] * 2)
+        # A telephone shows the whole width.
+        assert page.evaluate("document.scrollingElement.scrollWidth") == 390
 
     def test_the_picture_as_each_network_sees_it(self, page, pixels):
         # Of 16 x 8 pixels networks see the middle 8 x 8.
@@ -253,7 +253,13 @@ class TestPage:
         cells = page.get_by_role("row").filter(has=header).get_by_role("cell")
         expect(cells).to_have_text(["8 × 8 pixels, colour"] * 2)
 
-    def test_a_test_image_is_classified_by_a_click(self, page, networks):
+    def test_the_first_tab_leads_to_an_image_and_a_click_classifies_a_test_image(
+        self, page, networks
+    ):
+        button = page.get_by_role("button", name=re.compile("upload"))
+        expect(button).to_be_visible()
+        page.keyboard.press("Tab")
+        expect(button).to_be_focused()
         page.get_by_role("button").filter(has=page.locator("img")).nth(1).click()
         second = np.random.default_rng(3).integers(0, 256, (2, *SHAPE), dtype=np.uint8)[1]
         expect_answers(page, second, networks)
@@ -284,29 +290,12 @@ class TestPage:
             page.get_by_role("button", name=re.compile("Remove|Clear")).click()
             expect(page.get_by_test_id("label-output-value")).to_have_count(0)
 
-    def test_without_its_image_the_answers_go(self, page, pixels):
-        give(page, "image.png", as_png(pixels))
-        expect(page.get_by_test_id("label-output-value")).to_have_count(2)
-        page.get_by_role("button", name=re.compile("Remove|Clear")).click()
-        expect(page.get_by_test_id("label-output-value")).to_have_count(0)
-
     def test_too_large_an_upload_is_refused(self, page, tmp_path):
         path = tmp_path / "large.png"
         with open(path, "wb") as file:
             file.truncate(image_files.MAX_BYTES + 1)
         page.locator("input[type=file]").set_input_files(path)
         expect(page.get_by_text("exceed the maximum allowed size of 64")).to_be_visible()
-
-    def test_the_first_tab_leads_to_the_button_that_takes_an_image(self, page):
-        button = page.get_by_role("button", name=re.compile("upload"))
-        expect(button).to_be_visible()
-        page.keyboard.press("Tab")
-        expect(button).to_be_focused()
-
-    def test_a_telephone_shows_the_whole_width(self, page, pixels):
-        give(page, "image.png", as_png(pixels))
-        expect(page.get_by_test_id("label-output-value")).to_have_count(2)
-        assert page.evaluate("document.scrollingElement.scrollWidth") == 390
 
 
 @pytest.mark.slow

@@ -394,12 +394,15 @@ class TestOutput:
 def test_a_reader_that_leaves_early_is_no_error(export, photos):
     arguments = [
         str(export / "2" / FILES["ONNX"]),
-        *[str(photos / "0.png")] * 3000,
+        *[str(photos / "0.png")] * 500,
         "--format",
         "csv",
     ]
     command = [sys.executable, "-m", "tfdistill", "predict", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # The answers are several times what the pipe and the reader's buffer hold.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pipesize=4096
+    )
     assert process.stdout.readline().startswith("image,class")
     process.stdout.close()
     said = process.stderr.read()
