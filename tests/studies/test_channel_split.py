@@ -201,7 +201,7 @@ def test_the_configurations_are_those_of_the_study(size, pytestconfig):
 def test_a_small_study_on_real_images(tmp_path):
     small = dataclasses.replace(
         config(networks=["resnet8"], parts=[2], count=2, cuts=["stage2"]),
-        data=DataConfig(train_examples=96, validation=100),
+        data=DataConfig(train_examples=32, validation=100),
         training=TrainingConfig(epochs=1, batch_size=32, optimizer="sgd", learning_rate=0.05),
     )
     records = {record.name: record for record in runner.run_study(small, tmp_path, Silent())}

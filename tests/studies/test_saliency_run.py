@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -12,7 +13,6 @@ from keras import layers
 from tfdistill import Ensemble, data, records
 from tfdistill.config import (
     DataConfig,
-    DistillationConfig,
     ModelConfig,
     RunConfig,
     TrainingConfig,
@@ -21,11 +21,11 @@ from tfdistill.config import (
 from tfdistill.records import Record
 from tfdistill.studies.saliency import run as saliency_run
 from tfdistill.studies.saliency.grad_cam import grad_cam
-from tfdistill.training import evaluation, study_folder, train
+from tfdistill.training import evaluation, study_folder
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
 
-DIGITS = DataConfig(train_examples=96, validation=100)
+DIGITS = DataConfig(train_examples=200, validation=100)  # as in the study `mysteries`
 SHORT = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)
 NETWORK = ModelConfig("cnn2", width=0.125)
 
@@ -127,21 +127,12 @@ def decoded(png):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(mysteries, tmp_path_factory):
     """A study folder with two single networks and a student of both, trained for real."""
-    folder, session = tmp_path_factory.mktemp("study"), Session()
-    single = RunConfig("a", "single", 0, DIGITS, NETWORK, SHORT)
-    train.run(single, folder, session)
-    train.run(dataclasses.replace(single, name="b", seed=1), folder, session)
-    student = dataclasses.replace(
-        single,
-        name="student",
-        row="distilled",
-        seed=2,
-        teachers=("a", "b"),
-        distillation=DistillationConfig(),
-    )
-    train.run(student, folder, session)
+    folder = tmp_path_factory.mktemp("study")
+    for name, found in {"a": "single-0", "b": "single-1", "student": "distilled-0"}.items():
+        source = records.run_folder(mysteries / "out", found)
+        shutil.copytree(source, records.run_folder(folder, name))
     return folder
 
 
