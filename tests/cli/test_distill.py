@@ -46,6 +46,7 @@ def distill(place, output, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_teacher_without_the_classes_gets_a_new_head_and_teaches(place, tmp_path, capsys):
     assert distill(place, tmp_path / "out") == 0
     printed = capsys.readouterr().out
@@ -85,6 +86,7 @@ def test_outputs_are_picked_or_kept_where_they_are_asked_for(place, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_images_without_labels_are_taught_and_the_control_makes_as_many_steps(
     place, tmp_path, capsys
 ):

@@ -29,6 +29,7 @@ def distill(photos, teacher, output, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_preset_of_keras_hub_gets_a_new_head_and_teaches(photos, tmp_path, capsys):
     converter = keras_hub.layers.ResNetImageConverter(image_size=(24, 24), scale=1 / 64)
     backbone = keras_hub.models.ResNetBackbone([64], [3], [64], [1], [1], block_type="basic_block")
@@ -45,6 +46,7 @@ def test_a_preset_of_keras_hub_gets_a_new_head_and_teaches(photos, tmp_path, cap
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_network_of_keras_applications_gets_a_new_head(photos, tmp_path, capsys):
     file = tmp_path / "random.weights.h5"
     keras.applications.MobileNet(weights=None).save_weights(file)

@@ -43,7 +43,9 @@ def teacher(digits):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")  # docs/distilling_photos.md does it in a graph
 def test_arrays_and_a_network_give_a_student_and_the_call_resumes(digits, teacher, tmp_path):
+    digits = tuple(part[:180] for part in digits)
     more = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
     given = {"output": tmp_path / "out", "unlabelled": more, **QUICK}
     found = tfdistill.distill(digits, teacher, **given)
@@ -70,14 +72,6 @@ def test_fewer_labelled_images_than_a_usual_batch_make_a_smaller_one(digits, tea
     training = prepare(wish, Silent()).training
     # 43 of the 60 train: the others validate or test; a pass over them and 477 more is 13 steps.
     assert (training.batch_size, training.steps) == (43, 39)
-
-
-def test_a_network_in_memory_that_gets_a_new_head_is_found_again(digits, teacher, tmp_path):
-    wish = Wish(digits, teacher, tmp_path / "out", "cnn2", head="new")
-    first = prepare(wish, Silent())
-    made = (tmp_path / "out" / "teacher.keras").read_bytes()
-    assert prepare(wish, Silent()) == first
-    assert (tmp_path / "out" / "teacher.keras").read_bytes() == made
 
 
 def test_a_data_set_is_read_as_its_arrays_are(digits, tmp_path):
@@ -193,9 +187,15 @@ def test_what_a_study_was_begun_with_is_not_written_over(digits, teacher, tmp_pa
     assert prepare(wish, Silent()) == begun
 
 
-def test_what_is_cut_of_a_teacher_is_made_again(digits, teacher, tmp_path):
-    wish = Wish(digits, teacher, tmp_path / "out", "cnn2", head="new")
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_a_new_head_is_found_again_and_made_again_where_it_is_cut(digits, teacher, tmp_path):
+    few = tuple(part[:120] for part in digits)
+    wish = Wish(few, teacher, tmp_path / "out", "cnn2", head="new")
     first = prepare(wish, Silent())
+    made = (tmp_path / "out" / "teacher.keras").read_bytes()
+    assert prepare(wish, Silent()) == first
+    assert (tmp_path / "out" / "teacher.keras").read_bytes() == made
     weights = saved.whole(tmp_path / "out" / "teacher.keras").get_weights()
     for name in ("teacher.keras", "teacher.json"):
         path = tmp_path / "out" / name
@@ -236,6 +236,7 @@ def colour_teacher(teacher, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_images_without_any_label_are_judged_by_agreement(loose, colour_teacher, digits, tmp_path):
     found = tfdistill.distill(loose, colour_teacher, output=tmp_path / "out", **QUICK)
     assert found.accuracy["teacher"] == 1.0  # its answers are the labels
