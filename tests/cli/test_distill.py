@@ -76,6 +76,7 @@ def test_no_workers_are_refused_before_anything_is_read(place, tmp_path, capsys)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_outputs_are_picked_or_kept_where_they_are_asked_for(place, tmp_path, capsys):
     assert distill(place, tmp_path / "out", "--classes", "4,2,0", "--dry-run") == 0
     assert "3 of its 5 outputs" in capsys.readouterr().out

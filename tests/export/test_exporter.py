@@ -154,12 +154,20 @@ def test_an_export_with_a_damaged_or_lost_file_is_not_whole(study, tmp_path, nam
 
 class TestOneNetwork:
     @pytest.mark.usefixtures("forked_probes")
-    def test_a_run_is_exported_under_the_names_of_study_and_run(self, study, tmp_path, capsys):
+    def test_a_run_is_exported_under_the_names_of_study_and_run_for_images_of_any_size(
+        self, study, tmp_path, capsys
+    ):
         run = study / "out/runs/single-1"
-        arguments = ["--folder", str(tmp_path / "saved"), "--check_images", "50"]
+        arguments = ["--folder", str(tmp_path / "saved"), "--check_images", "50", "--resize"]
         assert main(["export", str(run), *arguments]) == 0
-        assert versions.card_of(tmp_path / "saved/out-single-1/1")["kind"] == "teacher"
+        folder = tmp_path / "saved/out-single-1/1"
+        assert versions.card_of(folder)["kind"] == "teacher"
         assert "savedmodel, bytes" in capsys.readouterr().out
+        large = data.load(DIGITS).test.images[:3].repeat(5, axis=1).repeat(4, axis=2)
+        with Probe(folder) as probe:
+            answers = probe.answer(large)["logits"]
+            expected = probe.answer(fit(large, 8))["logits"]
+        np.testing.assert_allclose(answers, expected, atol=1e-5)
 
     @pytest.mark.usefixtures("forked_probes")
     def test_a_network_of_ones_own_needs_its_images(self, tmp_path, own_network, capsys):
@@ -171,18 +179,6 @@ class TestOneNetwork:
         assert main([*arguments, *more]) == 0
         card = versions.card_of(tmp_path / "saved/own/1")
         assert (card["kind"], card["figures"]["images"]) == ("network", 50)
-
-    @pytest.mark.usefixtures("forked_probes")
-    def test_any_size_is_taken_where_resizing_is_asked_for(self, study, tmp_path):
-        config = ExportConfig(folder=str(tmp_path), resize=True, check_images=50)
-        subject = targets.of_path(study / "out/runs/distilled-0")
-        folder = exporter.export(subject, "any", config).folder
-        images = subject.images.test.images[:3]
-        large = images.repeat(5, axis=1).repeat(4, axis=2)
-        with Probe(folder) as probe:
-            answers = probe.answer(large)["logits"]
-            expected = probe.answer(fit(large, 8))["logits"]
-        np.testing.assert_allclose(answers, expected, atol=1e-5)
 
     @pytest.mark.usefixtures("forked_probes")
     def test_a_distiller_is_exported_as_its_student_alone(self, tmp_path, own_network):

@@ -48,7 +48,8 @@ def quantized(network, images):
 
 @pytest.mark.usefixtures("forked_probes")
 def test_the_file_answers_as_the_quantised_network_and_has_its_ranges(tmp_path, quantized, images):
-    done = export_network(quantized, "low", images, ["litert-int8-aware"], folder=str(tmp_path))
+    given = {"folder": str(tmp_path), "check_images": 200}
+    done = export_network(quantized, "low", images, ["litert-int8-aware"], **given)
     assert [check.format for check in done.checks] == [*["savedmodel"] * 2, "litert-int8-aware"]
     assert all(check.rounded and check.tolerance is None for check in done.checks)
     assert done.checks[-1].agreement >= 0.98
