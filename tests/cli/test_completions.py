@@ -7,6 +7,8 @@ import pytest
 
 from tfdistill.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 TYPED = [
     ("tfdistill ex", "export"),
     ("tfdistill cache ver", "verify"),

@@ -62,7 +62,7 @@ def test_a_network_of_keras_applications_gets_a_new_head(photos, tmp_path, capsy
     [
         ("hub:absent", "absent"),
         ("keras:MobileNetV22", "Did you mean 'MobileNetV2'?"),
-        ("keras:MobileNetV2=absent.h5", "is not a file"),
+        pytest.param("keras:MobileNetV2=absent.h5", "is not a file", marks=pytest.mark.slow),
         ("absent.keras", "keras:NAME, hub:PRESET or train:NAME"),
     ],
 )

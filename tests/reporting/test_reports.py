@@ -264,6 +264,7 @@ def written(folder, runs):
     return Page(reports.write_report(folder, "t", "q", [], runs).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_grid_has_its_figures_and_only_its_best_cell_is_a_row_of_the_others(tmp_path):
     page = written(tmp_path, list(grid_records([0.1, 0.5, 0.9], range(1, 11))))
     assert "Accuracy by alpha and temperature" in page.texts

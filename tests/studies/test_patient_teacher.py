@@ -177,6 +177,7 @@ def test_every_part_of_a_study_has_tables_and_a_figure():
     for count in range(len(found)):
         for table in study.tables(found[:count]):
             assert all(len(row) == len(table.columns) for row in table.rows)
+    for count in (0, 1, 2, len(found) // 2, len(found) - 1):
         ((_, svg, _),) = study.figures(found[:count])
         assert bool(svg) == (count > 1)
     diverged = [dataclasses.replace(record, status=DIVERGED) for record in found]
