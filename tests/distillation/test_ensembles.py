@@ -72,6 +72,7 @@ def at_size(side, channels=1):
     return model
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("jit", [False, True])
 def test_members_of_several_sizes_see_the_same_image_at_their_own(jit, tmp_path):
     """The mean of an image is that of every other pixel's neighbours, too: all logits agree."""
@@ -80,6 +81,7 @@ def test_members_of_several_sizes_see_the_same_image_at_their_own(jit, tmp_path)
     image = np.zeros((1, 16, 16, 1), "float32")
     image[0, 4:12, 4:12] = 16  # far enough from the border, where fewer pixels share the weights
     ensemble.compile(jit_compile=jit)
+    assert ensemble.jit_compile == jit
     np.testing.assert_allclose(ensemble.predict(image, verbose=0), [[4, 8, 12]], rtol=1e-5)
     small, large = ensemble.member_logits(image)
     np.testing.assert_allclose(small, large, rtol=1e-5)

@@ -55,6 +55,7 @@ def learner(small_network, precision, taught, **settings):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize(
     "taught, precision, settings",
     [

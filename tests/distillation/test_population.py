@@ -83,6 +83,7 @@ def targets_of(member, targets):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize(
     "chosen, settings, tolerance",
     [

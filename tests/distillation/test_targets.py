@@ -40,9 +40,11 @@ def hard_of(student, labels):
 
 class TestWithoutLabels:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("with_xla")
     @pytest.mark.parametrize("jit", [False, True])
     def test_minus_one_counts_in_the_soft_loss_alone(self, jit):
         made = distiller(jit_compile=jit)
+        assert made.jit_compile == jit
         known = SOME >= 0
         expected = hard_of(made.student, np.maximum(SOME, 0))[known].mean()
         right = (np.asarray(made.student(X)).argmax(-1) == SOME)[known].mean()

@@ -272,10 +272,10 @@ def _study(
         config.export.check_for_study(bits)
     found = runner.run_study(config, folder, display(), *workers)
     if not config.export:
-        return _finish(folder, _says(config, folder, found))
-    says = _says(config, folder, found)
+        return _finish(folder, findings.of_folder(config, folder, found))
+    says = findings.of_folder(config, folder, found)
     with contextlib.suppress(storage.DamagedError):  # of a deployment.json, which is made again
-        _write_report(folder, says)  # an export that fails must not cost it
+        findings.write(folder, says)  # an export that fails must not cost it
     good = exports.export_study(folder, config.export)
     return max(_finish(folder, says), 0 if good else 1)
 
@@ -348,7 +348,7 @@ def sweep(
     if sweeps.is_worker():
         print("The search is over; the chief confirms the best trial and writes the report.")
         return 0
-    return _finish(folder, _says(study, folder, found, sweeps))
+    return _finish(folder, findings.of_folder(study, folder, found, sweeps))
 
 
 def cache_build(
@@ -453,7 +453,7 @@ def report(folder: Path, /, *, archive: Path | None = None) -> int:
             f"{folder} holds no finished run yet. Let tfdistill run finish one."
         )
     search = sweeps if sweeps.is_search(folder) else None
-    status = _finish(folder, _says(config, folder, found, search))
+    status = _finish(folder, findings.of_folder(config, folder, found, search))
     if archive:
         findings.keep(folder, archive, [records.with_predictions(folder, run) for run in found])
         print(f"Page: {findings.write_kept(config, archive)[1]}")
@@ -463,27 +463,10 @@ def report(folder: Path, /, *, archive: Path | None = None) -> int:
 def _finish(folder: Path, says: findings.Findings) -> int:
     from tfdistill.records import revisions
 
-    tables, path = _write_report(folder, says)
+    tables, path = findings.write(folder, says)
     print_tables(tables, says.verdict)
     print("\n".join([*filter(None, [revisions(says.found)]), f"Report: {path}"]))
     return findings.failures(says.found)
-
-
-def _says(config: StudyConfig, folder: Path, found: list, search=None) -> findings.Findings:
-    from tfdistill.records import revisions, with_predictions
-
-    found = [with_predictions(folder, record) for record in found]
-    says = findings.findings(config, found, search)
-    says.notes.extend(filter(None, [revisions(found)]))
-    return says
-
-
-def _write_report(folder: Path, says: findings.Findings) -> tuple[list, Path]:
-    """Write a study's report and return its tables and its path."""
-    from tfdistill.export import study_exports
-
-    more = study_exports.tables(folder)
-    return [*says.tables, *more], findings.write(folder, says, more)
 
 
 def doctor(*, data_dir: Path | None = None) -> int:

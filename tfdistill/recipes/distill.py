@@ -7,7 +7,7 @@ from typing import Any
 
 from tfdistill.recipes import findings
 from tfdistill.recipes.plan import Wish, nothing_half_done, prepare
-from tfdistill.records import Record, by_row, spread, with_predictions
+from tfdistill.records import Record, by_row, spread
 from tfdistill.studies.common import ALONE, TEACHER
 from tfdistill.studies.single import DISTILLED
 from tfdistill.training import runner
@@ -134,8 +134,7 @@ def distill(
         from tfdistill.export import study_exports
 
         study_exports.export_study(output, config.export, progress)
-    found = [with_predictions(output, record) for record in found]
-    says = findings.findings(config, found)
-    report = findings.write(output, says, [])
+    says = findings.of_folder(config, output, found)
+    _, report = findings.write(output, says)
     progress.say(f"{says.verdict}\nReport: {report}")
-    return Distilled(output, found, says.verdict, report)
+    return Distilled(output, says.found, says.verdict, report)

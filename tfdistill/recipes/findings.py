@@ -66,21 +66,35 @@ def findings(config: StudyConfig, found: "list[Record]", search: Any = None) -> 
     return Findings(*said, compared, drawn, published, notes, found)
 
 
-def write(folder: Path, says: Findings, more: "list[Table]") -> Path:
-    """Write the report of a study; `more`: tables after the study's own."""
+def of_folder(
+    config: StudyConfig, folder: Path, found: "list[Record]", search: Any = None
+) -> Findings:
+    """Return what the records of a study's folder say, also of each test image and their code."""
+    from tfdistill.records import revisions, with_predictions
+
+    says = findings(config, [with_predictions(folder, record) for record in found], search)
+    says.notes.extend(filter(None, [revisions(found)]))
+    return says
+
+
+def write(folder: Path, says: Findings) -> "tuple[list[Table], Path]":
+    """Write the report of a study and return its tables, the exports' among them, and its path."""
+    from tfdistill.export import study_exports
     from tfdistill.reporting import reports
 
-    return reports.write_report(
+    tables = [*says.tables, *study_exports.tables(folder)]
+    path = reports.write_report(
         folder,
         says.title,
         says.question,
-        [*says.tables, *more],
+        tables,
         says.found,
         says.notes,
         verdict=says.verdict,
         comparisons=says.comparisons,
         drawn=says.pictures,
     )
+    return tables, path
 
 
 def keep(folder: Path, archive: Path, found: "list[Record]") -> None:
@@ -127,7 +141,7 @@ def write_kept(config: StudyConfig, folder: Path) -> tuple[Findings, Path]:
         found = read_results(folder / RESULTS_FILE, configs)
     says = findings(config, found)
     if whole:
-        write(folder, says, [])
+        write(folder, says)
     else:
         reports.write_comparisons(folder, says.comparisons)
     source = _of_records(found) if whole else _of_results(found)
