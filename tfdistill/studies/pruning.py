@@ -5,8 +5,8 @@ that the same small network trained from new weights is often as good (Liu et al
 the Value of Network Pruning", arXiv 1810.05270). A teacher teaches a whole student, which loses
 channels in steps and is taught again behind each; and it teaches a narrow student, of the same
 channels as far as widths allow, for as many steps. Both are then rounded to 8 bits: the chain
-prune, distil, quantise. Expected: pruning costs points that teaching wins back; whether it is above
-the narrow student is open. Cost: for N steps per seed 2 N + 5 trainings, of which 2 N + 3 are
+prune, distil, quantise. Expected: pruning costs points of which teaching wins most back; it stays
+below the narrow student (docs/results/pruning). Cost: for N steps per seed 2 N + 5 trainings, of which 2 N + 3 are
 short, and the teacher's. Command: tfdistill run configs/pruning/{small,full}.yaml.
 """
 
@@ -34,7 +34,7 @@ QUESTION = (
 )
 SOURCE = "Li et al. 2017 (arXiv 1608.08710); Liu et al. 2019 (arXiv 1810.05270)"
 COMMANDS = {
-    "tfdistill run configs/pruning/small.yaml": "an hour on two cores",
+    "tfdistill run configs/pruning/small.yaml": "two thirds of an hour on two cores",
     "tfdistill run configs/pruning/full.yaml": "a day of one GPU",
 }
 PUBLISHED_ON: tuple[str, ...] = ()
