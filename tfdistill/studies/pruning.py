@@ -6,8 +6,9 @@ the Value of Network Pruning", arXiv 1810.05270). A teacher teaches a whole stud
 channels in steps and is taught again behind each; and it teaches a narrow student, of the same
 channels as far as widths allow, for as many steps. Both are then rounded to 8 bits: the chain
 prune, distil, quantise. Expected: pruning costs points of which teaching wins most back; it stays
-below the narrow student (docs/results/pruning). Cost: for N steps per seed 2 N + 5 trainings, of which 2 N + 3 are
-short, and the teacher's. Command: tfdistill run configs/pruning/{small,full}.yaml.
+below the narrow student (docs/results/pruning). Cost: for N steps per seed 2 N + 5 trainings, of
+which 2 N + 3 are short, and the teacher's. Command: tfdistill run
+configs/pruning/{small,full}.yaml.
 """
 
 import dataclasses

@@ -295,16 +295,17 @@ def _begin(
     plan.begin(task)
     failed = {run.name: need for run in task.runs if (need := plan.failed_need(run))}
     left = tuple(run for run in task.runs if run.name not in failed)
-    found: list[Record] = []
     if not task.stores:
         for name, need in failed.items():
             progress.skip(name, f"left out, because {need} failed")
-        plan.fail(failed)
+        # Of a group that was interrupted no run is finished, so that it is taken up as it was.
         found = _finished_before(left, folder, progress)
-    if left and not found:
+        plan.fail({*failed, *_unusable(found.values())})
+        left = tuple(run for run in left if run.name not in found)
+    if left:
         executor.begin(dataclasses.replace(task, runs=left))
     else:
-        plan.end(task, _unusable(found))
+        plan.end(task)
 
 
 def _unusable(found: Iterable[Record]) -> set[str]:
@@ -312,28 +313,30 @@ def _unusable(found: Iterable[Record]) -> set[str]:
 
 
 def do_group(group: list[RunConfig], folder: Path, session: "Session") -> list[Record]:
-    """Train runs together, unless all of them are finished, and return their records."""
+    """Train together those runs that are not finished, and return the records of all."""
     progress = session.progress
-    if found := _finished_before(group, folder, progress):
-        return found
-    for run in group:
-        if problem := damage(run, folder):
-            progress.say(f"{problem}; the run is done again")
-    progress.begin([run.name for run in group])
-    with checks.readers():
-        found = RUN_KINDS[group[0].kind].run_together(group, folder, session)
-    for record in found:
-        progress.end(record.name, records.outcome(record))
-    return found
+    found = _finished_before(group, folder, progress)
+    left = [run for run in group if run.name not in found]
+    if left:
+        for run in left:
+            if problem := damage(run, folder):
+                progress.say(f"{problem}; the run is done again")
+        progress.begin([run.name for run in left])
+        with checks.readers():
+            done = RUN_KINDS[left[0].kind].run_together(left, folder, session)
+        for record in done:
+            progress.end(record.name, records.outcome(record))
+        found |= {record.name: record for record in done}
+    return [found[run.name] for run in group]
 
 
-def _finished_before(group: Sequence[RunConfig], folder: Path, progress: Silent) -> list[Record]:
-    """Return the records of runs that are all finished, and say so; nothing of others."""
-    found = [record for run in group if (record := finished(run, folder))]
-    if len(found) < len(group):
-        return []
-    for record in found:
-        progress.skip(record.name, "finished before")
+def _finished_before(
+    group: Sequence[RunConfig], folder: Path, progress: Silent
+) -> dict[str, Record]:
+    """Return the records of those runs that are finished, by name, and say so."""
+    found = {run.name: record for run in group if (record := finished(run, folder))}
+    for name in found:
+        progress.skip(name, "finished before")
     return found
 
 
