@@ -51,7 +51,7 @@ SOURCE = (
     "(arXiv 1503.02531); Tung & Mori 2019 (arXiv 1907.09682)"
 )
 COMMANDS = {
-    "tfdistill run configs/alpha_temperature/small.yaml": "an hour and a half on two cores",
+    "tfdistill run configs/alpha_temperature/small.yaml": "an hour on two cores",
     "tfdistill run configs/alpha_temperature/full.yaml": "about a day of one GPU",
 }
 
