@@ -17,6 +17,7 @@ TYPED = [
     ("tfdistill predict m a --format js", "json"),
     ("tfdistill studies multi", "multi_view"),
     ("tfdistill run f --training.ep", "--training.epochs"),
+    ("tfdistill run quickstart --training.ep", "--training.epochs"),  # a command's name, too
     ("tfdistill evaluate m --data.augment.fl", "--data.augment.flip"),
 ]
 BASH = """\

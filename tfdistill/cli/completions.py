@@ -14,6 +14,20 @@ from cyclopts import Parameter
 
 from tfdistill.cli import main
 
+# Cyclopts takes every word that is a command's name for a part of the command, also the
+# configuration in `run quickstart`. With these, only the first word is, and that behind `cache`.
+_FIRST_WORD = {
+    "bash": (
+        'if [[ " $all_commands " =~ " $word " ]]; then',
+        'if [[ "|{groups}|" == *"|${{cmd_path[*]}}|"* && " $all_commands " =~ " $word " ]]; then',
+    ),
+    "fish": (
+        'if string match -q -- "* $word *" " $all_commands "',
+        'if contains -- "$subcommands" "" {groups}; and '
+        'string match -q -- "* $word *" " $all_commands "',
+    ),
+}
+
 
 def script(shell: Literal["bash", "zsh", "fish"], commands: dict[str, Callable]) -> str:
     """Return the script for a shell.
@@ -29,6 +43,11 @@ def script(shell: Literal["bash", "zsh", "fish"], commands: dict[str, Callable])
     """
     declared = {name: _with_keys(command) for name, command in commands.items()}
     text = main.app(declared).generate_completion(shell=shell)
+    if shell in _FIRST_WORD:
+        theirs, ours = _FIRST_WORD[shell]
+        groups = {name.partition(" ")[0] for name in commands if " " in name}
+        joined = "|".join(["", *groups]) if shell == "bash" else " ".join(groups)
+        text = text.replace(theirs, ours.format(groups=joined))
     return f"{text}\ncompdef _cyclopts_tfdistill tfdistill" if shell == "zsh" else text
 
 
