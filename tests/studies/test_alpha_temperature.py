@@ -225,6 +225,12 @@ def test_a_weight_lies_between_0_and_1_and_is_given_once(name, weights):
         study.runs(config(settings={name: weights}))
 
 
+@pytest.mark.parametrize("given", [{"loss_weights": [0.5]}, {"weighted_cells": [[0.5, 4.0]]}])
+def test_weights_without_cells_and_cells_without_weights_are_refused(given):
+    with pytest.raises(UsageError, match="are those of settings.weighted_cells"):
+        study.runs(config(settings={"loss_weights": [], **given}))
+
+
 @pytest.mark.parametrize("name", ["same_size", "weighted_cells"])
 @pytest.mark.parametrize("pair", [[0.5], [1.5, 4.0], [0.5, 0.0]])
 def test_a_cell_is_a_pair_of_alpha_and_temperature(name, pair):

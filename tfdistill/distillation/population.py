@@ -26,7 +26,7 @@ from tfdistill.utils.types import Shape, Tensor
 
 EVALUATION = "val_"
 # Of a member's part of the compiled step: what its memory grew by beside weights and activations.
-STEP_BYTES = 20 * 2**20
+_STEP_BYTES = 20 * 2**20
 _OF_ONE_MODEL = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
@@ -257,7 +257,7 @@ def member_bytes(student: keras.Model, batch_size: int, slots: int = 2) -> int:
     activations = batch_size * _activation_bytes(student)
     trainable = sum(math.prod(weight.shape) for weight in student.trainable_weights)
     others = student.count_params() - trainable
-    return 4 * (2 + slots) * trainable + 4 * others + activations + STEP_BYTES
+    return 4 * (2 + slots) * trainable + 4 * others + activations + _STEP_BYTES
 
 
 def fitting(student: keras.Model, batch_size: int, memory_bytes: int, slots: int = 2) -> int:

@@ -7,6 +7,7 @@ each channel of the weights: with ranges that are measured on training images (`
 that a network of `quantize_aware` was trained with (`convert_quantized`).
 """
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -323,12 +324,8 @@ class LiteRT(Runtime):
         self._batch = batch
 
 
-def _write_quantized(source, path: Path) -> None:
-    convert_quantized(source.network, path, multi_label=source.images.multi_label)
-
-
-def _write_packed(source, path: Path) -> None:
-    convert_quantized(source.network, path, multi_label=source.images.multi_label, pack=True)
+def _write_quantized(source, path: Path, pack: bool = False) -> None:
+    convert_quantized(source.network, path, multi_label=source.images.multi_label, pack=pack)
 
 
 def _writer(precision: str) -> Callable:
@@ -400,7 +397,7 @@ PACKED = _format(
     "It was trained to be rounded, its kernels to 4 bits or fewer, which the file stores in 4; it "
     "answers as it did then, but for single steps.",
     title="LiteRT int4 kernels, trained ranges",
-    write=_write_packed,
+    write=functools.partial(_write_quantized, pack=True),
     weight_bits=4,
     # Biases are rounded to the larger steps of the weights: in files of two networks of about 50 %
     # accuracy 1.2 and 1.9 % of the classes were others, in their int8 files 0.6 and 1.2 %.

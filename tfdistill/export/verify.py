@@ -232,9 +232,9 @@ def table(found: list[Check], title: str) -> Table:
         f"logit; int8 may lose {100 * INT8_LOSS:g} point of accuracy."
     )
     if found[0].rounded:
-        most = max(found, key=lambda one: -export_format(one.format).agreement)
+        loosest = min(found, key=lambda one: export_format(one.format).agreement)
         up_to = "up to " if len({one.differing for one in found}) > 1 else ""
-        allowed = f"Allowed is another {what} for {up_to}{most.differing}."
+        allowed = f"Allowed is another {what} for {up_to}{loosest.differing}."
         note = f"{note.partition(' Allowed')[0]} {allowed}"
     columns = ("", "largest difference", f"same {what} %", "accuracy %", "allowed")
     return Table(title, columns, tuple(rows), note)

@@ -55,6 +55,7 @@ COMMANDS = {
     "tfdistill run configs/alpha_temperature/full.yaml": "about a day of one GPU",
 }
 
+_LOSS_WEIGHTS = (0.3, 0.1, 0.03, 0.01)
 _TEMPERATURES = (1, 2.5, 5, 7.5, 10, 20, 30, 40, 50)
 _GRID = {
     0.1: (0.6113, 0.6117, 0.6100, 0.6121, 0.6095, 0.6127, 0.6095, 0.6096, 0.6115),
@@ -97,7 +98,7 @@ class Settings:
     similarity: float = 3000.0
     label_weights: list[float] = field(default_factory=lambda: [0.75, 0.5, 0.25, 0.1])
     weighted_cells: list[list[float]] = field(default_factory=list)
-    loss_weights: list[float] = field(default_factory=lambda: [0.3, 0.1, 0.03, 0.01])
+    loss_weights: list[float] = field(default_factory=lambda: [*_LOSS_WEIGHTS])
 
     def __post_init__(self):
         for alpha in self.alphas:
@@ -114,6 +115,13 @@ class Settings:
                     )
             if getattr(self, name):
                 checks.different(f"settings.{name}", getattr(self, name))
+        given = tuple(self.loss_weights)
+        if not given if self.weighted_cells else given != _LOSS_WEIGHTS:
+            raise checks.UsageError(
+                "settings.loss_weights are those of settings.weighted_cells. Received: "
+                f"loss_weights={self.loss_weights!r}, weighted_cells={self.weighted_cells!r}. "
+                "Give both, or neither."
+            )
         for name in ("alphas", "temperatures", "scale_by_t2"):
             checks.different(f"settings.{name}", getattr(self, name))
         for seed in self.baseline_seeds:
