@@ -7,7 +7,7 @@ line in `COMMANDS`.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -93,6 +93,7 @@ def distill(
     image_size: options.WholeOrNull = None,
     epochs: options.WholeOrNull = None,
     seeds: options.Whole = 3,
+    pixel_range: Annotated[Sequence[float], exports.PIXEL_RANGE] = (0.0, 255.0),
     classes: exports.Names = (),
     head: Literal["auto", "keep", "new"] = "auto",
     output: Path | None = None,
@@ -110,14 +111,15 @@ def distill(
     the output folder as config.yaml. The same command resumes after an interruption.
 
     Args:
-        teacher: A .keras file or a SavedModel that takes pixels 0..255; the folder of a finished
-            run; keras:NAME of keras.applications, or keras:NAME=FILE of weights; hub:PRESET of
-            KerasHub, a name or a folder; or train:NAME, which trains one first.
+        teacher: A .keras file or a SavedModel; the folder of a finished run; keras:NAME of
+            keras.applications, or keras:NAME=FILE of weights; hub:PRESET of KerasHub, a name or a
+            folder; or train:NAME, which trains one first.
         student: Its architecture, as `tfdistill keys student` lists them, or a .keras file.
         student_size: Side in pixels that it sees; by default 48 where the teacher sees more.
         image_size: Side in pixels that the teacher sees; by default its own, else 128.
         epochs: Passes over all images; by default 1,500 steps.
         seeds: Number of students, each beside one alone.
+        pixel_range: What a teacher in a file expects for the pixels 0 and 255, as 0,1 or -1,1.
         classes: The teacher's outputs for your classes, in their order: numbers from 0, or names.
         head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head.
         output: By default results/ and the name of PHOTOS.
@@ -150,6 +152,7 @@ def distill(
         head,
         export,
         unlabelled,
+        pixel_range,
     )
     with nothing_half_done(output, dry_run):
         study = prepare(wish, progress)

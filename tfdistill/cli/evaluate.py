@@ -1,19 +1,28 @@
 """Measures a saved network on test images, alone or against its teacher."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import keras
+import numpy as np
 
 from tfdistill import data, models, records
 from tfdistill.config import DataConfig, ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.export import versions
 from tfdistill.models.flops import flops
+from tfdistill.models.pixel_range import FULL
 from tfdistill.quantization.layers import count_params
 from tfdistill.records import Table
-from tfdistill.training import tasks
+from tfdistill.training import range_check, tasks
 
 
 def table(
-    model: str, images: DataConfig, teacher: str | None = None, batch_size: int = 128
+    model: str,
+    images: DataConfig,
+    teacher: str | None = None,
+    batch_size: int = 128,
+    pixel_range: Sequence[float] = FULL,
 ) -> Table:
     """Return the figures of a saved network on the test images as a table.
 
@@ -22,12 +31,14 @@ def table(
         images: The images; their test split is used.
         teacher: Path of a network to compare with; None for none.
         batch_size: Images at once.
+        pixel_range: What the network expects for the pixels 0 and 255.
 
     Raises:
-        UsageError: Missing data, an unreadable model, or one that does not fit the images.
+        UsageError: Missing data, an unreadable model, or one that does not fit the images or their
+            pixels' range.
     """
     dataset = data.load(images)
-    network, logits = _predicted(model, dataset, batch_size)
+    network, logits = _predicted(model, dataset, batch_size, pixel_range)
     taught = _predicted(teacher, dataset, batch_size)[1] if teacher else None
     summary = tasks.of(dataset).summary(logits, dataset.test.labels, taught)
     names = _NAMES | (_NAMES_OF_LABELS if dataset.multi_label else {})
@@ -71,20 +82,30 @@ _PERCENT = (
 )
 
 
-def _predicted(path: str, dataset: data.Dataset, batch_size: int):
+def _predicted(
+    path: str, dataset: data.Dataset, batch_size: int, pixel_range: Sequence[float] = FULL
+) -> tuple[keras.Model, np.ndarray]:
+    """Return a saved network and its logits of the test images."""
     if Path(path).is_dir():
         versions.check(Path(path))
     else:
         records.check_beside(Path(path))
     network = models.build(
-        ModelConfig(name="saved", path=path),
+        ModelConfig(name="saved", path=path, pixel_range=list(pixel_range)),
         dataset.input_shape,
         dataset.num_classes,
         dataset.mean,
         dataset.std,
         dataset.multi_label,
     )
-    batches = pipeline.evaluation_batches(dataset.test, batch_size, dataset.input_size).map(
-        pipeline.as_written(lambda x, y: x)
+
+    def logits(network: keras.Model, examples: data.Examples) -> np.ndarray:
+        batches = pipeline.evaluation_batches(examples, batch_size, dataset.input_size)
+        return network.predict(batches.map(pipeline.as_written(lambda x, y: x)), verbose=0)
+
+    some = dataset.test.evenly(range_check.ENOUGH)
+    task = tasks.of(dataset)
+    range_check.check_range(
+        path, network, lambda each: task.right(logits(each, some), some.labels), pixel_range
     )
-    return network, network.predict(batches, verbose=0)
+    return network, logits(network, dataset.test)

@@ -63,6 +63,9 @@ def _numbers(_, tokens) -> list[float]:
         ) from None
 
 
+PIXEL_RANGE = Parameter(
+    n_tokens=1, converter=_numbers, metavar="NUMBER,NUMBER", negative=(), allow_leading_hyphen=True
+)
 Names = Annotated[
     Sequence[str], Parameter(n_tokens=1, converter=_names, metavar="NAME,NAME", negative=())
 ]
@@ -87,9 +90,7 @@ class ExportOptions(ExportConfig):
 
     formats: Formats = field(default_factory=list)
     check_images: options.WholeOrNull = 1000
-    pixel_range: Annotated[
-        list[float], Parameter(n_tokens=1, converter=_numbers, metavar="NUMBER,NUMBER")
-    ] = field(default_factory=lambda: [0.0, 255.0])
+    pixel_range: Annotated[list[float], PIXEL_RANGE] = field(default_factory=lambda: [0.0, 255.0])
     config: Path | None = None
 
     @property
@@ -107,6 +108,7 @@ def evaluate(
     /,
     *keys: ImageKeys,
     teacher: Path | None = None,
+    pixel_range: Annotated[Sequence[float], PIXEL_RANGE] = (0.0, 255.0),
     batch_size: options.Whole = 128,
     config: Path | None = None,
     allow_unsafe: AllowUnsafe = False,
@@ -118,6 +120,7 @@ def evaluate(
 
     Args:
         teacher: Also compare with this saved network.
+        pixel_range: What the network expects for the pixels 0 and 255, as 0,1 or -1,1.
         batch_size: Images at once.
         config: A study's YAML file, for its images.
     """
@@ -133,7 +136,8 @@ def evaluate(
     tensorflow.start()
     from tfdistill.cli.evaluate import table
 
-    print_tables([table(str(model), images, str(teacher) if teacher else None, batch_size)])
+    beside = str(teacher) if teacher else None
+    print_tables([table(str(model), images, beside, batch_size, pixel_range)])
     return 0
 
 

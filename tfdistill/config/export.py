@@ -52,11 +52,7 @@ class ExportConfig:
             )
         if self.check_images is not None:
             checks.count("export.check_images", self.check_images)
-        if len(self.pixel_range) != 2 or not self.pixel_range[0] < self.pixel_range[1]:
-            raise checks.UsageError(
-                "export.pixel_range must be two numbers, what the network expects for the pixels "
-                f"0 and 255. Received: export.pixel_range={checks.shown(self.pixel_range)}."
-            )
+        checks.pixel_range("export.pixel_range", self.pixel_range)
 
     def of_installed(self) -> "ExportConfig":
         """Return what of it the installed packages can write."""

@@ -41,6 +41,7 @@ def _mistakes_of_one_study(config: Any) -> Any:
 # Keys that came after hashes of configurations had been stored, by the part in which they stand,
 # and what they are where unused.
 _LATER: dict[str, dict[str, Any]] = {
+    "model": {"pixel_range": [0.0, 255.0]},
     "": {"prune": None, "quantize": None},
     "training": {"ema": None, "strategy": "none"},
     "data": {"storage": "auto", "workers": None},

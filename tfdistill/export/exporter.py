@@ -28,8 +28,9 @@ from tfdistill.export.targets import Subject
 from tfdistill.export.verify import Check, Figures, TestImages
 from tfdistill.models.flops import flops
 from tfdistill.models.logits import LINEAR, final_activation
+from tfdistill.models.pixel_range import from_pixels
 from tfdistill.quantization.layers import count_params, is_quantized
-from tfdistill.training import evaluation, tasks
+from tfdistill.training import evaluation, range_check, tasks
 from tfdistill.utils import checks, foreign, machine, storage, tensorflow
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.text import printable
@@ -118,7 +119,8 @@ def export(
         The export in its place.
 
     Raises:
-        UsageError: A missing package, no room on the disk, a network that cannot be converted.
+        UsageError: A missing package, no room on the disk, a network that cannot be converted, or
+            one of your own that is right far more often on pixels of another range.
         Refused: A format that answers too differently; nothing is put in place.
     """
     progress = progress or Silent()
@@ -143,6 +145,8 @@ def export(
     if final_activation(network) != LINEAR:
         _check_logits(subject, logits)
     _check_accuracy(subject, logits, test, len(subject.images.test))
+    if subject.record is None and not rounded:
+        _check_range(subject, network, test, config.pixel_range)
     with versions.new_version(model) as new:
         progress.say(f"Exporting {subject.name} as {model}")
         _write(network, new.folder, name, subject.images, config)
@@ -234,21 +238,6 @@ def in_float32(network: keras.Model) -> keras.Model:
     return whole
 
 
-def from_pixels(network: keras.Model, pixel_range: Sequence[float]) -> keras.Model:
-    """Return a network that takes pixels 0..255, which it brings to the range of another first.
-
-    Args:
-        network: From images of `pixel_range`.
-        pixel_range: What it expects for 0 and 255.
-    """
-    low, high = pixel_range
-    if (low, high) == (0.0, 255.0):
-        return network
-    inputs = keras.Input(network.input_shape[1:])
-    scaled = keras.layers.Rescaling((high - low) / 255.0, low, dtype="float32")(inputs)
-    return keras.Model(inputs, network(scaled), name=network.name)
-
-
 def _check_logits(subject: Subject, logits: np.ndarray) -> None:
     if tasks.of(subject.images).look_like_probabilities(logits):
         raise checks.UsageError(
@@ -277,6 +266,18 @@ def _check_accuracy(subject: Subject, logits: np.ndarray, test: TestImages, tota
             f"and {known:.1%} was measured. Does it expect pixels of another range than 0..255? "
             "Say so with pixel_range, as [0, 1]."
         )
+
+
+def _check_range(
+    subject: Subject, network: keras.Model, test: TestImages, seen: Sequence[float]
+) -> None:
+    """Raise if a network of one's own knows test images much better in another range of pixels."""
+    some = slice(None, None, max(1, len(test.labels) // range_check.ENOUGH))
+    images, labels = test.images[some], test.labels[some]
+    task = tasks.of_labels(labels)
+    range_check.check_range(
+        subject.name, network, lambda each: task.right(_logits(each, images), labels), seen
+    )
 
 
 def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:

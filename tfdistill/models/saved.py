@@ -27,6 +27,7 @@ from tfdistill.models.logits import (
     gives_probabilities,
     logits_network,
 )
+from tfdistill.models.pixel_range import FULL, from_pixels
 from tfdistill.models.weights.notes import read_notes
 from tfdistill.utils import checks, foreign
 
@@ -47,7 +48,13 @@ def build(
     if config.fine_tune:
         return with_fresh_head(config, input_shape, num_classes)
     return load(
-        str(config.path), input_shape, num_classes, config.outputs, config.classes, independent
+        str(config.path),
+        input_shape,
+        num_classes,
+        config.outputs,
+        config.classes,
+        independent,
+        config.pixel_range,
     )
 
 
@@ -58,12 +65,13 @@ def load(
     outputs: str = "auto",
     classes: Sequence[int | str] | None = None,
     independent: bool = False,
+    pixel_range: Sequence[float] = FULL,
 ) -> keras.Model:
     """Return a saved model over images of `input_shape`, with logits as its output.
 
     Args:
         path: A `.keras` (or `.h5`) file of a whole model, or a SavedModel folder with a signature
-            `serving_default`. The model does its own preprocessing of pixels 0..255.
+            `serving_default`. The model does its own preprocessing of pixels.
         input_shape: `(height, width, channels)` of the images; a model of another size gets a
             resizing layer in front.
         num_classes: Number of classes that it must tell apart.
@@ -72,11 +80,12 @@ def load(
             SavedModel, or of an opened teacher's file.
         independent: Whether its outputs do not exclude each other, so that probabilities are those
             of a sigmoid each.
+        pixel_range: What it expects for the pixels 0 and 255.
 
     Returns:
-        A functional model from `[batch, height, width, channels]` to logits `[batch, num_classes]`
-        float32. A .keras model of the same size keeps its layers, for feature losses; a SavedModel
-        is one layer that cannot be trained.
+        A functional model from pixels 0..255, `[batch, height, width, channels]`, to logits
+        `[batch, num_classes]` float32. A .keras model of the same size and of pixels 0..255 keeps
+        its layers, for feature losses; a SavedModel is one layer that cannot be trained.
 
     Raises:
         UsageError: A path that cannot be read, or a model of other images or classes.
@@ -88,7 +97,7 @@ def load(
     """
     checks.one_of("model.outputs", outputs, ("auto", "logits", "probabilities"))
     read = _saved_model if Path(path).is_dir() else _keras_file
-    model = read(str(path), tuple(input_shape))
+    model = from_pixels(read(str(path), tuple(input_shape)), pixel_range)
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise checks.UsageError(
@@ -135,7 +144,8 @@ def with_fresh_head(
     """
     path = str(config.path)
     check_layers(Path(path))
-    features = features_network(_keras_file(path, tuple(input_shape)))
+    network = from_pixels(_keras_file(path, tuple(input_shape)), config.pixel_range)
+    features = features_network(network)
     inner = [layer for layer in features._flatten_layers(include_self=False) if layer.weights]
     norms = [layer for layer in inner if isinstance(layer, layers.BatchNormalization)]
     own = [layer for layer in inner if layer not in norms and not getattr(layer, "layers", None)]

@@ -60,6 +60,7 @@ def distill(
     *,
     output: str | Path,
     unlabelled: Any = None,
+    pixel_range: Sequence[float] = (0.0, 255.0),
     classes: Sequence[int | str] = (),
     head: str = "auto",
     student_size: int | None = None,
@@ -86,6 +87,8 @@ def distill(
             starts from the weights that it has.
         output: Folder for records, weights and the report.
         unlabelled: More images, without labels: a folder, a text file of paths, or an array.
+        pixel_range: What a teacher in memory or in a file expects for the pixels 0 and 255, such as
+            (0, 1) where its images were divided by 255 before they reached it.
         classes: The teacher's outputs for the images' classes, in their order: numbers or names.
         head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head;
             `keep` or `new` insist.
@@ -126,6 +129,7 @@ def distill(
         head,
         export,
         unlabelled,
+        pixel_range,
     )
     with nothing_half_done(output):
         config = prepare(wish, progress)

@@ -57,6 +57,7 @@ class Wish:
         head: `auto`, `keep` or `new`.
         formats: Of the export; None exports nothing.
         unlabelled: As of `inputs.unlabelled_of`; None without.
+        pixel_range: What the teacher expects for the pixels 0 and 255.
     """
 
     photos: Any
@@ -71,6 +72,7 @@ class Wish:
     head: str = "auto"
     formats: Sequence[str] | None = None
     unlabelled: Any = None
+    pixel_range: Sequence[float] = (0.0, 255.0)
 
 
 def prepare(wish: Wish, progress: Silent) -> StudyConfig:
@@ -124,7 +126,14 @@ def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
     wish = dataclasses.replace(wish, teacher=teacher_given, student=student_given)
     export = _export(wish)
     trained = str(wish.teacher).startswith(TRAINED)
-    if not trained and str(wish.teacher).partition(":")[0] not in inputs.PUBLISHED:
+    checks.pixel_range("pixel_range", wish.pixel_range)
+    given = not trained and str(wish.teacher).partition(":")[0] not in inputs.PUBLISHED
+    if not given and tuple(wish.pixel_range) != (0, 255):
+        raise checks.UsageError(
+            f"pixel_range is of a teacher in a file. Received: {list(wish.pixel_range)} beside "
+            f"{wish.teacher}, which takes pixels 0..255. Remove it."
+        )
+    if given:
         _teacher_file(wish, progress)  # is told before TensorFlow starts, if it is not there
     loose = inputs.loose_images(wish.photos)
     source = None if loose else inputs.source_of(wish.photos, wish.output)

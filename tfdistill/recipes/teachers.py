@@ -1,8 +1,9 @@
 """A teacher with outputs for the images' classes: picked, kept, or with a new head."""
 
 import csv
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.special
@@ -37,7 +38,7 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
     from tfdistill.models.class_choice import class_numbers
 
     names, outputs = saved.class_names(path), saved.count_outputs(path)
-    whole = str(path.resolve())
+    given = ModelConfig("saved", path=str(path.resolve()), pixel_range=list(wish.pixel_range))
     if wish.classes:
         if len(wish.classes) != images.num_classes:
             raise checks.UsageError(
@@ -46,13 +47,13 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
             )
         class_numbers(wish.classes, outputs, names)
         progress.say(f"Teacher: {path.name}, {len(wish.classes)} of its {outputs} outputs")
-        return ModelConfig("saved", path=whole, classes=list(wish.classes))
+        return dataclasses.replace(given, classes=list(wish.classes))
     if wish.head != "new" and names and set(images.class_names) <= set(names):
         progress.say(f"Teacher: {path.name}, its outputs picked by the classes' names")
-        return ModelConfig("saved", path=whole, classes=list(images.class_names))
+        return dataclasses.replace(given, classes=list(images.class_names))
     if wish.head != "new" and outputs == images.num_classes:
         progress.say(f"Teacher: {path.name}, which has as many outputs")
-        return ModelConfig("saved", path=whole)
+        return given
     if wish.head == "keep":
         raise checks.UsageError(
             f"The teacher has none of the images' classes by name, and {outputs} outputs for "
@@ -82,7 +83,9 @@ def answers(
     config = DataConfig(f"folder:{files[0].parent}", image_size=size)
     config, lines = parts.resolved(config, files)
     shown = parts.examples(files, np.zeros(len(files), int), config, f"answers {files[0].parent}")
-    network = saved.load(path, shown.images.shape[1:], len(picked), classes=picked)
+    network = saved.load(
+        path, shown.images.shape[1:], len(picked), classes=picked, pixel_range=wish.pixel_range
+    )
     for line in (*lines, f"Teacher: {path.name} looks at {len(files)} images without a label"):
         progress.say(line)
     batches = pipeline.evaluation_batches(shown, batch_size=50)
@@ -119,7 +122,10 @@ def answers(
         rows.writerow(("path", "label"))
         rows.writerows((one.resolve(), words[at]) for one, at in zip(files, chosen, strict=True))
     classes = [picked[known[at]] for at in order]
-    return file, ModelConfig("saved", path=str(path.resolve()), classes=classes), said
+    teacher = ModelConfig(
+        "saved", path=str(path.resolve()), classes=classes, pixel_range=list(wish.pixel_range)
+    )
+    return file, teacher, said
 
 
 def with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) -> None:
@@ -140,7 +146,9 @@ def with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Si
 
     saved.check_layers(path)
     found, note = wish.output / TEACHER_FILE, wish.output / NOTE_FILE
-    key = {"teacher": storage.sha256(path), "images": images.hashes}
+    key: dict[str, Any] = {"teacher": storage.sha256(path), "images": images.hashes}
+    if tuple(wish.pixel_range) != (0, 255):
+        key["pixel_range"] = list(map(float, wish.pixel_range))
     if found.exists() and note.exists():
         try:
             known = storage.read_checked(note)
@@ -154,7 +162,7 @@ def with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Si
             return
         except storage.DamagedError as error:
             progress.say(f"{error.problem}; the head is fitted again")
-    head = new_head(saved.whole(path), images)
+    head = new_head(saved.whole(path), images, wish.pixel_range)
     said = (
         f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled images: "
         f"right on {head.validation_accuracy:.0%} of {head.judged} that it was not fitted to, "

@@ -14,7 +14,9 @@ from keras import layers
 from tfdistill import data
 from tfdistill.data import pipeline, splits
 from tfdistill.models.logits import features_network
+from tfdistill.models.pixel_range import FULL, from_pixels
 from tfdistill.models.saved import HEAD
+from tfdistill.training import range_check
 from tfdistill.utils import checks
 from tfdistill.utils.progress import Silent
 
@@ -25,6 +27,8 @@ FEW, FOLDS = 200, 5
 FEWEST = 2
 # Images that a head is fitted to before a network is fine-tuned.
 ENOUGH = 5000
+# Images of so many classes say in which range a network expects pixels.
+MOST_CLASSES = 30
 BATCH_SIZE = 64
 
 
@@ -73,7 +77,9 @@ class Linear:
         return features @ self.kernel + self.bias
 
 
-def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
+def new_head(
+    network: keras.Model, images: data.Dataset, pixel_range: Sequence[float] = FULL
+) -> NewHead:
     """Fit a linear classifier to what a network computes before its last layer.
 
     Multinomial logistic regression on standardised features with an L2 penalty, whose strength is
@@ -82,17 +88,18 @@ def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
     network without a last dense layer is taken as features itself, averaged over positions.
 
     Args:
-        network: A trained functional or sequential model that takes raw pixels 0..255 of the
-            images' size.
+        network: A trained functional or sequential model that takes images of their size.
         images: With labels, as `data.load` or `data.from_arrays` returns it.
+        pixel_range: What the network expects for the pixels 0 and 255.
 
     Returns:
-        The network with its head; save it with `head.network.save("teacher.keras")` and give a
-        study its path.
+        The network with its head, from pixels 0..255; save it with
+        `head.network.save("teacher.keras")` and give a study its path.
 
     Raises:
         UsageError: Fewer than two training images of a class, images that do not fit the network,
-            or a network whose last layers are not known.
+            a network whose last layers are not known, or one that says much more of images whose
+            pixels are in another range.
 
     Example:
         >>> images = data.load(DataConfig(source="folder:photos", image_size=128))
@@ -103,6 +110,8 @@ def new_head(network: keras.Model, images: data.Dataset) -> NewHead:
     _check_images(images)
     features = features_network(network)
     checks.same_input(features.input_shape, (None, *images.input_shape))
+    features = from_pixels(features, pixel_range)
+    check_pixels(network.name, features, images, pixel_range)
     last = layers.Dense(images.num_classes, dtype="float32", name=HEAD)
     whole = keras.Model(features.inputs[0], last(features.outputs[0]), name=network.name)
     return _fitted(whole, features, images)
@@ -126,6 +135,39 @@ def fit_head(network: keras.Model, images: data.Dataset, progress: Silent | None
             f"A head fitted to {len(images.train)} images is right on "
             f"{found.validation_accuracy:.1%} of {found.judged} others"
         )
+
+
+def check_pixels(
+    name: str, features: keras.Model, images: data.Dataset, seen: Sequence[float] = FULL
+) -> None:
+    """Raise if heads are right on many more images where features are of another range of pixels.
+
+    Args:
+        name: Of the network, for messages.
+        features: From pixels 0..255 of the images' size to `[batch, features]`.
+        images: With labels; some training images are looked at.
+        seen: The range that `features` brings pixels to.
+
+    Raises:
+        UsageError: As of `range_check.check_range`.
+    """
+    if images.multi_label:
+        return
+    known = images.train.labelled
+    known = known[images.train.labels[known] < MOST_CLASSES]
+    part = images.train.take(known)
+    if len(part) > range_check.ENOUGH:
+        part = part.take(splits.stratified(part.labels, range_check.ENOUGH, 0, splits.SUBSET))
+    counts = np.bincount(part.labels, minlength=1)
+    if counts.min() < FEWEST:
+        return
+
+    def right(features: keras.Model) -> np.ndarray:
+        found = _features(features, part, images)
+        fitted = linear(found, part.labels, found[:0], part.labels[:0], STRENGTHS[2:3])
+        return (fitted.unseen.argmax(axis=-1) == fitted.labels).astype(float)
+
+    range_check.check_range(name, features, right, seen)
 
 
 def _check_images(images: data.Dataset) -> None:

@@ -13,7 +13,15 @@ from tfdistill.data import pipeline
 from tfdistill.models.channel_split import split_upper
 from tfdistill.models.pruning import prune
 from tfdistill.quantization import quantize_aware
-from tfdistill.training import evaluation, learners, tasks, teacher_check, teacher_logits
+from tfdistill.training import (
+    evaluation,
+    heads,
+    learners,
+    range_check,
+    tasks,
+    teacher_check,
+    teacher_logits,
+)
 from tfdistill.training.session import Session
 from tfdistill.utils import checks, machine
 
@@ -79,6 +87,9 @@ def check(config: RunConfig, session: Session) -> None:
         quantize_aware(built, ranges=config.quantize.ranges)
     if not config.trained and not config.start and not config.prune:
         _check_teacher(config, built, images, session)
+    if config.model.fine_tune and not config.start:
+        features = keras.Model(built.inputs[0], built.layers[-1].input)
+        heads.check_pixels(str(config.model.path), features, images, config.model.pixel_range)
     if config.split:
         split_upper(built, config.split.layer, config.split.parts, config.split.part)
     teacher_logits.check(config)
@@ -137,15 +148,25 @@ def _check_unlabelled(
 def _check_teacher(
     config: RunConfig, network: keras.Model, images: data.Dataset, session: Session
 ) -> None:
-    parts = [images.validation.evenly(teacher_check.MOST)]
-    if (missing := teacher_check.MOST - len(parts[0])) > 0:  # a few would tell nothing
-        parts.append(images.train.take(images.train.labelled).evenly(missing))
     settings = teacher_logits.batch_settings(config, images)
-    logits = np.concatenate([evaluation.predict(network, part, settings) for part in parts])
-    labels = np.concatenate([part.labels for part in parts])
+    task = tasks.of(images)
+
+    def answers(network: keras.Model, count: int) -> tuple[np.ndarray, np.ndarray]:
+        parts = [images.validation.evenly(count)]
+        if (missing := count - len(parts[0])) > 0:  # a few would tell nothing
+            parts.append(images.train.take(images.train.labelled).evenly(missing))
+        logits = [evaluation.predict(network, part, settings) for part in parts]
+        return np.concatenate(logits), np.concatenate([part.labels for part in parts])
+
+    def right(network: keras.Model) -> np.ndarray:
+        return task.right(*answers(network, range_check.ENOUGH))
+
     name = f"{config.name} ({config.model.path})" if config.model else config.name
     outputs = (config.model.classes if config.model else None) or ()
-    if remark := tasks.of(images).check_teacher(name, logits, labels, outputs):
+    if config.model and config.model.is_finished:
+        range_check.check_range(name, network, right, config.model.pixel_range)
+    logits, labels = answers(network, teacher_check.MOST)
+    if remark := task.check_teacher(name, logits, labels, outputs):
         session.progress.say(remark)
 
 

@@ -101,6 +101,17 @@ def bits(name: str, value: int) -> int:
     return value
 
 
+def pixel_range(name: str, value: Sequence[float]) -> Sequence[float]:
+    """Return what a network expects for the pixels 0 and 255 if it is two rising numbers."""
+    numbers = isinstance(value, Sequence) and len(value) == 2 and all(map(_is_finite, value))
+    if not numbers or not value[0] < value[1]:
+        raise UsageError(
+            f"{name} must be two numbers, what the network expects for the pixels 0 and 255, such "
+            f"as [0, 1]. Received: {name}={shown(value)}."
+        )
+    return value
+
+
 def one_of(name: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is among `known`, else raise with the list and the nearest name."""
     known = list(known)

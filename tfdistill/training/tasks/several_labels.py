@@ -55,6 +55,9 @@ class SeveralLabels(Task):
     def accuracy(self, logits: np.ndarray, labels: np.ndarray) -> float:
         return label_metrics.accuracy(logits, labels)
 
+    def right(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return ((logits > 0) == labels.astype(bool)).mean(axis=-1)
+
     def summary(
         self, logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray | None = None
     ) -> dict[str, float]:

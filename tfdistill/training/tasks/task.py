@@ -54,6 +54,13 @@ class Task:
         """Return how much is right, in 0..1; the best epoch is chosen by it."""
         raise NotImplementedError
 
+    def right(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return how much is right of each image, `[n]` in 0..1.
+
+        Where images are many beside the classes, whatever order a network's outputs stand in.
+        """
+        raise NotImplementedError
+
     def summary(
         self, logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray | None = None
     ) -> dict[str, float]:
