@@ -82,6 +82,8 @@ TOGETHER = (
     "fine_tune",
     "trained_layers",
     "cutmix",
+    "student.pixel_range",
+    "teacher.pixel_range",
 )
 FRACTIONS = (
     "alpha",
@@ -336,7 +338,7 @@ def right(draw) -> dict:
     values = dict(BASE)
     chosen = draw(st.lists(st.sampled_from(LEAVES), max_size=12, unique_by=lambda at: at.key))
     for field in chosen:
-        if not set(TOGETHER) & set(field.key.split(".")):
+        if not set(TOGETHER) & {field.key, *field.key.split(".")}:
             values = placed(values, field.key, draw(right_value(field)))
     features = st.builds(FeatureConfig, st.sampled_from(["hints", "relational_angle"]), st.none())
     if draw(st.booleans()):

@@ -71,12 +71,24 @@ def test_a_weak_network_is_not_taken_for_one_of_another_range(images):
         check_range("weak", network, lambda each: each.predict_on_batch(x).argmax(-1) == y)  # noqa: B023
 
 
-def test_a_study_is_refused_before_it_begins(unit, tmp_path):
-    teacher = ModelConfig("saved", path=str(unit[1]))
+@pytest.mark.parametrize(
+    "networks, named",
+    [
+        ({"teacher": {}}, "teacher "),
+        ({"student": {}, "teacher": None}, "alone-0 "),
+        ({"student": {"fine_tune": True}, "teacher": None}, ""),
+    ],
+    ids=["teacher", "student", "fine-tuned"],
+)
+def test_a_study_is_refused_before_it_begins(unit, tmp_path, networks, named):
+    given = {
+        role: settings if settings is None else ModelConfig("saved", path=str(unit[1]), **settings)
+        for role, settings in networks.items()
+    }
     config = StudyConfig(
-        study="single", seeds=[0], data=DIGITS, teacher=teacher, training=TrainingConfig(epochs=1)
+        study="single", seeds=[0], data=DIGITS, training=TrainingConfig(epochs=1), **given
     )
-    with pytest.raises(UsageError, match=f"teacher .*unit.keras. {WRONG}"):
+    with pytest.raises(UsageError, match=rf"{named}\(?/.*unit.keras\)? {WRONG}"):
         run_study(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -103,21 +115,6 @@ def test_a_new_head_on_features_of_the_wrong_range(images, unit):
     assert head.validation_accuracy > 0.85
     found = head.network.predict(images.test.images, verbose=0).argmax(-1)  # of 0..255
     assert np.mean(found == images.test.labels) > 0.85
-
-
-def test_fine_tuning_is_refused_before_it_begins(unit, tmp_path):
-    student = ModelConfig("saved", path=str(unit[1]), fine_tune=True)
-    config = StudyConfig(
-        study="single",
-        seeds=[0],
-        data=DIGITS,
-        teacher=None,
-        student=student,
-        training=TrainingConfig(epochs=1),
-    )
-    with pytest.raises(UsageError, match=f"unit.keras {WRONG}"):
-        run_study(config, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_measuring_and_exporting_a_file_of_ones_own(images, unit, tmp_path):

@@ -85,8 +85,8 @@ def check(config: RunConfig, session: Session) -> None:
     built = evaluation.build(config.model, images)
     if config.quantize:
         quantize_aware(built, ranges=config.quantize.ranges)
-    if not config.trained and not config.start and not config.prune:
-        _check_teacher(config, built, images, session)
+    if (config.model.is_finished or not config.trained) and not config.start and not config.prune:
+        _check_given(config, built, images, session)
     if config.model.fine_tune and not config.start:
         features = keras.Model(built.inputs[0], built.layers[-1].input)
         heads.check_pixels(str(config.model.path), features, images, config.model.pixel_range)
@@ -145,9 +145,10 @@ def _check_unlabelled(
         )
 
 
-def _check_teacher(
+def _check_given(
     config: RunConfig, network: keras.Model, images: data.Dataset, session: Session
 ) -> None:
+    """Raise if a network in a file sees other pixels, or a teacher other classes, than it knows."""
     settings = teacher_logits.batch_settings(config, images)
     task = tasks.of(images)
 
@@ -165,6 +166,8 @@ def _check_teacher(
     outputs = (config.model.classes if config.model else None) or ()
     if config.model and config.model.is_finished:
         range_check.check_range(name, network, right, config.model.pixel_range)
+    if config.trained:
+        return
     logits, labels = answers(network, teacher_check.MOST)
     if remark := task.check_teacher(name, logits, labels, outputs):
         session.progress.say(remark)
