@@ -13,6 +13,8 @@ from tfdistill.data.headers import ImageError
 from tfdistill.export import image_graph
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 SIDE = 12
 # Smooth, so that lossy kinds stay near it; no two of its turned copies are alike.
 Y, X = np.mgrid[0:20, 0:30]
@@ -101,7 +103,6 @@ NOT_SERVED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_and_png_are_the_same_everywhere(served, channels):
     files = {kind: data for kind, data in SAME.items() if channels == 3 or kind != "cmyk jpeg"}
@@ -112,7 +113,6 @@ def test_jpeg_and_png_are_the_same_everywhere(served, channels):
         np.testing.assert_array_equal(first, second, kind)
 
 
-@pytest.mark.slow
 def test_cmyk_is_refused_everywhere_by_a_grey_network(served):
     data = SAME["cmyk jpeg"]
     with pytest.raises(UsageError, match="kind CMYK cannot be read into 1 channel"):
@@ -150,7 +150,6 @@ def test_colours_are_those_of_the_picture(kind):
     assert abs(seen - expected).mean() <= most
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "JPEG"])
 def test_a_picture_is_turned_as_its_camera_noted(served, format):
     settings = {"lossless": True} if format == "WEBP" else {}
@@ -190,7 +189,6 @@ def strange_notes():
     yield file("PNG"), 1
 
 
-@pytest.mark.slow
 def test_the_graph_and_python_read_the_same_notes():
     signature = [tf.TensorSpec((), tf.string)]
     jpeg = tf.function(lambda data: tuple(structure.jpeg_in_graph(data)), signature)
@@ -233,7 +231,6 @@ def photo():
     return data.getvalue(), ImageOps.exif_transpose(Image.open(io.BytesIO(data.getvalue())))
 
 
-@pytest.mark.slow
 def test_a_large_photo_is_reduced_while_it_is_decoded(photo, served):
     data, shown = photo
     found = headers.checked(data, 3, SIDE)

@@ -7,6 +7,8 @@ from tests.faults import configurations
 from tfdistill.cli.options import study_config
 from tfdistill.config import StudyConfig, read_yaml, to_dict
 
+pytestmark = pytest.mark.slow
+
 GIVEN = {
     "deadline": None,
     "database": None,

@@ -19,6 +19,8 @@ from tfdistill.data import decode
 from tfdistill.data.sources import folder, imagewoof
 from tfdistill.teacher_cache import build, open_cache
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["tests.stored_logits"]
 SOURCES = sorted(Path(tfdistill.__file__).parent.rglob("*.py"))
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

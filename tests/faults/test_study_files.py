@@ -24,6 +24,8 @@ from tfdistill.config import (
 from tfdistill.training import study_folder
 from tfdistill.utils import storage
 
+pytestmark = pytest.mark.slow
+
 FIGURES = {"epoch": 1, "validation_accuracy": 0.5, "test_accuracy": 0.25, "test_nll": 1.5}
 DIAGRAM = {"count": [3.0, 1.0], "confidence": [0.5, 0.9], "accuracy": [0.25, 1.0]}
 CONFIG = StudyConfig(seeds=[0])

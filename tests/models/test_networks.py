@@ -9,6 +9,8 @@ from tfdistill.config import ModelConfig
 from tfdistill.models import blocks
 from tfdistill.models.flops import flops
 
+pytestmark = pytest.mark.slow
+
 # Millions of weights with batch-norm statistics, as published for 32x32x3 images.
 PUBLISHED = [
     ("resnet20", 10, 0.274),
@@ -60,7 +62,6 @@ def test_a_depthwise_network_has_the_multiply_adds_worked_out_by_hand():
     assert network.count_params() == 57_194
 
 
-@pytest.mark.slow
 def test_imagenet_resnet50_has_the_published_number_of_weights():
     network = models.build(ModelConfig("resnet50-imagenet"), (64, 64, 3), 1000)
     trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
@@ -79,7 +80,6 @@ def test_cnn4_takes_small_images(size):
     assert network.output_shape == (None, 10)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_logits_features_and_uint8_and_the_same_saved_and_loaded(name, pixels, tmp_path):
     network = _small(name)

@@ -13,6 +13,8 @@ from tfdistill.models.saved_model_safety import check_saved_model, trust, trust_
 from tfdistill.studies.learning_speed.published import AlwaysDropout
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 SHAPE, NAMES = (8, 8, 3), ["a", "b", "c"]
 
 
@@ -48,7 +50,6 @@ def _changed(folder, change):
     path.write_bytes(model.SerializeToString())
 
 
-@pytest.mark.slow
 def test_own_exports_pass(good, tmp_path):
     check_saved_model(good)
     saved_model.write(_network(), tmp_path / "fixed", SHAPE, NAMES)
@@ -73,7 +74,6 @@ def test_exports_by_keras_pass(network, tmp_path):
     check_saved_model(tmp_path / "users")
 
 
-@pytest.mark.slow
 def test_a_random_layer_and_a_loaded_model_pass_when_written_again(good, tmp_path):
     inputs = keras.Input(SHAPE)
     network = models.build(ModelConfig("saved", path=str(good)), SHAPE, 3)

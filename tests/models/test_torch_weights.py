@@ -13,6 +13,8 @@ from tfdistill import models
 from tfdistill.config import ModelConfig
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = [120.0, 100.0, 110.0], [60.0, 70.0, 65.0]
 NARROW, WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
 QUARTER = (16, 16, 32, 64, 128)  # the ImageNet family's channels at width 0.25
@@ -29,8 +31,6 @@ NETWORKS = {  # name, width: state dict, image sizes (even, odd)
     ("resnet18", 0.25): (lambda: imagenet(18), [(32, 32), (31, 32)]),
     ("wrn-10-1", 1.0): (lambda: published.wide_resnet(10, 1), [(32, 32), (31, 33)]),
     ("wrn-16-2", 1.0): (lambda: published.wide_resnet(16, 2), [(32, 32)]),
-}
-SLOW = {
     ("resnet50", 0.25): (lambda: imagenet(50), [(32, 32)]),
     ("resnet18-imagenet", 0.25): (lambda: imagenet(18, 7), [(64, 64), (63, 65), (66, 70)]),
     ("resnet50-imagenet", 0.25): (lambda: imagenet(50, 7), [(64, 64)]),
@@ -58,10 +58,10 @@ def difference(network, weights, images, given=None):
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [*NETWORKS, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
+    NETWORKS,
 )
 def test_logits_are_those_of_the_published_network(name, width):
-    state_dict, sizes = (NETWORKS | SLOW)[name, width]
+    state_dict, sizes = NETWORKS[name, width]
     weights = state_dict()
     for size in sizes:
         network = built(name, width, size)
@@ -87,7 +87,6 @@ def test_a_loaded_network_takes_them_too(tmp_path):
     assert difference(network, weights, pixels()) < 1e-5
 
 
-@pytest.mark.slow
 def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = published.resnet(NARROW, [3] * 3, classes=10)
@@ -145,7 +144,6 @@ UNKNOWN = [  # as in github.com/weiaicunzai/pytorch-cifar100
 ]
 
 
-@pytest.mark.slow
 def test_unknown_names_are_taken_in_their_order_and_that_is_said(caplog):
     deep = published.resnet(QUARTER, [3, 4, 6, 3], bottleneck=True)
     unknown = {f"part{place}.{name.split('.')[-1]}": deep[name] for place, name in enumerate(deep)}

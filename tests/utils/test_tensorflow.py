@@ -11,6 +11,8 @@ import pytest
 from tfdistill.utils import tensorflow
 from tfdistill.utils.checks import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "name, read, write, value",
@@ -44,7 +46,6 @@ def test_what_would_change_results_is_refused(name, read, write, value):
     tensorflow.start()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "content, line",
     [
@@ -122,7 +123,6 @@ def test_a_tensorflow_that_cannot_be_imported_is_one_line_and_what_it_printed(
     assert said in line and REMEDY in line and printed == ["native: no memory"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["distill", "reproduce"])
 def test_commands_that_open_networks_first_say_so_too(command, mysteries, tmp_path):
     run = mysteries / "out" / "runs" / "single-0"
