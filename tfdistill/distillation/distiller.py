@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from tfdistill.distillation import outputs
+from tfdistill.distillation.chance_check import ChanceCheck, RightAnswers
 from tfdistill.distillation.feature_extractor import tap
 from tfdistill.distillation.feature_losses import FeatureLoss, connector
 from tfdistill.distillation.outputs import CLASSES, INDEPENDENT, NUMBERS, Family
@@ -77,7 +78,8 @@ class Distiller(OnWorkers):
     `predict` and metrics still see the student's own outputs.
 
     The teacher runs in inference mode outside the gradient tape. It is not part of this model: it
-    is neither trained nor saved nor counted, so give it again with `set_teacher` after loading.
+    is neither trained nor saved nor counted, so give it again with `set_teacher` after loading. One
+    that knows no more of the labels than chance is warned of after the first epoch.
 
     Args:
         student: A Keras model with one output.
@@ -161,6 +163,7 @@ class Distiller(OnWorkers):
         self._teacher_model: Callable[[], keras.Model | None] = lambda: None
         self._teacher_shapes: list[Shape] | None = None
         self._probability_counts = ProbabilityCounts()
+        self._right_answers = RightAnswers()
         self._teacher_told = False  # that its outputs are logits, where no layer says so
         self._trackers = {"hard_loss": keras.metrics.Mean("hard_loss")}
         self._trackers["soft_loss"] = keras.metrics.Mean("soft_loss")
@@ -280,7 +283,7 @@ class Distiller(OnWorkers):
         self._check_arrays(validation[1] if isinstance(validation, (tuple, list)) else None)
         if class_weight:
             x, sample_weight = with_class_weights(x, y, sample_weight, class_weight)
-        callbacks = [ProbabilityCheck(), *keras.tree.flatten(callbacks or [])]
+        callbacks = [ProbabilityCheck(), ChanceCheck(), *keras.tree.flatten(callbacks or [])]
         return super().fit(
             x, y, *args, sample_weight=sample_weight, callbacks=callbacks, **settings
         )
@@ -398,7 +401,7 @@ class Distiller(OnWorkers):
             return ops.convert_to_tensor(penalty if hard is None else hard + penalty)
         soft = self._soft_loss(y[TEACHER_LOGITS], labels, known, logits, sample_weight)
         if training:
-            self._watch(y[TEACHER_LOGITS], logits)
+            self._watch(y[TEACHER_LOGITS], logits, labels, known)
         hard_weight, soft_weight = self._weights()
         loss = soft_weight * soft + penalty
         if hard is not None:
@@ -536,10 +539,15 @@ class Distiller(OnWorkers):
             tempered = isinstance(self.soft_loss, TemperedLoss)
             self.soft_loss = family.soft_loss(self.temperature if tempered else 4.0)
 
-    def _watch(self, taught: Tensor, logits: Tensor) -> None:
-        """Note whether outputs are probabilities, where no layer tells that they are logits."""
+    def _watch(
+        self, taught: Tensor, logits: Tensor, labels: Tensor | None, known: Tensor | None
+    ) -> None:
+        """Note how often the teacher is right, and whether outputs are probabilities, where no
+        layer tells that they are logits."""
         if self._family is NUMBERS:
             return
+        if self._family is CLASSES and labels is not None:
+            self._right_answers.update(taught, labels, known)
         of_layers = network_logits.final_activation(self.teacher) if self.teacher else None
         teacher_told = self._teacher_told or of_layers
         student_told = self._activation

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfdistill.distillation.chance_check import ChanceCheck
 from tfdistill.distillation.distiller import Distiller
 from tfdistill.distillation.outputs import NUMBERS
 from tfdistill.distillation.pairs import check_apart, check_network, check_pair
@@ -151,7 +152,8 @@ class Population(OnWorkers):
         for member in distillers[:1]:  # all have the same targets
             member._check_arrays(settings.get("y", args[1] if len(args) > 1 else None))
         # First, so that callbacks that restore weights at the end have the last word.
-        callbacks = [_FinishOptimizers(), ProbabilityCheck(distillers), *callbacks]
+        looking = [ProbabilityCheck(distillers), ChanceCheck(distillers)]
+        callbacks = [_FinishOptimizers(), *looking, *callbacks]
         return super().fit(*args, callbacks=callbacks, **settings)
 
     def call(self, x: Tensor, training: bool | None = None) -> list[Tensor]:
