@@ -18,7 +18,7 @@ from keras import ops
 from tfdistill.distillation import outputs
 from tfdistill.distillation.chance_check import ChanceCheck, RightAnswers
 from tfdistill.distillation.feature_extractor import tap
-from tfdistill.distillation.feature_losses import FeatureLoss, connector
+from tfdistill.distillation.feature_losses import FeatureLoss, connector, feature_losses
 from tfdistill.distillation.outputs import CLASSES, INDEPENDENT, NUMBERS, Family
 from tfdistill.distillation.pairs import (
     answer_names_of_keras,
@@ -43,6 +43,7 @@ from tfdistill.distillation.targets import (
     TEACHER_LOGITS,
     LabelledOnly,
     check_arrays,
+    check_taught,
     class_numbers,
     labelled,
     one_weight,
@@ -142,7 +143,7 @@ class Distiller(OnWorkers):
             if self._soft_loss_named
             else SoftTargets(4.0 if temperature is None else temperature)
         )
-        self.features = _feature_losses(features)
+        self.features = feature_losses(features)
         self._alpha = _Dial(checks.fraction("alpha", alpha))
         self.hard_weight = None if hard_weight is None else _weight("hard_weight", hard_weight)
         self.soft_weight = None if soft_weight is None else _weight("soft_weight", soft_weight)
@@ -240,8 +241,8 @@ class Distiller(OnWorkers):
         self._has_loss = loss is not None
         self._takes_numbers = loss is None or outputs.takes_numbers(loss)
         if self._family is INDEPENDENT and self._activation == network_logits.LINEAR:
-            metrics = _at_logits(metrics)
-            weighted_metrics = _at_logits(weighted_metrics)
+            metrics = outputs.at_logits(metrics)
+            weighted_metrics = outputs.at_logits(weighted_metrics)
         super().compile(optimizer, loss, None, metrics, weighted_metrics, **settings)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -441,7 +442,7 @@ class Distiller(OnWorkers):
         logits: Tensor,
         sample_weight: Tensor,
     ) -> Tensor:
-        _check_taught(taught, logits)
+        check_taught(taught, logits)
         given: Any = taught
         if getattr(self.soft_loss, "needs_labels", False):
             guessed = ops.argmax(taught, axis=-1)
@@ -686,18 +687,6 @@ class _Dial:
         self.variable.assign(value)
 
 
-def _check_taught(taught: Tensor, logits: Tensor) -> None:
-    checks.same_classes(taught.shape[-1], logits.shape[-1])
-    pairs = zip(taught.shape, logits.shape, strict=False)
-    if len(taught.shape) != len(logits.shape) or any(
-        one is not None and other is not None and one != other for one, other in pairs
-    ):
-        raise checks.UsageError(
-            "The teacher's logits must have the shape of the student's. Received: "
-            f"{tuple(taught.shape)} and {tuple(logits.shape)}."
-        )
-
-
 def _weight(name: str, value: float) -> float:
     return float(checks.non_negative(name, value))
 
@@ -713,28 +702,6 @@ def _outputs(y_pred: Tensor) -> tuple[Any, ...]:
 def _last_size(network: keras.Model) -> int | None:
     shape = getattr(network, "output_shape", None)
     return shape[-1] if isinstance(shape, tuple) and shape else None
-
-
-def _feature_losses(features: Any) -> tuple[FeatureLoss, ...]:
-    features = (features,) if isinstance(features, FeatureLoss) else tuple(features)
-    for feature in features:
-        if not isinstance(feature, FeatureLoss):
-            raise checks.UsageError(
-                "features must be a list of FeatureLoss(loss, weight, teacher_layer, "
-                f"student_layer). Received: {type(feature).__name__}."
-            )
-    return features
-
-
-def _at_logits(metrics: Any) -> Any:
-    """Return metrics of which the accuracy by name tells logits apart at 0, not at 0.5."""
-    names = ("accuracy", "acc", "binary_accuracy")
-    if not isinstance(metrics, (list, tuple)):
-        return metrics
-    return [
-        keras.metrics.BinaryAccuracy(metric, threshold=0.0) if metric in names else metric
-        for metric in metrics
-    ]
 
 
 def _training_policy(student: keras.Model) -> keras.DTypePolicy:

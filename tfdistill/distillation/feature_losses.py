@@ -130,3 +130,15 @@ def connector(
             f"The layers {feature.teacher_layer!r} of the teacher and {feature.student_layer!r} of "
             f"the student do not fit: {error}"
         ) from None
+
+
+def feature_losses(features: Any) -> tuple[FeatureLoss, ...]:
+    """Return one loss or several, as they were given to a `Distiller`, as a tuple."""
+    features = (features,) if isinstance(features, FeatureLoss) else tuple(features)
+    for feature in features:
+        if not isinstance(feature, FeatureLoss):
+            raise checks.UsageError(
+                "features must be a list of FeatureLoss(loss, weight, teacher_layer, "
+                f"student_layer). Received: {type(feature).__name__}."
+            )
+    return features

@@ -203,3 +203,14 @@ def family_of_network(network: keras.Model | None) -> Family | None:
     """Return the family of outputs that a network's last activation belongs to, or None."""
     found = logits.final_activation(network) if network is not None else None
     return next((family for family in (CLASSES, INDEPENDENT) if family.activation == found), None)
+
+
+def at_logits(metrics: Any) -> Any:
+    """Return metrics of which the accuracy by name tells logits apart at 0, not at 0.5."""
+    names = ("accuracy", "acc", "binary_accuracy")
+    if not isinstance(metrics, (list, tuple)):
+        return metrics
+    return [
+        keras.metrics.BinaryAccuracy(metric, threshold=0.0) if metric in names else metric
+        for metric in metrics
+    ]

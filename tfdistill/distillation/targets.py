@@ -200,6 +200,19 @@ def check_arrays(y: Any, family: Family | None, outputs: int | None, numbers: bo
         _check_logits(given[TEACHER_LOGITS], family)
 
 
+def check_taught(taught: Tensor, logits: Tensor) -> None:
+    """Raise if a teacher's logits are not of the student's shape, `[batch, num_classes]`."""
+    checks.same_classes(taught.shape[-1], logits.shape[-1])
+    pairs = zip(taught.shape, logits.shape, strict=False)
+    if len(taught.shape) != len(logits.shape) or any(
+        one is not None and other is not None and one != other for one, other in pairs
+    ):
+        raise checks.UsageError(
+            "The teacher's logits must have the shape of the student's. Received: "
+            f"{tuple(taught.shape)} and {tuple(logits.shape)}."
+        )
+
+
 def _check_labels(labels: np.ndarray, numbers: bool, classes: int | None) -> None:
     if labels.dtype.kind not in "iufb":
         raise checks.UsageError(
