@@ -20,6 +20,17 @@ DIGITS = DataConfig("digits", validation=100)
 WRONG = r"is right on \d+% of \d+ images where it sees pixels as 0..255, and on \d+% where as 0..1"
 
 
+class Within(keras.Model):
+    """A subclassed network around another."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, x):
+        return self.network(x)
+
+
 @pytest.fixture(scope="module")
 def images():
     return data.load(DIGITS)
@@ -125,6 +136,8 @@ def test_measuring_and_exporting_a_file_of_ones_own(images, unit, tmp_path):
     assert measured == ("accuracy", f"{100 * np.mean(expected == images.test.labels):.2f} %")
     with pytest.raises(UsageError, match=WRONG):
         export_network(unit[0], "digits", images, folder=str(tmp_path / "saved"))
+    with pytest.raises(UsageError, match=WRONG):  # whose layers and input are not known
+        export_network(Within(unit[0]), "digits", images, folder=str(tmp_path / "saved"))
     assert not list(tmp_path.rglob("*.pb"))
 
 

@@ -132,7 +132,8 @@ def export(
             "A quantised network takes pixels 0..255. Received: export.pixel_range="
             f"{config.pixel_range}. Put keras.layers.Rescaling before the float network."
         )
-    network = from_pixels(network, config.pixel_range)
+    shape = subject.images.input_shape
+    network = from_pixels(network, config.pixel_range, input_shape=shape)
     model = Path(config.folder) / name
     _check_room(network, model)
     test = test_images(subject.images, config.check_images)
@@ -275,9 +276,12 @@ def _check_range(
     some = slice(None, None, max(1, len(test.labels) // range_check.ENOUGH))
     images, labels = test.images[some], test.labels[some]
     task = tasks.of_labels(labels)
-    range_check.check_range(
-        subject.name, network, lambda each: task.right(_logits(each, images), labels), seen
-    )
+
+    def right(each: keras.Model) -> np.ndarray:
+        return task.right(_logits(each, images), labels)
+
+    shape = subject.images.input_shape
+    range_check.check_range(subject.name, network, right, seen, shape)
 
 
 def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:

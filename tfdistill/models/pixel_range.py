@@ -8,7 +8,10 @@ FULL = (0.0, 255.0)
 
 
 def from_pixels(
-    network: keras.layers.Layer, pixel_range: Sequence[float], seen: Sequence[float] = FULL
+    network: keras.layers.Layer,
+    pixel_range: Sequence[float],
+    seen: Sequence[float] = FULL,
+    input_shape: Sequence[int | None] | None = None,
 ) -> keras.Model:
     """Return a network that takes pixels 0..255, and brings them to the range of another first.
 
@@ -16,6 +19,8 @@ def from_pixels(
         network: From images `[batch, height, width, channels]` of the range `seen`.
         pixel_range: What the result expects for 0 and 255.
         seen: What `network` itself takes for 0 and 255.
+        input_shape: `(height, width, channels)` of its images; None takes the network's own, which
+            a subclassed one does not know.
 
     Returns:
         The same object where the two ranges are equal.
@@ -26,6 +31,6 @@ def from_pixels(
     if tuple(pixel_range) == tuple(seen):
         return network
     low, high = (255.0 * (end - seen[0]) / (seen[1] - seen[0]) for end in pixel_range)
-    inputs = keras.Input(network.input_shape[1:])
+    inputs = keras.Input(input_shape or network.input_shape[1:])
     scaled = keras.layers.Rescaling((high - low) / 255.0, low, dtype="float32")(inputs)
     return keras.Model(inputs, network(scaled), name=network.name)

@@ -25,6 +25,7 @@ def check_range(
     network: keras.Model,
     right: Callable[[keras.Model], np.ndarray],
     seen: Sequence[float] = FULL,
+    input_shape: Sequence[int | None] | None = None,
 ) -> None:
     """Raise if a network is right on many more images where it sees pixels of another range.
 
@@ -33,6 +34,7 @@ def check_range(
         network: From pixels 0..255, `[batch, height, width, channels]`.
         right: Returns how much a network is right of each image, `[n]` in 0..1.
         seen: The range that `network` brings pixels to.
+        input_shape: As of `from_pixels`.
 
     Raises:
         UsageError: More than 10 points more, and more than three standard errors; it names the
@@ -47,7 +49,7 @@ def check_range(
     found = {}
     for other in RANGES:
         if other != tuple(seen):
-            found[other] = right(from_pixels(network, other, seen))
+            found[other] = right(from_pixels(network, other, seen, input_shape))
     best = max(found, key=lambda other: found[other].mean())
     gains = found[best] - as_seen
     if gains.mean() <= max(LEAST, SURE * gains.std() / np.sqrt(len(gains))):
