@@ -1,5 +1,6 @@
 """Pages: made of kept records or results, to the letter each time, with what people wrote kept."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,20 @@ import pytest
 
 import tfdistill
 from tfdistill.cli.main import main
+from tfdistill.cli.options import study_of
 from tfdistill.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, to_dict
-from tfdistill.records import Predictions, Record, Table, read_archive, write_archive
+from tfdistill.recipes import findings
+from tfdistill.records import (
+    ARCHIVE_FILE,
+    Predictions,
+    Record,
+    Table,
+    read_archive,
+    write_archive,
+)
 from tfdistill.reporting.pages import BEGIN, END, Page, markdown, write_page
+from tfdistill.training import runner
+from tfdistill.utils.checks import UsageError
 from tfdistill.utils.storage import DamagedError
 
 RESULTS = Path(tfdistill.__file__).parents[1] / "docs" / "results"
@@ -70,6 +82,42 @@ def test_records_come_back_from_the_archive_with_what_was_said_of_each_image(tmp
     path.write_bytes(content[:-20])
     with pytest.raises(DamagedError, match=r"records\.jsonl\.xz is damaged"):
         read_archive(path)
+
+
+def test_pieces_of_a_study_come_together(tmp_path):
+    whole = RESULTS / "low_bits_resnet8"
+    config, every = study_of(whole), read_archive(whole / ARCHIVE_FILE)
+
+    def piece(seeds):
+        part = dataclasses.replace(config, seeds=seeds)
+        planned = {run.name for run in runner.plan(part)}
+        return part, [record for record in every if record.name in planned]
+
+    kept = findings.keep(*piece([0, 1]), tmp_path)
+    assert kept.seeds == [0, 1] and len(read_archive(tmp_path / ARCHIVE_FILE)) == 25
+    page = findings.write_kept(kept, tmp_path)[1]
+    assert "two seeds" in page.read_text()
+    # Of the second piece a run was done again, the teacher; it ended with the same weights.
+    kept = findings.keep(*piece([2, 3, 4]), tmp_path)
+    assert kept == dataclasses.replace(config, output=kept.output)
+    assert study_of(tmp_path).seeds == [0, 1, 2, 3, 4]
+    assert read_archive(tmp_path / ARCHIVE_FILE) == every
+    findings.keep(*piece([4]), tmp_path)  # once more
+    assert read_archive(tmp_path / ARCHIVE_FILE) == every
+
+    content = (tmp_path / ARCHIVE_FILE).read_bytes()
+    part, records = piece([4])
+    other = [dataclasses.replace(records[-1], weights={"best": "0" * 64, "last": "0" * 64})]
+    longer = dataclasses.replace(part, training=TrainingConfig(epochs=99))
+    for given, match in (
+        ((part, other), f"keeps the run {other[0].name} with other weights"),
+        ((longer, records), r"holds another study: training.epochs is \d+ there and 99 here"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            findings.keep(*given, tmp_path)
+        with pytest.raises(UsageError, match="holds another study"):
+            findings.keep(part, records, tmp_path, searched=True)
+        assert (tmp_path / ARCHIVE_FILE).read_bytes() == content
 
 
 @pytest.mark.slow

@@ -434,7 +434,8 @@ def report(folder: Path, /, *, archive: Path | None = None) -> int:
 
     Args:
         folder: The folder that the study wrote its results to, or one that keeps its records.
-        archive: A folder in which to keep the records as records.jsonl.xz, with their page.
+        archive: A folder in which to keep the records as records.jsonl.xz, with their page; beside
+            those of other seeds of the same study, where it keeps such.
     """
     config = options.study_of(folder)
     if findings.is_kept(folder):
@@ -458,8 +459,9 @@ def report(folder: Path, /, *, archive: Path | None = None) -> int:
     search = sweeps if sweeps.is_search(folder) else None
     status = _finish(folder, findings.of_folder(config, folder, found, search))
     if archive:
-        findings.keep(folder, archive, [records.with_predictions(folder, run) for run in found])
-        print(f"Page: {findings.write_kept(config, archive)[1]}")
+        whole = [records.with_predictions(folder, run) for run in found]
+        kept = findings.keep(config, whole, archive, searched=search is not None)
+        print(f"Page: {findings.write_kept(kept, archive)[1]}")
     return status
 
 

@@ -97,25 +97,63 @@ def write(folder: Path, says: Findings) -> "tuple[list[Table], Path]":
     return tables, path
 
 
-def keep(folder: Path, archive: Path, found: "list[Record]") -> None:
-    """Keep a study's records and its configuration in another folder.
+def keep(
+    config: StudyConfig, found: "list[Record]", archive: Path, searched: bool = False
+) -> StudyConfig:
+    """Keep a study's records and its configuration in another folder, beside those of other seeds.
+
+    Args:
+        config: The study.
+        found: Its records.
+        archive: A new folder, or one that keeps some of the same study's runs, of other seeds or of
+            these: what was done in pieces, on whatever machines, comes together there.
+        searched: Whether they are those of a search, of which no other's are taken.
+
+    Returns:
+        The study as it is in `archive`, with the seeds of all.
 
     Raises:
-        UsageError: That folder holds another study.
+        UsageError: `archive` holds another study, or a run that ended there with other weights.
     """
     from tfdistill.records import ARCHIVE_FILE, write_archive
-    from tfdistill.utils import storage
+    from tfdistill.training import study_folder
 
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    there = archive / "config.yaml"
-    if (archive / "runs").exists() or (there.exists() and there.read_text("utf-8") != text):
-        raise checks.UsageError(
-            f"{archive} holds another study. Give a new folder for the records of {folder}."
-        )
+    kept, whole = archive / ARCHIVE_FILE, config
+    if (archive / study_folder.CONFIG_FILE).exists():
+        whole = study_folder.with_seeds_of(config, archive)
+    if (archive / "runs").exists() or (searched and whole != config):
+        raise checks.UsageError(f"{archive} holds another study. Give a new folder.")
+    if kept.exists() and not searched:
+        found = _together(whole, found, archive)
     archive.mkdir(parents=True, exist_ok=True)
-    write_archive(archive / ARCHIVE_FILE, found)
-    with storage.appearing(there) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_archive(kept, found)
+    study_folder.write_config(whole, archive)
+    return whole
+
+
+def _together(config: StudyConfig, found: "list[Record]", archive: Path) -> "list[Record]":
+    """Return the records of a study and those that an archive keeps of it, as they were planned."""
+    from tfdistill.config import to_dict
+    from tfdistill.records import ARCHIVE_FILE, read_archive
+    from tfdistill.training import runner
+
+    kept = {record.name: record for record in read_archive(archive / ARCHIVE_FILE)}
+    for record in found:
+        other = kept.get(record.name, record)
+        if other.weights and record.weights and other.weights != record.weights:
+            raise checks.UsageError(
+                f"{archive} keeps the run {record.name} with other weights than it has here, where "
+                "it was done again. Give a new folder."
+            )
+    kept |= {record.name: record for record in found}
+    planned = {run.name: to_dict(run) for run in runner.plan(config)}
+    for name, record in kept.items():
+        if planned.get(name) != record.config:
+            raise checks.UsageError(
+                f"{archive} and the study do not go together: with the seeds of both, {name} would "
+                "be another run. Give a new folder."
+            )
+    return [kept[name] for name in planned if name in kept]
 
 
 def is_kept(folder: Path) -> bool:

@@ -71,6 +71,28 @@ def check_folder(config: StudyConfig, folder: Path, grows: bool = True) -> None:
         )
 
 
+def with_seeds_of(config: StudyConfig, folder: Path) -> StudyConfig:
+    """Return a study with the seeds of the same study in another folder before its own.
+
+    Raises:
+        UsageError: That folder holds another study.
+    """
+    written = _written_config(folder / CONFIG_FILE)
+    here = _flat(_comparable(config))
+    there = _flat(_comparable(StudyConfig())) | _flat(written)
+    different = {key for key in {**there, **here} if there.get(key) != here.get(key)}
+    if others := [
+        key for key in different if not {key, key.split(".")[0]} & {*_FREE_KEYS, "seeds"}
+    ]:
+        key = min(others)
+        raise checks.UsageError(
+            f"{folder} holds another study: {key} is {there.get(key)!r} there and "
+            f"{here.get(key)!r} here. Give a new folder."
+        )
+    seeds = dict.fromkeys([*there["seeds"], *config.seeds])
+    return dataclasses.replace(config, seeds=list(seeds))
+
+
 def _lost(written: dict, config: StudyConfig) -> str | None:
     """Return the first run of what was written that is not planned as it was, "" without one.
 
