@@ -162,7 +162,7 @@ def with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Si
             return
         except storage.DamagedError as error:
             progress.say(f"{error.problem}; the head is fitted again")
-    head = new_head(saved.whole(path), images, wish.pixel_range)
+    head = new_head(saved.whole(path), images, wish.pixel_range, path.name)
     said = (
         f"Teacher: {path.name} with a new head, fitted to {len(images.train)} labelled images: "
         f"right on {head.validation_accuracy:.0%} of {head.judged} that it was not fitted to, "

@@ -78,7 +78,10 @@ class Linear:
 
 
 def new_head(
-    network: keras.Model, images: data.Dataset, pixel_range: Sequence[float] = FULL
+    network: keras.Model,
+    images: data.Dataset,
+    pixel_range: Sequence[float] = FULL,
+    name: str | None = None,
 ) -> NewHead:
     """Fit a linear classifier to what a network computes before its last layer.
 
@@ -91,6 +94,7 @@ def new_head(
         network: A trained functional or sequential model that takes images of their size.
         images: With labels, as `data.load` or `data.from_arrays` returns it.
         pixel_range: What the network expects for the pixels 0 and 255.
+        name: Of the network in messages; None takes its own.
 
     Returns:
         The network with its head, from pixels 0..255; save it with
@@ -111,7 +115,7 @@ def new_head(
     features = features_network(network)
     checks.same_input(features.input_shape, (None, *images.input_shape))
     features = from_pixels(features, pixel_range)
-    check_pixels(network.name, features, images, pixel_range)
+    check_pixels(name or network.name, features, images, pixel_range)
     last = layers.Dense(images.num_classes, dtype="float32", name=HEAD)
     whole = keras.Model(features.inputs[0], last(features.outputs[0]), name=network.name)
     return _fitted(whole, features, images)
