@@ -8,7 +8,7 @@ have had the same steps, and what a longer training gains is not sold as that of
 training. Expected: at 8 bits little is lost by rounding afterwards; at 4 bits much, and rounding in
 training wins back most of it. Cost: per seed four trainings of the student in float, two of which
 are short, two short ones for each number of bits, and the teacher's. Command: tfdistill run
-configs/low_bits/{small,full}.yaml, or configs/mlperf_tiny.yaml.
+configs/low_bits/{small,resnet8,full}.yaml, or configs/mlperf_tiny.yaml.
 """
 
 import dataclasses
@@ -41,6 +41,7 @@ SOURCE = "Jacob et al. 2018 (arXiv 1712.05877); Polino et al. 2018 (arXiv 1802.0
 COMMANDS = {
     "tfdistill run configs/low_bits/small.yaml": "20 minutes on two cores",
     "tfdistill run configs/low_bits/resnet8.yaml": "half an hour on two cores",
+    "tfdistill run configs/low_bits/mlperf_resnet8.yaml": "two hours on two cores",
     "tfdistill run configs/mlperf_tiny.yaml": "21 hours of one core",
     "tfdistill run configs/low_bits/full.yaml": "a day of one GPU",
 }
