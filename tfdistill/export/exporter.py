@@ -146,7 +146,8 @@ def export(
     if final_activation(network) != LINEAR:
         _check_logits(subject, logits)
     _check_accuracy(subject, logits, test, len(subject.images.test))
-    if subject.record is None and not rounded:
+    own = subject.record is None and not rounded
+    if own and logits.shape[-1] == subject.images.num_classes:  # another number is refused below
         _check_range(subject, network, test, config.pixel_range)
     with versions.new_version(model) as new:
         progress.say(f"Exporting {subject.name} as {model}")
