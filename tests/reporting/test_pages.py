@@ -86,7 +86,11 @@ def test_records_come_back_from_the_archive_with_what_was_said_of_each_image(tmp
 
 def test_pieces_of_a_study_come_together(tmp_path):
     whole = RESULTS / "low_bits_resnet8"
-    config, every = study_of(whole), read_archive(whole / ARCHIVE_FILE)
+    config = study_of(whole)
+    every = [  # without what makes them large
+        dataclasses.replace(record, predictions=None, history={}, calibration={})
+        for record in read_archive(whole / ARCHIVE_FILE)
+    ]
 
     def piece(seeds):
         part = dataclasses.replace(config, seeds=seeds)
@@ -95,8 +99,6 @@ def test_pieces_of_a_study_come_together(tmp_path):
 
     kept = findings.keep(*piece([0, 1]), tmp_path)
     assert kept.seeds == [0, 1] and len(read_archive(tmp_path / ARCHIVE_FILE)) == 25
-    page = findings.write_kept(kept, tmp_path)[1]
-    assert "two seeds" in page.read_text()
     # Of the second piece a run was done again, the teacher; it ended with the same weights.
     kept = findings.keep(*piece([2, 3, 4]), tmp_path)
     assert kept == dataclasses.replace(config, output=kept.output)

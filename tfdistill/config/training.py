@@ -1,6 +1,6 @@
 """Networks and how they are trained."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 from tfdistill.config.choices import OneOf, check_words
@@ -85,6 +85,10 @@ class ModelConfig:
     classes: list[int | str] | None = None
     fine_tune: bool = False
     trained_layers: int | None = None
+
+    def __hash__(self) -> int:
+        values = (getattr(self, field.name) for field in fields(self))
+        return hash(tuple(tuple(each) if isinstance(each, list) else each for each in values))
 
     @property
     def is_finished(self) -> bool:

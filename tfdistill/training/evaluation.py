@@ -1,7 +1,6 @@
 """Networks of finished runs, and what is measured of them: figures and logits."""
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill import data, models, records
-from tfdistill.config import ModelConfig, QuantizeConfig, to_dict
+from tfdistill.config import ModelConfig, QuantizeConfig
 from tfdistill.data import pipeline
 from tfdistill.models.fingerprint import weights_hash
 from tfdistill.models.flops import flops
@@ -102,16 +101,10 @@ def start_from(network: keras.Model, study_folder: Path, name: str, images: data
     network.set_weights(other.get_weights())
 
 
+@functools.cache
 def flops_of(config: ModelConfig, input_shape: tuple[int, int, int], num_classes: int) -> int:
     """Return the operations of a network's forward pass of one image."""
-    return _flops_of(json.dumps(to_dict(config)), input_shape, num_classes)
-
-
-@functools.cache
-def _flops_of(config: str, input_shape: tuple[int, int, int], num_classes: int) -> int:
-    """Count for a configuration as text, which is hashable whatever lists are in it."""
-    network = models.build(ModelConfig(**json.loads(config)), input_shape, num_classes)
-    return flops(network, input_shape)
+    return flops(models.build(config, input_shape, num_classes), input_shape)
 
 
 def quantized(network: keras.Model, settings: QuantizeConfig, images: data.Dataset) -> keras.Model:
