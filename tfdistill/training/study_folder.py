@@ -50,12 +50,7 @@ def check_folder(config: StudyConfig, folder: Path, grows: bool = True) -> None:
     if not path.exists():
         return _check_free(folder)
     written = _written_config(path)
-    # A key that an older version did not write had its default.
-    there = _flat(_comparable(StudyConfig())) | _flat(written)
-    here = _flat(_comparable(config))
-    different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    free = {key for key in different if {key, key.split(".")[0]} & _FREE_KEYS}
-    different = [key for key in different if key not in free]
+    there, here, different = _compared(written, config)
     if not different:
         return
     different.sort(key=lambda key: key.split(".")[0] in _ADDING_KEYS)  # told is what decides
@@ -77,20 +72,25 @@ def with_seeds_of(config: StudyConfig, folder: Path) -> StudyConfig:
     Raises:
         UsageError: That folder holds another study.
     """
-    written = _written_config(folder / CONFIG_FILE)
-    here = _flat(_comparable(config))
-    there = _flat(_comparable(StudyConfig())) | _flat(written)
-    different = {key for key in {**there, **here} if there.get(key) != here.get(key)}
-    if others := [
-        key for key in different if not {key, key.split(".")[0]} & {*_FREE_KEYS, "seeds"}
-    ]:
-        key = min(others)
+    there, here, different = _compared(_written_config(folder / CONFIG_FILE), config)
+    if others := [key for key in different if key != "seeds"]:
+        key = others[0]
         raise checks.UsageError(
             f"{folder} holds another study: {key} is {there.get(key)!r} there and "
             f"{here.get(key)!r} here. Give a new folder."
         )
     seeds = dict.fromkeys([*there["seeds"], *config.seeds])
     return dataclasses.replace(config, seeds=list(seeds))
+
+
+def _compared(written: dict, config: StudyConfig) -> tuple[dict, dict, list[str]]:
+    """Return what was written and a study by dotted keys, and those that differ and matter."""
+    # A key that an older version did not write had its default.
+    there = _flat(_comparable(StudyConfig())) | _flat(written)
+    here = _flat(_comparable(config))
+    different = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    free = {key for key in different if {key, key.split(".")[0]} & _FREE_KEYS}
+    return there, here, [key for key in different if key not in free]
 
 
 def _lost(written: dict, config: StudyConfig) -> str | None:
