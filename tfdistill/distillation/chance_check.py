@@ -5,18 +5,15 @@ an error, and the student learns nonsense.
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfdistill.distillation.probability_check import Watching
 from tfdistill.distillation.targets import class_numbers
 from tfdistill.utils.types import Tensor
-
-if TYPE_CHECKING:
-    from tfdistill.distillation.distiller import Distiller
 
 # Of fewer images chance may be anything.
 ENOUGH = 100
@@ -67,29 +64,17 @@ class RightAnswers:
         )
 
 
-class ChanceCheck(keras.callbacks.Callback):
-    """Warns after the first epoch of a teacher that knows no more than chance.
-
-    Args:
-        distillers: Whose teachers are looked at; None means the model that is trained.
-    """
-
-    def __init__(self, distillers: Sequence["Distiller"] | None = None):
-        super().__init__()
-        self._distillers = distillers
-        self._said = False
-
-    def _watched(self) -> "Sequence[Distiller]":
-        return [self.model] if self._distillers is None else self._distillers
+class ChanceCheck(Watching):
+    """Warns after the first epoch of a teacher that knows no more than chance."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         for distiller in self._watched():
             distiller._right_answers.mean.reset_state()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._said:
+        if self._seen:
             return
-        self._said = True
+        self._seen = True
         taught = [each for each in self._watched() if each._soft_weight_is_set()]
         for remark in dict.fromkeys(each._right_answers.remark() for each in taught):
             if remark:

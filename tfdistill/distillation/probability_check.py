@@ -33,11 +33,11 @@ class ProbabilityCounts:
                 metric.update_state(ops.cast(alike, "float32"))
 
 
-class ProbabilityCheck(keras.callbacks.Callback):
-    """Stops a training whose teacher or student gave probabilities in all of its first batch.
+class Watching(keras.callbacks.Callback):
+    """Looks at what Distillers count while they are trained.
 
     Args:
-        distillers: Whose outputs are looked at; None means the model that is trained.
+        distillers: Those; None means the model that is trained.
     """
 
     def __init__(self, distillers: Sequence["Distiller"] | None = None):
@@ -47,6 +47,10 @@ class ProbabilityCheck(keras.callbacks.Callback):
 
     def _watched(self) -> "Sequence[Distiller]":
         return [self.model] if self._distillers is None else self._distillers
+
+
+class ProbabilityCheck(Watching):
+    """Stops a training whose teacher or student gave probabilities in all of its first batch."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch and self._seen:
