@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from tfdistill.records import Predictions
-from tfdistill.reporting.significance import detectable, dunnett, mcnemar, paired
+from tfdistill.reporting.significance import detectable, dunnett, mcnemar, paired, welch
 
 
 def by_seed(values, seeds=None):
@@ -186,6 +186,25 @@ def test_a_paired_comparison_needs_two_seeds_and_bears_equal_differences():
     assert paired([0.5], [0.6]) is None
     assert paired([0.5, 0.6], [0.5, 0.6]).p == pytest.approx(1.0)
     assert paired([0.5, 0.6], [0.6, 0.7]).p == 0.0
+
+
+def test_networks_without_common_seeds_are_compared_by_welchs_test():
+    # Means 2 and 6, variances 1 and 20/3, so the error is sqrt(1/3 + 5/3) and the degrees
+    # 2^2 / ((1/3)^2 / 2 + (5/3)^2 / 3) = 4.08; t's quantiles there are 2.756 and 4.55 (0.99375).
+    one, four = (
+        welch([1.0, 2.0, 3.0], "row", [3.0, 5.0, 7.0, 9.0], together=k).rows["row"] for k in (1, 4)
+    )
+    assert one.difference == four.difference == pytest.approx(4.0) and one.seeds == 3
+    error = math.sqrt(2)
+    quantile, wider = (scipy.stats.t.ppf(p, 4 / (1 / 18 + 25 / 27)) for p in (0.975, 1 - 0.05 / 8))
+    assert (one.low, one.high) == pytest.approx((4 - quantile * error, 4 + quantile * error))
+    assert (four.low, four.high) == pytest.approx((4 - wider * error, 4 + wider * error))
+    assert one.differs and not four.differs and four.p == pytest.approx(4 * one.p)
+
+
+def test_welchs_test_needs_two_networks_that_differ():
+    assert welch([0.5], "row", [0.6, 0.7]) is None
+    assert welch([0.5, 0.5], "row", [0.6, 0.6]) is None
 
 
 def answers(right, labels=None):

@@ -7,6 +7,7 @@ from keras import layers
 
 from tfdistill import Ensemble
 from tfdistill.studies.saliency.grad_cam import (
+    channels,
     coverage,
     enlarge,
     grad_cam,
@@ -91,6 +92,23 @@ def test_with_pooling_and_one_dense_layer_the_map_is_the_part_of_each_place_in_t
         np.testing.assert_allclose(
             grad_cam(network, x, number), expected[number], rtol=1e-4, atol=1e-7
         )
+
+
+def test_what_the_channels_speak_for_a_class_adds_up_to_the_score():
+    # Average pooling and a dense layer: y^c = sum_k w_kc mean(A^k) + b_c, so that the mean of
+    # alpha_k A^k over the 64 places is 1/64 of channel k's part in it.
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(5, 3, padding="same", activation="relu", name="features")(inputs)
+    network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    pixels = np.random.default_rng(0).normal(size=(7, 8, 8, 1)).astype("float32")
+    classes = np.array([0, 1, 2, 0, 1, 2, 2])
+    active, spoken = channels(network, pixels, classes, batch_size=3)
+    score = np.take_along_axis(network(pixels).numpy(), classes[:, None], axis=1)[:, 0]
+    bias = network.layers[-1].bias.numpy()[classes]
+    assert active.shape == (7, 8, 8, 5) and spoken.shape == (7, 5)
+    np.testing.assert_allclose(64 * spoken.sum(axis=1) + bias, score, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UsageError, match="Channels are those of one network"):
+        channels(Ensemble([network, network]), pixels, 0)
 
 
 def test_batches_change_nothing(small_network, images):

@@ -131,15 +131,45 @@ def test_the_tables_show_means_over_networks():
     assert "100 test images" in coverage.note
 
 
+def test_students_are_compared_with_single_networks_above_chance():
+    runs = by_name()
+    networks = [
+        *(network(f"single-{seed}", study.SINGLE, x) for seed, x in ((3, 0.5), (5, 0.54))),
+        *(network(f"distilled-{n}", study.DISTILLED, x) for n, x in enumerate((0.7, 0.72, 0.68))),
+        network("self-distilled-0", study.SELF_DISTILLED, 0.6),
+    ]
+    records = [
+        measured(runs["single-3"], 0.60),
+        measured(runs["single-5"], 0.62),
+        measured(runs["distilled-0"], 0.61),
+        measured(runs["distilled-1"], 0.65),
+        looked(runs, networks=networks),
+    ]
+    coverage, accuracy = study.comparisons(records)
+    # Chance is half of what is covered: 0.35 for 0.26.
+    assert coverage.title == "coverage above chance"
+    assert coverage.rows[study.DISTILLED].difference == pytest.approx(0.09)
+    assert accuracy.rows[study.DISTILLED].difference == pytest.approx(0.02)
+    assert coverage.rows[study.DISTILLED].seeds == 2
+    assert [row[0] for row in study.tables(records)[-1].rows] == [
+        "coverage above chance: distilled from the ensemble",
+        "accuracy: distilled from the ensemble",
+    ]
+
+
 def test_before_the_look_there_is_one_table_and_no_figure():
     records = [measured(by_name()["single-3"], 0.6)]
     assert len(study.tables(records)) == 1 and study.figures(records) == []
 
 
 def test_the_figure_has_a_column_for_every_network():
-    ((title, svg, caption),) = study.figures([looked(by_name())])
+    shown = {"number": 7, "share": 0.25, "images": [{"id": 12, "png": GREY, "map": GREY}] * 3}
+    channels = {"network": "single-3", "label": "cat", "channels": [shown, shown]}
+    record = looked(by_name(), channels=channels)
+    (title, svg, caption), (_, by_channel, words) = study.figures([record])
     for heading in ("F1", "F3", "ensemble", "distilled 1", "distilled 3", "self-"):
         assert f">{heading}<" in svg
+    assert by_channel.count("channel 7") >= 2 and "of F1 that speak most for cat" in words
     assert title == study.TITLE and "the single networks' views differ most" in caption
 
 

@@ -20,7 +20,7 @@ from tfdistill.config import (
 )
 from tfdistill.records import Record
 from tfdistill.studies.saliency import run as saliency_run
-from tfdistill.studies.saliency.grad_cam import grad_cam
+from tfdistill.studies.saliency.grad_cam import channels, grad_cam
 from tfdistill.training import evaluation, study_folder
 from tfdistill.training.session import Session
 from tfdistill.utils.checks import UsageError
@@ -143,6 +143,7 @@ MEMBERS = ["a", "b", "student"]
 def test_what_is_shown_is_what_the_networks_see_and_say(study):
     images = data.load(DIGITS)
     asked = {"image_ids": [700, 5], "layer": "conv2d_1", "test_images": 50}
+    asked |= {"channels": 3, "channel_class": "4"}
     found = extra_of(study, MEMBERS, ["a", "b"], **asked)
     assert [image["id"] for image in found["images"]] == [700, 5]
     networks = {name: evaluation.load_network(study, name, images) for name in MEMBERS}
@@ -163,6 +164,27 @@ def test_what_is_shown_is_what_the_networks_see_and_say(study):
             seen = grad_cam(network, one.images, one.labels, "conv2d_1")[0]
             expected = 255 * seen / (seen.max() or 1)
             np.testing.assert_allclose(decoded(view["map"])[..., 0], expected, atol=1)
+
+    found = found["channels"]
+    assert (found["network"], found["label"]) == ("a", "4")
+    fours = images.test.take(np.flatnonzero(images.test.labels == 4))
+    active, _ = channels(networks["a"], fours.images.astype("float32"), 4, "conv2d_1")
+    shares = [channel["share"] for channel in found["channels"]]
+    assert shares == sorted(shares, reverse=True) and shares[-1] > 0 and sum(shares) <= 1
+    for channel in found["channels"]:
+        highest = [
+            active[fours.ids == image["id"]][0, ..., channel["number"]].max()
+            for image in channel["images"]
+        ]
+        assert highest == sorted(highest, reverse=True)
+        first = channel["images"][0]
+        map_ = active[fours.ids == first["id"]][0, ..., channel["number"]].clip(0)
+        np.testing.assert_allclose(
+            decoded(first["map"])[..., 0], 255 * map_ / (map_.max() or 1), atol=1
+        )
+        np.testing.assert_array_equal(
+            decoded(first["png"]), fours.images[fours.ids == first["id"]][0]
+        )
 
 
 @pytest.mark.slow
@@ -206,6 +228,8 @@ def test_the_record_is_that_of_the_run_and_makes_it_finished(study):
         ({"image_ids": [3, 797]}, "ids of the 797 test images, such as 796. Received: 797"),
         ({"test_images": 798}, "at most 797, .*test_images=798"),
         ({"images": 0}, "settings.images must be a whole number"),
+        ({"channels": -1}, "settings.channels must be a whole number, at least 0"),
+        ({"channel_class": "cat"}, "settings.channel_class must be one of: .*0.*'cat'"),
         ({"imges": 2}, "unknown key 'imges'"),
         ({"layer": "stage1", "student": {"name": "cnn2"}}, "layer must be one of"),
     ],

@@ -65,6 +65,8 @@ class Family:
         baseline: What the rows were compared with, in words.
         title: What tells the family from the study's others, in words.
         best: The row with the highest mean validation accuracy; None where that is not known.
+        together: For how many comparisons at once the intervals hold, those of other families
+            too; 0 means the family's own rows.
     """
 
     rows: dict[Any, Comparison]
@@ -74,6 +76,7 @@ class Family:
     baseline: str = ""
     title: str = ""
     best: Any = None
+    together: int = 0
 
     @property
     def seeds(self) -> int:
@@ -83,7 +86,7 @@ class Family:
     @property
     def detectable(self) -> float:
         """The true difference that such a study shows with a probability of 80 %."""
-        return detectable(self.std, self.seeds, len(self.rows), self.degrees)
+        return detectable(self.std, self.seeds, self.together or len(self.rows), self.degrees)
 
 
 def dunnett(
@@ -160,6 +163,65 @@ def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | N
     found = ttest_rel(values, baseline)
     low, high = map(float, found.confidence_interval(1 - LEVEL))
     return Comparison(mean, low, high, float(found.pvalue), len(differences))
+
+
+def welch(
+    baseline: Sequence[float],
+    row: Any,
+    values: Sequence[float],
+    words: str = "the baseline",
+    title: str = "",
+    together: int = 1,
+) -> Family | None:
+    """Compare networks with others that share no seed with them, by Welch's two-sided t-test.
+
+    With m the means, v the variances and n the numbers, the interval is
+
+        m_1 - m_0 +- t(1 - 0.05 / (2 k), degrees) sqrt(v_1 / n_1 + v_0 / n_0)
+
+    where k is `together`: by Bonferroni's inequality the intervals of k comparisons all hold the
+    true differences in 95 % of the studies. The p value is multiplied by k.
+
+    Args:
+        baseline: One value for each network of the baseline.
+        row: The name of what is compared with it.
+        values: One value for each of its networks.
+        words: The baseline in words.
+        title: What tells the family from the study's others.
+        together: Number of comparisons that the study makes so.
+
+    Returns:
+        The comparison as a family of one row, whose `seeds` are the networks of the smaller side;
+        None where a side has fewer than two networks, or no two networks differ.
+
+    Example:
+        >>> welch([61.2, 61.5, 61.0], "taught", [62.4, 62.2, 62.0, 62.6]).rows["taught"].difference
+        1.06...
+    """
+    if min(len(baseline), len(values)) < 2:
+        return None
+    if max(statistics.stdev(baseline), statistics.stdev(values)) <= _ROUND_OFF:
+        return None
+    from scipy.stats import ttest_ind
+
+    found = ttest_ind(values, baseline, equal_var=False)
+    low, high = map(float, found.confidence_interval(1 - LEVEL / together))
+    seeds = min(len(baseline), len(values))
+    error = math.sqrt(
+        statistics.variance(values) / len(values) + statistics.variance(baseline) / len(baseline)
+    )
+    difference = statistics.fmean(values) - statistics.fmean(baseline)
+    p = min(1.0, together * float(found.pvalue))
+    return Family(
+        {row: Comparison(difference, low, high, p, seeds)},
+        error * math.sqrt(seeds / 2),
+        max(1, int(found.df)),
+        (high - low) / 2,
+        words,
+        title,
+        row,
+        together,
+    )
 
 
 def mcnemar(baseline: Predictions, other: Predictions) -> Comparison:

@@ -55,6 +55,29 @@ def grid(record: Record, headings: Mapping[str, str]) -> str:
     return svg(draw, height, "Where networks look in images", FULL_WIDTH)
 
 
+def channels(record: Record) -> str:
+    """Return the images in which single channels are most active as SVG text, a line for each."""
+    shown = record.extra["channels"]["channels"]
+    columns = max(len(channel["images"]) for channel in shown)
+    side = FULL_WIDTH / columns
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(len(shown), columns, squeeze=False)
+        for line, channel in zip(axes, shown, strict=True):
+            for place in line[len(channel["images"]) :]:
+                place.set_visible(False)
+            for place, image in zip(line, channel["images"], strict=False):
+                heat = _rgb(image["map"])[..., 0]
+                _tile(place, _overlay(_rgb(image["png"]), heat), f"number {image['id']}", SMALLEST)
+            line[0].set_ylabel(
+                f"channel {channel['number']}\n{100 * channel['share']:.0f} %", fontsize=LARGEST
+            )
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.04, wspace=0, hspace=0)
+
+    height = 0.3 + len(shown) * (side + 2 * SMALLEST / 72)
+    return svg(draw, height, "What single channels respond to", FULL_WIDTH)
+
+
 def _view(axes, pixels: np.ndarray, view: dict, size: float) -> None:
     text = f"{view['predicted']}\n{100 * view['probability']:.0f} %"
     _tile(axes, _overlay(pixels, _rgb(view["map"])[..., 0]), text, size)

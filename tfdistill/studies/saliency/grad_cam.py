@@ -88,6 +88,50 @@ def grad_cam(
     return np.concatenate(parts)
 
 
+def channels(
+    model: keras.Model,
+    images: np.ndarray,
+    classes: int | Sequence[int] | np.ndarray,
+    layer: str | None = None,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a layer's channels, and how much each of them speaks for a class.
+
+    They are the terms of the sum of `grad_cam` before its ReLU: channel k adds alpha_k A^k.
+
+    Args:
+        model: As for `grad_cam`, but one network, no ensemble.
+        images: As for `grad_cam`.
+        classes: The class for all images, or `[n]` int, one for each.
+        layer: As for `grad_cam`.
+        batch_size: Images at once.
+
+    Returns:
+        The activations A `[n, h, w, c]` float32, and `[n, c]` float32, the mean of alpha_k A^k over
+        the places of an image, in units of the score: below 0 where a channel speaks against the
+        class. Of a layer that is called more than once, its last call.
+
+    Raises:
+        UsageError: As `grad_cam`, or an ensemble.
+    """
+    if isinstance(model, Ensemble):
+        raise checks.UsageError(
+            "Channels are those of one network. Received: an Ensemble. Give one of its members."
+        )
+    images = _checked_images(model, images)
+    with _in_float32(model):
+        watched = [_layer_of(model, images[:1], layer)]
+        wanted: Any = _checked_classes(classes, len(images), _num_classes(model, images[:1]))
+        parts = []
+        for at in range(0, len(images), batch_size):
+            batch = slice(at, at + batch_size)
+            activations, slopes = _watched(model, watched, images[batch], wanted[batch])[-1]
+            alpha = tf.reduce_mean(slopes, axis=(1, 2))
+            parts.append((activations, alpha * tf.reduce_mean(activations, axis=(1, 2))))
+    activations, shares = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return activations, shares
+
+
 def networks(model: keras.Model) -> list[keras.Model]:
     """Return the networks that a model is made of: an ensemble's members, or the model itself."""
     if isinstance(model, Ensemble):
@@ -159,6 +203,15 @@ def coverage(maps: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 def _maps(model: keras.Model, watched: list, images: np.ndarray, classes: Any) -> np.ndarray:
     """Return the maps of one batch."""
+    maps = [_cam(*pair).numpy() for pair in _watched(model, watched, images, classes)]
+    single = len(maps) == 1 and not isinstance(model, Ensemble)
+    return maps[0] if single else mean_map(maps)
+
+
+def _watched(
+    model: keras.Model, watched: list, images: np.ndarray, classes: Any
+) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Return the outputs `[b, h, w, c]` of layers, and the slopes of the score by them."""
     found: list[tf.Tensor] = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
 
@@ -171,9 +224,7 @@ def _maps(model: keras.Model, watched: list, images: np.ndarray, classes: Any) -
         classes = tf.argmax(scores, axis=-1) if classes is None else classes
         score = tf.reduce_sum(tf.gather(scores, classes, axis=1, batch_dims=1))
     slopes = tape.gradient(score, found, unconnected_gradients="zero")
-    maps = [_cam(*pair).numpy() for pair in zip(found, slopes, strict=True)]
-    single = len(maps) == 1 and not isinstance(model, Ensemble)
-    return maps[0] if single else mean_map(maps)
+    return list(zip(found, slopes, strict=True))
 
 
 def _scores(model: keras.Model, images: np.ndarray) -> Tensor:

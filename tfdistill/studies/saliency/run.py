@@ -35,6 +35,7 @@ from tfdistill.utils.progress import Silent
 ENSEMBLE = "ensemble"
 # Tiles of a picture are small, and a record is to be read: larger images and maps are kept smaller.
 IMAGE_SIDE, MAP_SIDE = 64, 32
+CHANNEL_IMAGES = 8  # shown of each channel
 _STREAM = 4  # tells the choice of test images from the choices of `data.splits`
 
 
@@ -51,6 +52,9 @@ class HeatMaps:
         test_images: Number of test images that the figures are means over, a stratified part of
             the test set; null means all.
         layer: The layer whose maps are shown; null means `features`, or the last that has maps.
+        channels: Number of channels of the first single network's layer to show: those that speak
+            most for `channel_class`, in the mean over its tested images. 0 shows none.
+        channel_class: Name of the class; null means the first.
         student: The network of the members that are no singles; null means the run's `model`.
     """
 
@@ -59,6 +63,8 @@ class HeatMaps:
     image_ids: list[int] = field(default_factory=list)
     test_images: int | None = None
     layer: str | None = None
+    channels: int = 0
+    channel_class: str | None = None
     student: ModelConfig | None = None
 
 
@@ -83,6 +89,10 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
                 `views`: for each member and then the `ensemble` its `name`, the `map` as a grey
                 PNG (base64) of which 255 is the largest value, the `predicted` class, its
                 `probability`, and whether it is `right`
+            channels: empty, or the `network` and the `label` that were looked at, and `channels`:
+                for each its `number`, its `share` (the mean of alpha_k A^k over places and images,
+                as a share of the sum of all channels that speak for the class), and `images`: of
+                those of the class in which it is most active `id`, `png`, and its `map`
 
     Raises:
         UsageError: As `check`, or a network without maps.
@@ -115,6 +125,7 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
             "tested": len(tested),
             "networks": _figures(seen, settings.singles, [record.row for record in finished]),
             "images": _pictures(shown, images.class_names),
+            "channels": _channels(config, settings, images, study_folder, images.test.take(tested)),
         },
     )
     records.write(records.run_folder(study_folder, config.name), record)
@@ -137,6 +148,9 @@ def check(config: RunConfig, session: Session) -> None:
     """Raise what `run` would raise about settings, images and layer, without writing anything."""
     settings, images = settings_of(HeatMaps, config), session.images(config.data)
     checks.count("settings.images", settings.images)
+    checks.count("settings.channels", settings.channels, minimum=0)
+    if settings.channel_class is not None:
+        checks.one_of("settings.channel_class", settings.channel_class, images.class_names)
     _tested(config, settings, images)
     _asked(settings, images)
     blank = np.zeros((1, *images.input_shape), np.float32)
@@ -292,7 +306,7 @@ def _chosen(seen: _Views, settings: HeatMaps) -> np.ndarray:
 
 
 def _pictures(shown: _Views, class_names: tuple[str, ...]) -> list[dict]:
-    images = [_at_most(image[None], IMAGE_SIDE)[0] for image in shown.examples.images]
+    images = _small(shown.examples)
     maps = {name: _at_most(_grey(found), MAP_SIDE) for name, found in shown.maps.items()}
     return [
         {
@@ -309,6 +323,39 @@ def _pictures(shown: _Views, class_names: tuple[str, ...]) -> list[dict]:
     ]
 
 
+def _channels(config, settings, images, study_folder: Path, tested: data.Examples) -> dict:
+    """Return what single channels of the first single network respond to."""
+    label = images.class_names.index(settings.channel_class) if settings.channel_class else 0
+    examples = tested.take(np.flatnonzero(tested.labels == label))
+    if not settings.channels or not len(examples):
+        return {}
+    batch_size, name = config.training.batch_size, settings.singles[0]
+    network = evaluation.load_network(study_folder, name, images)
+    served = pipeline.evaluation_batches(examples, batch_size, images.input_size)
+    pixels = np.concatenate([x.numpy() for x, _ in served])
+    active, spoken = grad_cam.channels(network, pixels, label, settings.layer, batch_size)
+    active, shares = np.maximum(active, 0), spoken.mean(axis=0)
+    total = np.maximum(shares, 0).sum()
+    speaking = [k for k in np.argsort(-shares, kind="stable") if shares[k] > 0]
+    shown = []
+    for channel in speaking[: settings.channels]:
+        maps = active[..., channel]
+        most = np.argsort(-maps.max(axis=(1, 2)), kind="stable")[:CHANNEL_IMAGES]
+        found = examples.take(most)
+        views = zip(found.ids, _small(found), _at_most(_grey(maps[most]), MAP_SIDE), strict=True)
+        shown.append(
+            {
+                "number": int(channel),
+                "share": round(float(shares[channel] / total), 4),
+                "images": [
+                    {"id": int(number), "png": _png(image), "map": _png(heat)}
+                    for number, image, heat in views
+                ],
+            }
+        )
+    return {"network": name, "label": images.class_names[label], "channels": shown}
+
+
 def _prediction(logits: np.ndarray, label: int, class_names: tuple[str, ...]) -> dict:
     best = int(logits.argmax())
     probability = float(keras.ops.softmax(logits.astype(np.float32))[best])
@@ -323,6 +370,10 @@ def _grey(maps: np.ndarray) -> np.ndarray:
     """Return maps as grey images `[n, h, w, 1]` uint8, 255 at the maximum of each."""
     highest = maps.max(axis=(1, 2), keepdims=True)
     return np.round(255 * maps / np.where(highest > 0, highest, 1)).astype(np.uint8)[..., None]
+
+
+def _small(examples: data.Examples) -> list[np.ndarray]:
+    return [_at_most(image[None], IMAGE_SIDE)[0] for image in examples.images]
 
 
 def _at_most(images: np.ndarray, side: int) -> np.ndarray:

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of, to_dict
-from tfdistill.records import FINISHED, Record, Spread, Table, by_row
-from tfdistill.reporting.significance import Family, compare_runs
+from tfdistill.records import FINISHED, Record, Spread, Table, accuracy_by_seed, by_row
+from tfdistill.reporting.significance import Family, welch
 from tfdistill.studies import common
-from tfdistill.studies.common import INTERVAL
-from tfdistill.utils import checks
+from tfdistill.utils import checks, text
 from tfdistill.utils.text import mean_std, percent
 
 SINGLE = "single network"
@@ -57,6 +56,9 @@ class Settings:
         test_images: Number of test images, a stratified part, over which coverage is averaged;
             null means all.
         layer: The layer whose maps are shown, such as `stage2`; null means the last feature map.
+        channels: Number of channels of the first single network's layer to show, those that speak
+            most for a class; 0 shows none.
+        channel_class: Name of that class, such as `automobile`; null means the first.
         students: Number of networks distilled from the ensemble; null means one for each seed.
         self_distilled: Number of networks distilled from one single network, each from another.
     """
@@ -65,6 +67,8 @@ class Settings:
     image_ids: list[int] = field(default_factory=list)
     test_images: int | None = 2000
     layer: str | None = None
+    channels: int = 6
+    channel_class: str | None = None
     students: int | None = None
     self_distilled: int = 1
 
@@ -74,6 +78,7 @@ class Settings:
             checks.count("settings.image_ids", number, minimum=0)
         if self.test_images is not None:
             checks.count("settings.test_images", self.test_images)
+        checks.count("settings.channels", self.channels, minimum=0)
         if self.students is not None:
             checks.count("settings.students", self.students)
         checks.count("settings.self_distilled", self.self_distilled, minimum=0)
@@ -123,6 +128,8 @@ def tables(records: Sequence[Record]) -> list[Table]:
     tables = [_accuracy_table(records)]
     if (heat_maps := _heat_map_record(records)) is not None:
         tables.append(_coverage_table(heat_maps))
+    if found := comparisons(records):
+        tables.append(_differences_table(found))
     return tables
 
 
@@ -142,7 +149,11 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
             ("Where single networks look", singles | ensemble),
             ("Where the ensemble and its students look", ensemble | students),
         ]
-    return [(title, pictures.grid(record, shown), _caption(record)) for title, shown in parts]
+    drawn = [(title, pictures.grid(record, shown), _caption(record)) for title, shown in parts]
+    if (found := record.extra.get("channels")) and found["channels"]:
+        title = "What single channels respond to"
+        drawn.append((title, pictures.channels(record), _channels_caption(record)))
+    return drawn
 
 
 def _heat_maps(config: StudyConfig, settings: Settings, singles, students) -> RunConfig:
@@ -161,6 +172,8 @@ def _heat_maps(config: StudyConfig, settings: Settings, singles, students) -> Ru
             "image_ids": settings.image_ids,
             "test_images": settings.test_images,
             "layer": settings.layer,
+            "channels": settings.channels,
+            "channel_class": settings.channel_class,
             "student": to_dict(config.student) if config.student else None,
         },
     )
@@ -209,35 +222,73 @@ def _caption(record: Record) -> str:
     )
 
 
+def _channels_caption(record: Record) -> str:
+    found = record.extra["channels"]
+    return (
+        f"Channels of {record.extra['layer'] or 'the last feature map'} of "
+        f"{_headings(record)[0][found['network']]} that speak most for {found['label']}: the mean "
+        "of gradient times activation over its test images, as a share of that of all channels "
+        "that speak for it. A line has the images of the class in which the channel is most "
+        "active, bright where it is; every map has its own scale."
+    )
+
+
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return the students against single networks."""
-    rows = by_row(records)
-    taught = {row: rows.get(row, []) for row in (DISTILLED, SELF_DISTILLED)}
-    return common.compared(compare_runs(rows.get(SINGLE, []), taught, "the single networks"))
+    """Return what students cover of the ensemble's view, above chance, and their accuracy, against
+    single networks; no student has a single network's seed, so by Welch's test."""
+    rows, heat_maps = by_row(records), _heat_map_record(records)
+    covered: dict[str, list[float]] = {}
+    for network in heat_maps.extra["networks"] if heat_maps else ():
+        above = network["ensemble"]["mean"] - network["chance"]["mean"]
+        covered.setdefault(network["row"], []).append(above)
+    right = {row: list(accuracy_by_seed(found).values()) for row, found in rows.items()}
+    kinds = {"coverage above chance": covered, "accuracy": right}
+    return common.compared(
+        *(
+            welch(values.get(SINGLE, []), row, values.get(row, []), "single networks", title, 4)
+            for title, values in kinds.items()
+            for row in (DISTILLED, SELF_DISTILLED)
+        )
+    )
 
 
 def _accuracy_table(records: Sequence[Record]) -> Table:
     rows = {row: found for row, found in by_row(records).items() if row != HEAT_MAPS}
-    singles, family = rows.get(SINGLE, []), next(iter(comparisons(records)), None)
+    singles = rows.get(SINGLE, [])
     shown = common.published_on(records, PUBLISHED_ON)
     lines = [
         (
             row,
             *common.accuracy_cells(found),
-            common.interval_cell(family, row, found, singles if row != SINGLE else []),
+            common.gain_cell(found, singles if row != SINGLE else []),
             *([percent(PUBLISHED.get(row))] if shown else []),
         )
         for row, found in rows.items()
     ]
-    columns = ["", "runs", "best epoch", "last epoch", INTERVAL]
+    columns = ["", "runs", "best epoch", "last epoch", "gain"]
     note = (
         "Test accuracy in percent, mean ± standard deviation over networks. Gain: against the "
-        f"single networks, in points. {common.interval_note(family)}"
+        "single networks, in points."
     )
     if shown:
         columns.append("published")
         note += " Published: ResNet-34 on CIFAR-10, ten networks."
     return Table("Test accuracy", tuple(columns), tuple(lines), note)
+
+
+def _differences_table(families: Sequence[Family]) -> Table:
+    lines = tuple(
+        (f"{family.title}: {row}", str(found.seeds), text.interval(found))
+        for family in families
+        for row, found in family.rows.items()
+    )
+    note = (
+        "Against the single networks, in points: of the ensemble's view that a network covers, "
+        "less what it covers by chance, and of test accuracy. Welch's t-test over networks, no two "
+        "of which have a seed in common; the 95 % intervals hold for the four lines at once "
+        "(Bonferroni). Networks: of the smaller side."
+    )
+    return Table("Differences", ("", "networks", "difference, 95 % interval"), lines, note)
 
 
 def _coverage_table(record: Record) -> Table:
