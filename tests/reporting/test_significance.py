@@ -7,7 +7,14 @@ import pytest
 import scipy.stats
 
 from tfdistill.records import Predictions
-from tfdistill.reporting.significance import detectable, dunnett, mcnemar, paired, welch
+from tfdistill.reporting.significance import (
+    critical_value,
+    detectable,
+    dunnett,
+    mcnemar,
+    paired,
+    welch,
+)
 
 
 def by_seed(values, seeds=None):
@@ -180,6 +187,15 @@ def test_a_paired_comparison_is_the_t_test_of_the_differences():
     assert found.low == pytest.approx(1.025 - 3.182 * 0.23629 / 2, abs=1e-3)
     assert found.high == pytest.approx(1.025 + 3.182 * 0.23629 / 2, abs=1e-3)
     assert found.p == pytest.approx(scipy.stats.ttest_rel(values, baseline).pvalue)
+
+
+def test_comparisons_that_shall_hold_at_once_are_wider():
+    one, three = (paired([61.2, 61.5, 61.0], [62.4, 62.2, 62.0], together=k) for k in (1, 3))
+    # Of two degrees t is 4.303 at 0.975 and 7.649 at 1 - 0.05 / 6.
+    assert (three.high - three.low) / (one.high - one.low) == pytest.approx(7.649 / 4.303, rel=1e-3)
+    assert three.p == pytest.approx(3 * one.p) and three.difference == one.difference
+    assert critical_value(1, 2, together=3) == pytest.approx(7.649, abs=1e-3)
+    assert detectable(1.0, 5, 1, together=3) > detectable(1.0, 5, 1)
 
 
 def test_a_paired_comparison_needs_two_seeds_and_bears_equal_differences():

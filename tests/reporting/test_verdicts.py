@@ -1,5 +1,7 @@
 """The words that open a report follow from its numbers, and contradict nobody without cause."""
 
+import dataclasses
+
 import pytest
 
 from tfdistill.records import Record
@@ -26,6 +28,12 @@ def test_one_row_that_differs_has_its_interval_and_its_size():
         "The student is 3.7 points above the same network alone (95 % interval 2.9 to 4.6, five "
         "seeds), at about a fifth of the teacher's size."
     )
+
+
+def test_an_interval_that_holds_with_others_is_told_to_be_simultaneous():
+    one_of_three = dataclasses.replace(family(taught=UP), together=3)
+    said = verdict([one_of_three])
+    assert "the same network alone (simultaneous 95 % interval 2.9 to 4.6, five seeds)" in said
 
 
 def test_a_row_alone_is_its_accuracy():

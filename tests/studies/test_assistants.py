@@ -128,9 +128,11 @@ def test_the_gain_of_a_student_is_over_the_student_alone():
 def test_comparisons_pair_the_seeds():
     _, compared = study.tables(list(results()))
     rows = {row[0]: row[1:] for row in compared.rows}
-    assert rows["the teacher for labels"] == ("2", "+3.00, +3.00 to +3.00")
-    # Differences of 1 and 0 points: 0.5 +- 12.706 * 0.7071 / sqrt(2), of one degree of freedom.
-    assert rows["the assistant for the teacher"] == ("2", "+0.50, -5.85 to +6.85")
+    assert rows["the teacher for labels"] == ("2", "+3.00, +3.00 to +3.00", "+3.00 to +3.00")
+    # Differences of 1 and 0 points, one degree of freedom: 0.5 +- 12.706 * 0.7071 / sqrt(2) for the
+    # line alone, 0.5 +- 63.657 * 0.7071 / sqrt(2) for all five.
+    interval = ("+0.50, -5.85 to +6.85", "-31.33 to +32.33")
+    assert rows["the assistant for the teacher"] == ("2", *interval)
     assert rows["labels for twice as long"][1].startswith("+0.50, ")
     assert rows["after a warm start: the teacher for labels"][1].startswith("+4.50, ")
     assert rows["taught by the teacher: a warm start for new weights"][1].startswith("+2.00, ")

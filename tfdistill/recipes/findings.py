@@ -227,7 +227,7 @@ def power_table(config: StudyConfig, folder: Path, deviation: float | None) -> "
     lines = []
     for key, family in _families(config, _planned(config)):
         std = deviation or 100 * done.get(key, 0.0) or ASSUMED
-        seen = detectable(std, family.seeds, len(family.rows), family.degrees)
+        seen = detectable(std, family.seeds, len(family.rows), family.degrees, family.together)
         rows = f"{len(family.rows)} rows" if len(family.rows) > 1 else next(iter(family.rows))
         words = f"{rows}, over {family.baseline}"
         if family.title:

@@ -65,8 +65,7 @@ class Family:
         baseline: What the rows were compared with, in words.
         title: What tells the family from the study's others, in words.
         best: The row with the highest mean validation accuracy; None where that is not known.
-        together: For how many comparisons at once the intervals hold, those of other families
-            too; 0 means the family's own rows.
+        together: Of a family of one row, for how many comparisons at once its interval holds.
     """
 
     rows: dict[Any, Comparison]
@@ -76,7 +75,7 @@ class Family:
     baseline: str = ""
     title: str = ""
     best: Any = None
-    together: int = 0
+    together: int = 1
 
     @property
     def seeds(self) -> int:
@@ -86,7 +85,18 @@ class Family:
     @property
     def detectable(self) -> float:
         """The true difference that such a study shows with a probability of 80 %."""
-        return detectable(self.std, self.seeds, self.together or len(self.rows), self.degrees)
+        return detectable(self.std, self.seeds, len(self.rows), self.degrees, self.together)
+
+    @property
+    def alone(self) -> Comparison:
+        """Of a family of one row, the comparison whose interval and p value are for itself."""
+        (found,) = self.rows.values()
+        scale = self.std * math.sqrt(2 / found.seeds)
+        null = _Null(1, 0.5, self.degrees)
+        half = null.critical() * scale
+        ends = (found.difference - half, found.difference + half)
+        p = null.p(_ratio(abs(found.difference), scale))
+        return Comparison(found.difference, *ends, p, found.seeds)
 
 
 def dunnett(
@@ -137,12 +147,16 @@ def dunnett(
     return Family(results, std, degrees, critical * std * math.sqrt(2 / fewest))
 
 
-def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | None:
+def paired(
+    baseline: Sequence[float], values: Sequence[float], together: int = 1
+) -> Comparison | None:
     """Compare values with a baseline's of the same seeds, by a two-sided paired t-test.
 
     Args:
         baseline: One value for each seed.
         values: The values of the same seeds in the same order.
+        together: Number k of comparisons whose intervals shall hold at once: each is that of
+            1 - 0.05 / k, and the p value is multiplied by k (Bonferroni).
 
     Returns:
         The comparison, or None with fewer than two seeds.
@@ -161,8 +175,8 @@ def paired(baseline: Sequence[float], values: Sequence[float]) -> Comparison | N
     from scipy.stats import ttest_rel
 
     found = ttest_rel(values, baseline)
-    low, high = map(float, found.confidence_interval(1 - LEVEL))
-    return Comparison(mean, low, high, float(found.pvalue), len(differences))
+    low, high = map(float, found.confidence_interval(1 - LEVEL / together))
+    return Comparison(mean, low, high, min(1.0, together * float(found.pvalue)), len(differences))
 
 
 def welch(
@@ -276,20 +290,22 @@ def compare_runs(
 
 def paired_runs(
     baseline: Iterable[Record],
-    row: str,
+    row: Any,
     runs: Iterable[Record],
     words: str = "the baseline",
     title: str = "",
+    together: int = 1,
 ) -> Family | None:
-    """Compare the test accuracy of one row's runs with that of a baseline's of the same seeds."""
+    """Compare the test accuracy of one row's runs with that of a baseline's of the same seeds, as
+    `paired`."""
     first, second = accuracy_by_seed(baseline), accuracy_by_seed(runs)
     seeds = sorted(first.keys() & second.keys())
-    found = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+    found = paired([first[seed] for seed in seeds], [second[seed] for seed in seeds], together)
     if found is None:
         return None
     half = (found.high - found.low) / 2
     std = statistics.stdev(second[seed] - first[seed] for seed in seeds) / math.sqrt(2)
-    return Family({row: found}, std, len(seeds) - 1, half, words, title, row)
+    return Family({row: found}, std, len(seeds) - 1, half, words, title, row, together)
 
 
 def compare_networks(
@@ -321,7 +337,12 @@ def best_row(rows: Mapping[Any, Iterable[Record]]) -> Any:
 
 
 def detectable(
-    std: float, seeds: int, rows: int, degrees: int | None = None, power: float = 0.8
+    std: float,
+    seeds: int,
+    rows: int,
+    degrees: int | None = None,
+    together: int = 1,
+    power: float = 0.8,
 ) -> float:
     """Return the true difference that a planned study shows with a probability of `power`.
 
@@ -330,6 +351,7 @@ def detectable(
         seeds: Seeds of every row and of the baseline, at least two.
         rows: Rows that are compared with the baseline.
         degrees: Of `std`; None means those of rows that have all seeds.
+        together: Number of such families whose intervals shall hold at once (Bonferroni).
         power: Probability that the interval excludes 0.
 
     Example:
@@ -340,14 +362,15 @@ def detectable(
     from scipy.stats import nct
 
     degrees = degrees or rows * (seeds - 1)
-    critical = critical_value(rows, degrees)
+    critical = critical_value(rows, degrees, together)
     shift = brentq(lambda x: nct.sf(critical, degrees, x) - power, 0.0, 20 + 10 * critical)
     return shift * std * math.sqrt(2 / seeds)
 
 
-def critical_value(rows: int, degrees: int) -> float:
-    """Return the t that the largest of `rows` reaches with a probability of 5 % by luck alone."""
-    return _Null(rows, 0.5, degrees).critical()
+def critical_value(rows: int, degrees: int, together: int = 1) -> float:
+    """Return the t that the largest of `rows` reaches by luck alone with a probability of 5 %, of
+    5 % / `together` where so many families are told apart at once."""
+    return _Null(rows, 0.5, degrees).critical(LEVEL / together)
 
 
 def _residual(
@@ -415,14 +438,14 @@ class _Null:
         inside = (ndtr(u + v) - ndtr(u - v)) ** self.rows  # [z, s]
         return min(max(1 - float(self.weights_z @ inside @ self.weights_s), 0.0), 1.0)
 
-    def critical(self) -> float:
-        """Return the t that is reached with a probability of 5 %."""
+    def critical(self, level: float = LEVEL) -> float:
+        """Return the t that is reached with a probability of `level`."""
         from scipy.optimize import brentq
 
         above = 4.0
-        while self.p(above) > LEVEL:
+        while self.p(above) > level:
             above *= 4
-        return brentq(lambda t: self.p(t) - LEVEL, 0.0, above, xtol=1e-10)
+        return brentq(lambda t: self.p(t) - level, 0.0, above, xtol=1e-10)
 
 
 def _log_ends(degrees: int) -> tuple[float, float]:

@@ -116,7 +116,8 @@ def _sentence(family: Family, names: Mapping[str, str], sizes: Mapping[str, str]
                 f"({_ends(found)} points, {seeds}); {unseen}."
             )
         else:
-            text = f"{name} is {_side(found, family.baseline)}, {seeds}){sizes.get(row, '')}."
+            side = _side(found, family.baseline, family.together)
+            text = f"{name} is {side}, {seeds}){sizes.get(row, '')}."
         return _begun(start + text)
     count = len(family.rows)
     if not apart:
@@ -148,12 +149,13 @@ def _of_images(family: Family, names: Mapping[str, str]) -> str:
     return f"{name} and {family.baseline} cannot be told apart ({_ends(found)} points, {about})."
 
 
-def _side(found: Comparison, baseline: str) -> str:
+def _side(found: Comparison, baseline: str, together: int = 1) -> str:
     """Return e.g. `3.7 points above the student alone (95 % interval 2.9 to 4.6`."""
+    kind = "simultaneous 95 % interval" if together > 1 else "95 % interval"
     sign, side = (1, "above") if found.difference > 0 else (-1, "below")
     low, high = sorted((sign * found.low, sign * found.high))
     return (
-        f"{_points(sign * found.difference)} points {side} {baseline} (95 % interval "
+        f"{_points(sign * found.difference)} points {side} {baseline} ({kind} "
         f"{_points(low)} to {_points(high)}"
     )
 

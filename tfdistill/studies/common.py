@@ -206,32 +206,63 @@ def compared(*families: Family | None) -> list[Family]:
 def paired_rows(
     rows: Mapping[str, Sequence[Record]], pairs: Iterable[tuple[str, str, str]]
 ) -> list[Family]:
-    """Compare rows two by two, each pair on the seeds that both have, by the paired t-test.
+    """Compare rows two by two, each pair on the seeds that both have, by the paired t-test, with
+    intervals that hold for all pairs at once.
 
     Args:
         rows: The records of every row.
         pairs: What is compared, in words; the row; the row that it is compared with.
     """
-    return compared(
-        *(
-            paired_runs(rows.get(other, []), row, rows.get(row, []), f"“{other}”", title=words)
-            for words, row, other in pairs
-        )
+    return paired_together(
+        (rows.get(other, []), row, rows.get(row, []), f"“{other}”", words)
+        for words, row, other in pairs
     )
 
 
-def pairs_table(title: str, families: Iterable[Family]) -> Table:
-    """Return the table of what `paired_rows` compared."""
-    lines = tuple(
-        (family.title, str(found.seeds), text.interval(found))
+def paired_together(
+    pairs: Iterable[tuple[Sequence[Record], Hashable, Sequence[Record], str, str]],
+) -> list[Family]:
+    """Return a family of one row for each pair that has two seeds in common, with intervals that
+    hold for all of them at once.
+
+    Args:
+        pairs: The arguments of `paired_runs`: the baseline's runs, the row, its runs, the baseline
+            in words, and the pair's title.
+    """
+    pairs = list(pairs)
+    count = len(compared(*(paired_runs(*pair) for pair in pairs)))
+    return compared(*(paired_runs(*pair, together=count) for pair in pairs))
+
+
+def pairs_table(title: str, families: Iterable[Family], of: str = "") -> Table:
+    """Return the table of what `paired_rows` compared.
+
+    Args:
+        title: The table's.
+        families: Families of one row.
+        of: What else the note says of the differences.
+    """
+    families = list(families)
+    lines: tuple[tuple[str, ...], ...] = tuple(
+        (family.title, str(family.seeds), text.interval(family.alone), text.ends(found))
         for family in families
         for found in family.rows.values()
     )
     note = (
-        "Mean difference of the test accuracy of the same seeds in points, with the 95 % interval "
-        "of the paired t-test, for each line alone."
+        f"Mean difference of the test accuracy of the same seeds in points{of}, with the 95 % "
+        "interval of the paired t-test for each line alone, and the one that holds for the "
+        f"{len(lines)} lines at once (Bonferroni), on which claims rest."
     )
-    return Table(title, ("", "seeds", "difference, 95 % interval"), lines, note)
+    columns: tuple[str, ...] = ("", "seeds", "difference, 95 % interval", "all lines at once")
+    if len(lines) < 2:  # of one line they are the same
+        lines, columns = tuple(line[:-1] for line in lines), columns[:-1]
+        note = f"{note.partition(' for each line alone')[0]}."
+    return Table(title, columns, lines, note)
+
+
+def at_once(lines: int) -> str:
+    """Return what a note says of the intervals of so many lines, after "the paired t-test"."""
+    return f"; the {lines} intervals hold at once (Bonferroni)" if lines > 1 else ""
 
 
 def published_on(records: Iterable[Record], sources: Sequence[str]) -> bool:

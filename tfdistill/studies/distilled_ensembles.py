@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tfdistill.config import ModelConfig, RunConfig, StudyConfig, settings_of
 from tfdistill.records import Record, Spread, Table, by_row, spread
-from tfdistill.reporting.significance import Family, paired_runs
+from tfdistill.reporting.significance import Family
 from tfdistill.studies import common
 from tfdistill.utils import checks
 from tfdistill.utils.text import MISSING, gain, interval, mean_std, percent
@@ -122,17 +122,16 @@ def runs(config: StudyConfig) -> list[RunConfig]:
 def comparisons(records: Sequence[Record]) -> list[Family]:
     """Return distilled against single networks, a family for each architecture."""
     rows = by_row(records)
-    found = (
-        paired_runs(
+    return common.paired_together(
+        (
             rows.get(row(architecture, SINGLE), []),
             DISTILLED,
             rows.get(row(architecture, DISTILLED), []),
             "a single one",
-            title=architecture,
+            architecture,
         )
         for architecture in _found(records)
     )
-    return common.compared(*found)
 
 
 NAMES = {DISTILLED: "a distilled network"}
@@ -214,7 +213,8 @@ def _kept_table(lines: _Lines, intervals: dict[str, str]) -> Table:
     rows = tuple((name, *_kept(accuracies, intervals.get(name))) for name, accuracies in lines)
     note = (
         "In points of test accuracy. Gains: of the ensemble and of one distilled network, over a "
-        "single network (paired t-test over the seeds); kept: the second as a share of the first. "
+        f"single network (paired t-test over the seeds{common.at_once(len(intervals))}); kept: "
+        "the second as a share of the first. "
         "Last column: the ensemble of the distilled over one of them, to be compared with the "
         "ensemble's gain."
     )

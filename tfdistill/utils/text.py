@@ -74,7 +74,12 @@ def interval(compared: Compared | None) -> str:
     """Return a difference of shares and its interval in points, e.g. `+3.70, +2.93 to +4.61`."""
     if compared is None:
         return MISSING
-    return f"{points(compared.difference)}, {points(compared.low)} to {points(compared.high)}"
+    return f"{points(compared.difference)}, {ends(compared)}"
+
+
+def ends(compared: Compared) -> str:
+    """Return the ends of an interval in points, e.g. `+2.93 to +4.61`."""
+    return f"{points(compared.low)} to {points(compared.high)}"
 
 
 def fraction(share: float) -> str:

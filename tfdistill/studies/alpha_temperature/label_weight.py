@@ -17,12 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from tfdistill.records import Record, Table, spread
 from tfdistill.reporting.grids import Cell, Grid
-from tfdistill.reporting.significance import (
-    Family,
-    best_row,
-    compare_runs,
-    paired_runs,
-)
+from tfdistill.reporting.significance import Family, best_row, compare_runs
 from tfdistill.reporting.svg import COLORS, FULL_WIDTH, INK, MARKERS, svg
 from tfdistill.studies import common
 from tfdistill.studies.common import ALONE, INTERVAL
@@ -96,11 +91,15 @@ def _labels_table(known: Mapping[float, Sequence[Record]], grids: Sequence[Grid]
     alone = known[1.0]
     family = compare_runs(alone, {w: members for w, members in known.items() if w != 1})
     plain = next((grid for grid in grids if not grid.scale_by_t2), None)
+    cells = {w: cell for w in known if plain and (cell := _hottest(plain, w))}
+    taught_of = {weight: plain.cells[cell] for weight, cell in cells.items()} if plain else {}
+    pairs = common.paired_together(
+        (known[weight], weight, taught, "", "") for weight, taught in taught_of.items()
+    )
+    same = {weight: found for pair in pairs for weight, found in pair.rows.items()}
     lines = []
     for weight, members in known.items():
-        cell = _hottest(plain, weight)
-        taught = plain.cells[cell] if plain and cell else []
-        same = paired_runs(members, "", taught)
+        cell, taught = cells.get(weight), taught_of.get(weight, [])
         lines.append(
             (
                 f"{weight:g}",
@@ -109,7 +108,7 @@ def _labels_table(known: Mapping[float, Sequence[Record]], grids: Sequence[Grid]
                 common.interval_cell(family, weight, members, alone if weight != 1 else []),
                 f"alpha {cell[0]:g}, T {cell[1]:g}" if cell else MISSING,
                 common.figure_cell(taught, "test_accuracy") if taught else MISSING,
-                interval(same.rows[""]) if same else MISSING,
+                interval(same[weight]) if weight in same else MISSING,
             )
         )
     columns = (
@@ -120,7 +119,7 @@ def _labels_table(known: Mapping[float, Sequence[Record]], grids: Sequence[Grid]
         "Test accuracy in percent, mean ± standard deviation over seeds; differences in points. "
         "Labels alone, the loss times the weight, no teacher; gain over weight 1. Beside it the "
         "cell without T² of the highest temperature whose labels have that weight, 1 - alpha; its "
-        "difference from labels alone by a paired t-test, each interval for itself."
+        f"difference from labels alone by a paired t-test{common.at_once(len(same))}."
     )
     return Table("Labels alone with a smaller weight", columns, tuple(lines), note)
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 from tfdistill.config import DistillationConfig, RunConfig, StudyConfig, settings_of, to_dict
 from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.significance import Family, paired, paired_runs
+from tfdistill.reporting.significance import Family, paired
 from tfdistill.studies import common
 from tfdistill.studies.multi_view.settings import GroupSettings, Settings
 from tfdistill.utils.text import MISSING, interval, mean_std, percent
@@ -203,8 +203,8 @@ def comparisons(records: Sequence[Record]) -> list[Family]:
     if not mus:
         return []
     rows = by_row(records)
-    found = (
-        paired_runs(
+    return common.paired_together(
+        (
             _of(rows, baseline, mus[0]),
             part,
             _of(rows, part, mus[0]),
@@ -213,7 +213,6 @@ def comparisons(records: Sequence[Record]) -> list[Family]:
         )
         for baseline, part, words in _COMPARED
     )
-    return common.compared(*found)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -317,11 +316,6 @@ def _seeds_tables(records: Sequence[Record], mu: float) -> list[Table]:
         (part, str(len(members)), common.figure_cell(members, "test_accuracy"))
         for part, members in found.items()
     )
-    differences = tuple(
-        (family.title, str(compared.seeds), interval(compared))
-        for family in comparisons(records)
-        for compared in family.rows.values()
-    )
     of_seeds = "of all examples, of the mean of a seed's networks, which share examples"
     return [
         Table(
@@ -330,11 +324,8 @@ def _seeds_tables(records: Sequence[Record], mu: float) -> list[Table]:
             accuracies,
             f"In percent, {of_seeds}; mean ± standard deviation over seeds.",
         ),
-        Table(
-            f"Differences over seeds at mu {mu:g}",
-            ("", "seeds", "difference, 95 % interval"),
-            differences,
-            f"In points of test accuracy, {of_seeds}; paired t-test, for each line alone.",
+        common.pairs_table(
+            f"Differences over seeds at mu {mu:g}", comparisons(records), f", {of_seeds}"
         ),
     ]
 
