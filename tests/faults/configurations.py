@@ -186,7 +186,7 @@ def right_value(field: Field) -> st.SearchStrategy:
     if name == "crop_ratio":
         return st.floats(1.0, 3.0)
     if name == "pixel_range":
-        return st.sampled_from([[0, 1], [-1.0, 1.0]])
+        return st.sampled_from([[0, 1], [-1.0, 1.0], "caffe"])
     if name == "formats":
         return st.lists(st.sampled_from(["onnx", "litert-int8"]), max_size=2)
     if name == "normalize":

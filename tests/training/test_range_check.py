@@ -8,12 +8,13 @@ from keras import layers
 from tfdistill import UsageError, data, distill, export_network, models
 from tfdistill.cli.evaluate import table
 from tfdistill.config import DataConfig, ModelConfig, StudyConfig, TrainingConfig
-from tfdistill.models.pixel_range import from_pixels
+from tfdistill.models.pixel_range import affine, from_pixels
 from tfdistill.training import evaluation
 from tfdistill.training.heads import new_head
 from tfdistill.training.range_check import check_range
 from tfdistill.training.runner import run_study
 from tfdistill.training.tasks.one_class import OneClass
+from tfdistill.utils.pixels import FULL, MODES
 
 ONE_CLASS = OneClass()
 DIGITS = DataConfig("digits", validation=100)
@@ -53,25 +54,67 @@ def unit(images, tmp_path_factory):
     return network, path
 
 
-@pytest.mark.parametrize("right", [(0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 16.0)])
-@pytest.mark.parametrize("seen", [(0.0, 255.0), (0.0, 1.0), (-1.0, 1.0)])
-def test_the_range_in_which_it_is_right_is_named(images, unit, right, seen):
-    known = from_pixels(unit[0], (0, 1))  # of pixels 0..255
-    expects = from_pixels(known, (0, 255), seen=right)  # of pixels in the range `right`
-    x, y = images.test.images[:150].astype("float32"), images.test.labels[:150]
+def expecting(network, pixel_range, channels):
+    """Return a network that expects pixels in a range, and answers as another of 0..255."""
+    matrix, shift = affine(pixel_range, channels)
+    back = layers.Dense(channels)
+    inputs = keras.Input((8, 8, channels))
+    changed = keras.Model(inputs, network(back(inputs)))
+    back.set_weights([np.linalg.inv(matrix), -shift @ np.linalg.inv(matrix)])
+    return changed
+
+
+@pytest.mark.parametrize("right", [FULL, (0.0, 1.0), (-1.0, 1.0), *MODES])
+@pytest.mark.parametrize("seen", [FULL, (0.0, 1.0), "torch"])
+def test_what_a_network_expects_is_named(images, unit, right, seen):
+    # Of the three channels the network looks at the red one; the others are other ways up.
+    grey = images.test.images[:150].astype("float32")
+    x, y = np.concatenate([grey, grey[:, ::-1], grey[:, :, ::-1]], -1), images.test.labels[:150]
+    inputs = keras.Input((8, 8, 3))
+    known = keras.Model(inputs, from_pixels(unit[0], (0, 1))(inputs[..., :1]))
+    expects = expecting(known, right, 3)
 
     def answers(network):
         return network.predict_on_batch(x).argmax(axis=-1) == y
 
     assert answers(from_pixels(expects, right)).mean() > 0.85
     built = from_pixels(expects, seen)
-    if right in (seen, (0.0, 16.0)):  # the latter is none of those that are tried
-        if right == seen:
-            check_range("teacher", built, answers, seen)
-        return
-    named = rf"pixel_range: \[{right[0]:g}, {right[1]:g}\]"
-    with pytest.raises(UsageError, match=named):
+    if right == seen:
         check_range("teacher", built, answers, seen)
+        return
+    named = right if right in MODES else rf"\[{right[0]:g}, {right[1]:g}\]"
+    with pytest.raises(UsageError, match=rf"Set pixel_range: {named} beside"):
+        check_range("teacher", built, answers, seen)
+
+
+@pytest.mark.parametrize(
+    "mode, pixel_range", [("caffe", "caffe"), ("torch", "torch"), ("tf", (-1, 1))]
+)
+def test_pixels_are_prepared_as_keras_applications_do(mode, pixel_range, tmp_path):
+    x = np.random.default_rng(0).uniform(0, 255, (2, 4, 5, 3)).astype("float32")
+    expected = keras.applications.imagenet_utils.preprocess_input(x.copy(), mode=mode)
+    inputs = keras.Input((4, 5, 3))
+    same = from_pixels(keras.Model(inputs, layers.Activation("linear")(inputs)), pixel_range)
+    np.testing.assert_allclose(same(x), expected, atol=2e-5)
+    same.save(tmp_path / "same.keras")  # of nothing but Keras's own layers and operations
+    np.testing.assert_allclose(
+        keras.models.load_model(tmp_path / "same.keras")(x), expected, atol=2e-5
+    )
+
+
+def test_a_mode_is_one_of_three_channels(unit):
+    with pytest.raises(
+        UsageError, match="pixel_range: caffe is of images of red, green and blue.*1 c"
+    ):
+        from_pixels(unit[0], "caffe")
+
+
+@pytest.mark.parametrize("value", [[0, "1"], [1, 0], [0], "tf", 5, None, [0, np.inf]])
+def test_other_pixel_ranges_are_refused(value):
+    with pytest.raises(
+        UsageError, match=r"such as \[0, 1\], or caffe or torch. Received: model.pix"
+    ):
+        ModelConfig("saved", path="teacher.keras", pixel_range=value)
 
 
 def test_a_weak_network_is_not_taken_for_one_of_another_range(images):

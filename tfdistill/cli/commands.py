@@ -7,7 +7,7 @@ line in `COMMANDS`.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from tfdistill.config import StudyConfig
 from tfdistill.config.registry import STUDIES
 from tfdistill.recipes import findings
 from tfdistill.utils import checks, storage, tensorflow
+from tfdistill.utils.pixels import FULL, PixelRange
 
 Config = Annotated[
     Path,
@@ -93,7 +94,7 @@ def distill(
     image_size: options.WholeOrNull = None,
     epochs: options.WholeOrNull = None,
     seeds: options.Whole = 3,
-    pixel_range: Annotated[Sequence[float], exports.PIXEL_RANGE] = (0.0, 255.0),
+    pixel_range: Annotated[PixelRange, exports.PIXEL_RANGE] = FULL,
     classes: exports.Names = (),
     head: Literal["auto", "keep", "new"] = "auto",
     output: Path | None = None,
@@ -119,7 +120,8 @@ def distill(
         image_size: Side in pixels that the teacher sees; by default its own, else 128.
         epochs: Passes over all images; by default 1,500 steps.
         seeds: Number of students, each beside one alone.
-        pixel_range: What a teacher in a file expects for the pixels 0 and 255, as 0,1 or -1,1.
+        pixel_range: What a teacher in a file expects for the pixels 0 and 255, as 0,1 or -1,1;
+            or caffe or torch, as preprocess_input of keras.applications makes them.
         classes: The teacher's outputs for your classes, in their order: numbers from 0, or names.
         head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head.
         output: By default results/ and the name of PHOTOS.

@@ -1,6 +1,5 @@
 """Measures a saved network on test images, alone or against its teacher."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -11,10 +10,11 @@ from tfdistill.config import DataConfig, ModelConfig
 from tfdistill.data import pipeline
 from tfdistill.export import versions
 from tfdistill.models.flops import flops
-from tfdistill.models.pixel_range import FULL
 from tfdistill.quantization.layers import count_params
 from tfdistill.records import Table
 from tfdistill.training import range_check, tasks
+from tfdistill.utils import pixels
+from tfdistill.utils.pixels import FULL, PixelRange
 
 
 def table(
@@ -22,7 +22,7 @@ def table(
     images: DataConfig,
     teacher: str | None = None,
     batch_size: int = 128,
-    pixel_range: Sequence[float] = FULL,
+    pixel_range: PixelRange = FULL,
 ) -> Table:
     """Return the figures of a saved network on the test images as a table.
 
@@ -83,7 +83,7 @@ _PERCENT = (
 
 
 def _predicted(
-    path: str, dataset: data.Dataset, batch_size: int, pixel_range: Sequence[float] = FULL
+    path: str, dataset: data.Dataset, batch_size: int, pixel_range: PixelRange = FULL
 ) -> tuple[keras.Model, np.ndarray]:
     """Return a saved network and its logits of the test images."""
     if Path(path).is_dir():
@@ -91,7 +91,7 @@ def _predicted(
     else:
         records.check_beside(Path(path))
     network = models.build(
-        ModelConfig(name="saved", path=path, pixel_range=list(pixel_range)),
+        ModelConfig(name="saved", path=path, pixel_range=pixels.kept(pixel_range)),
         dataset.input_shape,
         dataset.num_classes,
         dataset.mean,

@@ -12,7 +12,8 @@ from tfdistill.cli import options
 from tfdistill.config import DataConfig, ExportConfig
 from tfdistill.config.registry import ANSWER_FORMATS, EXPORT_FORMATS
 from tfdistill.models import saved_model_safety
-from tfdistill.utils import checks, tensorflow
+from tfdistill.utils import checks, pixels, tensorflow
+from tfdistill.utils.pixels import FULL, PixelRange
 from tfdistill.utils.text import printable
 
 AllowUnsafe = Annotated[
@@ -52,19 +53,26 @@ def _names(_, tokens) -> list[str]:
     return [word for word in words if word]
 
 
-def _numbers(_, tokens) -> list[float]:
-    """Return numbers that were given as `a,b` or `[a, b]`."""
+def _pixel_range(_, tokens) -> list[float] | str:
+    """Return numbers that were given as `a,b` or `[a, b]`, or the name of a mode."""
     words = _names(_, tokens)
+    if len(words) == 1 and words[0] in pixels.MODES:
+        return words[0]
     try:
         return [float(word) for word in words]
     except ValueError:
         raise checks.UsageError(
-            f"--pixel_range must be two numbers, as 0,1. Received: {checks.shown(','.join(words))}."
+            f"--pixel_range must be two numbers, as 0,1, or {' or '.join(pixels.MODES)}. Received: "
+            f"{checks.shown(','.join(words))}."
         ) from None
 
 
 PIXEL_RANGE = Parameter(
-    n_tokens=1, converter=_numbers, metavar="NUMBER,NUMBER", negative=(), allow_leading_hyphen=True
+    n_tokens=1,
+    converter=_pixel_range,
+    metavar="LOW,HIGH",
+    negative=(),
+    allow_leading_hyphen=True,
 )
 Names = Annotated[
     Sequence[str], Parameter(n_tokens=1, converter=_names, metavar="NAME,NAME", negative=())
@@ -90,7 +98,9 @@ class ExportOptions(ExportConfig):
 
     formats: Formats = field(default_factory=list)
     check_images: options.WholeOrNull = 1000
-    pixel_range: Annotated[list[float], PIXEL_RANGE] = field(default_factory=lambda: [0.0, 255.0])
+    pixel_range: Annotated[list[float] | str, PIXEL_RANGE] = field(
+        default_factory=lambda: list(pixels.FULL)
+    )
     config: Path | None = None
 
     @property
@@ -108,7 +118,7 @@ def evaluate(
     /,
     *keys: ImageKeys,
     teacher: Path | None = None,
-    pixel_range: Annotated[Sequence[float], PIXEL_RANGE] = (0.0, 255.0),
+    pixel_range: Annotated[PixelRange, PIXEL_RANGE] = FULL,
     batch_size: options.Whole = 128,
     config: Path | None = None,
     allow_unsafe: AllowUnsafe = False,
@@ -120,7 +130,8 @@ def evaluate(
 
     Args:
         teacher: Also compare with this saved network.
-        pixel_range: What the network expects for the pixels 0 and 255, as 0,1 or -1,1.
+        pixel_range: What the network expects for the pixels 0 and 255, as 0,1 or -1,1; or
+            caffe or torch, as preprocess_input of keras.applications makes them.
         batch_size: Images at once.
         config: A study's YAML file, for its images.
     """

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tfdistill.config.choices import OneOf
 from tfdistill.config.registry import EXPORT_FORMATS
-from tfdistill.utils import checks
+from tfdistill.utils import checks, pixels
 
 _PATTERN = "*?[]"
 
@@ -26,7 +26,8 @@ class ExportConfig:
             all.
         licence: The weights' licence, for the model card.
         pixel_range: What the network expects for the pixels 0 and 255: [0, 255], or as [0, 1] or
-            [-1, 1] where images were scaled before they reached it. The export takes 0..255.
+            [-1, 1] where images were scaled before they reached it, or `caffe` or `torch` where
+            `preprocess_input` of keras.applications prepared them. The export takes 0..255.
     """
 
     formats: list[Annotated[str, OneOf(EXPORT_FORMATS)]] = field(default_factory=list)
@@ -35,7 +36,7 @@ class ExportConfig:
     resize: bool = False
     check_images: int | None = 1000
     licence: str = "not stated"
-    pixel_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
+    pixel_range: list[float] | str = field(default_factory=lambda: list(pixels.FULL))
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -52,7 +53,7 @@ class ExportConfig:
             )
         if self.check_images is not None:
             checks.count("export.check_images", self.check_images)
-        checks.pixel_range("export.pixel_range", self.pixel_range)
+        pixels.check("export.pixel_range", self.pixel_range)
 
     def of_installed(self) -> "ExportConfig":
         """Return what of it the installed packages can write."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from tfdistill.config.choices import OneOf, check_words
 from tfdistill.config.networks import Family
 from tfdistill.config.registry import NETWORKS
-from tfdistill.utils import checks
+from tfdistill.utils import checks, pixels
 
 SCHEDULES = ("constant", "cosine", "steps")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -64,7 +64,9 @@ class ModelConfig:
         input_size: Side in pixels that this network sees, so that teacher and student each see the
             same part of an image at their own size. null: `data.input_size`.
         pixel_range: What a `saved` model expects for the pixels 0 and 255: [0, 255], or as [0, 1]
-            or [-1, 1] where its images were scaled before they reached it.
+            or [-1, 1] where its images were scaled before they reached it; or `caffe` or `torch`
+            where `preprocess_input` of keras.applications prepared them so (VGG and ResNet:
+            `caffe`, DenseNet: `torch`; MobileNet, ResNetV2, Inception, Xception: [-1, 1]).
         outputs: What a `saved` model returns: `auto` looks, or `logits` or `probabilities`.
         classes: For each class of the images, the number (from 0) or the name of the output of a
             `saved` model that has others or another order; null means the same.
@@ -80,7 +82,7 @@ class ModelConfig:
     weights: str | None = None
     path: str | None = None
     input_size: int | None = None
-    pixel_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
+    pixel_range: list[float] | str = field(default_factory=lambda: list(pixels.FULL))
     outputs: Annotated[str, OneOf(("auto", "logits", "probabilities"))] = "auto"
     classes: list[int | str] | None = None
     fine_tune: bool = False
@@ -103,13 +105,13 @@ class ModelConfig:
         if self.input_size is not None:
             checks.count("model.input_size", self.input_size)
         check_words(self, "model")
-        checks.pixel_range("model.pixel_range", self.pixel_range)
+        pixels.check("model.pixel_range", self.pixel_range)
         if needs_path != (self.path is not None):
             raise checks.UsageError(
                 "A model named 'saved' needs a path, and only it. "
                 f"Received: name={checks.shown(self.name)}, path={checks.shown(self.path)}."
             )
-        if list(self.pixel_range) != [0, 255] and not needs_path:
+        if not pixels.is_full(self.pixel_range) and not needs_path:
             raise checks.UsageError(
                 "model.pixel_range is of a model named 'saved'; others take pixels 0..255. "
                 f"Received: name={checks.shown(self.name)}. Remove it."

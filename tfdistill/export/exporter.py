@@ -31,7 +31,8 @@ from tfdistill.models.logits import LINEAR, final_activation
 from tfdistill.models.pixel_range import from_pixels
 from tfdistill.quantization.layers import count_params, is_quantized
 from tfdistill.training import evaluation, range_check, tasks
-from tfdistill.utils import checks, foreign, machine, storage, tensorflow
+from tfdistill.utils import checks, foreign, machine, pixels, storage, tensorflow
+from tfdistill.utils.pixels import PixelRange
 from tfdistill.utils.progress import Silent
 from tfdistill.utils.text import printable
 
@@ -127,7 +128,7 @@ def export(
     config.check_packages()
     network = in_float32(subject.network())
     rounded = is_quantized(network)
-    if rounded and list(config.pixel_range) != [0, 255]:
+    if rounded and not pixels.is_full(config.pixel_range):
         raise checks.UsageError(
             "A quantised network takes pixels 0..255. Received: export.pixel_range="
             f"{config.pixel_range}. Put keras.layers.Rescaling before the float network."
@@ -271,7 +272,7 @@ def _check_accuracy(subject: Subject, logits: np.ndarray, test: TestImages, tota
 
 
 def _check_range(
-    subject: Subject, network: keras.Model, test: TestImages, seen: Sequence[float]
+    subject: Subject, network: keras.Model, test: TestImages, seen: PixelRange
 ) -> None:
     """Raise if a network of one's own knows test images much better in another range of pixels."""
     some = slice(None, None, max(1, len(test.labels) // range_check.ENOUGH))

@@ -27,9 +27,10 @@ from tfdistill.models.logits import (
     gives_probabilities,
     logits_network,
 )
-from tfdistill.models.pixel_range import FULL, from_pixels
+from tfdistill.models.pixel_range import from_pixels
 from tfdistill.models.weights.notes import read_notes
 from tfdistill.utils import checks, foreign
+from tfdistill.utils.pixels import FULL, PixelRange
 
 LOGGER = logging.getLogger("tfdistill")
 ENDPOINT = "serving_default"
@@ -65,7 +66,7 @@ def load(
     outputs: str = "auto",
     classes: Sequence[int | str] | None = None,
     independent: bool = False,
-    pixel_range: Sequence[float] = FULL,
+    pixel_range: PixelRange = FULL,
 ) -> keras.Model:
     """Return a saved model over images of `input_shape`, with logits as its output.
 

@@ -12,6 +12,7 @@ from tfdistill.studies.common import ALONE, TEACHER
 from tfdistill.studies.single import DISTILLED
 from tfdistill.training import runner
 from tfdistill.utils import checks
+from tfdistill.utils.pixels import FULL, PixelRange
 from tfdistill.utils.progress import Silent, display
 
 
@@ -60,7 +61,7 @@ def distill(
     *,
     output: str | Path,
     unlabelled: Any = None,
-    pixel_range: Sequence[float] = (0.0, 255.0),
+    pixel_range: PixelRange = FULL,
     classes: Sequence[int | str] = (),
     head: str = "auto",
     student_size: int | None = None,
@@ -88,7 +89,8 @@ def distill(
         output: Folder for records, weights and the report.
         unlabelled: More images, without labels: a folder, a text file of paths, or an array.
         pixel_range: What a teacher in memory or in a file expects for the pixels 0 and 255, such as
-            (0, 1) where its images were divided by 255 before they reached it.
+            (0, 1) where its images were divided by 255 before they reached it; or `caffe` or
+            `torch`, where `preprocess_input` of keras.applications prepared them so.
         classes: The teacher's outputs for the images' classes, in their order: numbers or names.
         head: `auto` picks outputs by name, keeps as many outputs as classes, else fits a new head;
             `keep` or `new` insist.

@@ -26,7 +26,8 @@ from tfdistill.config import (
 from tfdistill.config.training import network_family
 from tfdistill.recipes import inputs, teachers
 from tfdistill.training import study_folder
-from tfdistill.utils import checks, storage, tensorflow
+from tfdistill.utils import checks, pixels, storage, tensorflow
+from tfdistill.utils.pixels import FULL, PixelRange
 from tfdistill.utils.progress import Silent
 
 # Of a teacher that takes images of any size, and of a student beside a teacher of more.
@@ -72,7 +73,7 @@ class Wish:
     head: str = "auto"
     formats: Sequence[str] | None = None
     unlabelled: Any = None
-    pixel_range: Sequence[float] = (0.0, 255.0)
+    pixel_range: PixelRange = FULL
 
 
 def prepare(wish: Wish, progress: Silent) -> StudyConfig:
@@ -126,11 +127,11 @@ def _prepared(wish: Wish, progress: Silent) -> StudyConfig:
     wish = dataclasses.replace(wish, teacher=teacher_given, student=student_given)
     export = _export(wish)
     trained = str(wish.teacher).startswith(TRAINED)
-    checks.pixel_range("pixel_range", wish.pixel_range)
+    pixels.check("pixel_range", wish.pixel_range)
     given = not trained and str(wish.teacher).partition(":")[0] not in inputs.PUBLISHED
-    if not given and tuple(wish.pixel_range) != (0, 255):
+    if not given and not pixels.is_full(wish.pixel_range):
         raise checks.UsageError(
-            f"pixel_range is of a teacher in a file. Received: {list(wish.pixel_range)} beside "
+            f"pixel_range is of a teacher in a file. Received: {wish.pixel_range} beside "
             f"{wish.teacher}, which takes pixels 0..255. Remove it."
         )
     if given:

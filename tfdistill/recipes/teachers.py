@@ -10,7 +10,7 @@ import scipy.special
 
 from tfdistill.config import ModelConfig
 from tfdistill.recipes import inputs
-from tfdistill.utils import checks, foreign, storage
+from tfdistill.utils import checks, foreign, pixels, storage
 from tfdistill.utils.progress import Silent
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
     from tfdistill.models.class_choice import class_numbers
 
     names, outputs = saved.class_names(path), saved.count_outputs(path)
-    given = ModelConfig("saved", path=str(path.resolve()), pixel_range=list(wish.pixel_range))
+    given = ModelConfig(
+        "saved", path=str(path.resolve()), pixel_range=pixels.kept(wish.pixel_range)
+    )
     if wish.classes:
         if len(wish.classes) != images.num_classes:
             raise checks.UsageError(
@@ -123,7 +125,10 @@ def answers(
         rows.writerows((one.resolve(), words[at]) for one, at in zip(files, chosen, strict=True))
     classes = [picked[known[at]] for at in order]
     teacher = ModelConfig(
-        "saved", path=str(path.resolve()), classes=classes, pixel_range=list(wish.pixel_range)
+        "saved",
+        path=str(path.resolve()),
+        classes=classes,
+        pixel_range=pixels.kept(wish.pixel_range),
     )
     return file, teacher, said
 
@@ -147,8 +152,8 @@ def with_new_head(wish: "Wish", path: Path, images: "data.Dataset", progress: Si
     saved.check_layers(path)
     found, note = wish.output / TEACHER_FILE, wish.output / NOTE_FILE
     key: dict[str, Any] = {"teacher": storage.sha256(path), "images": images.hashes}
-    if tuple(wish.pixel_range) != (0, 255):
-        key["pixel_range"] = list(map(float, wish.pixel_range))
+    if not pixels.is_full(wish.pixel_range):
+        key["pixel_range"] = pixels.kept(wish.pixel_range)
     if found.exists() and note.exists():
         try:
             known = storage.read_checked(note)

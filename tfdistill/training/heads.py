@@ -14,10 +14,11 @@ from keras import layers
 from tfdistill import data
 from tfdistill.data import pipeline, splits
 from tfdistill.models.logits import features_network
-from tfdistill.models.pixel_range import FULL, from_pixels
+from tfdistill.models.pixel_range import from_pixels
 from tfdistill.models.saved import HEAD
 from tfdistill.training import range_check
 from tfdistill.utils import checks
+from tfdistill.utils.pixels import FULL, PixelRange
 from tfdistill.utils.progress import Silent
 
 # Inverse strengths of the penalty that are tried, weakest last.
@@ -80,7 +81,7 @@ class Linear:
 def new_head(
     network: keras.Model,
     images: data.Dataset,
-    pixel_range: Sequence[float] = FULL,
+    pixel_range: PixelRange = FULL,
     name: str | None = None,
 ) -> NewHead:
     """Fit a linear classifier to what a network computes before its last layer.
@@ -142,7 +143,7 @@ def fit_head(network: keras.Model, images: data.Dataset, progress: Silent | None
 
 
 def check_pixels(
-    name: str, features: keras.Model, images: data.Dataset, seen: Sequence[float] = FULL
+    name: str, features: keras.Model, images: data.Dataset, seen: PixelRange = FULL
 ) -> None:
     """Raise if heads are right on many more images where features are of another range of pixels.
 

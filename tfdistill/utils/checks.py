@@ -60,14 +60,14 @@ def proper_fraction(name: str, value: float) -> float:
 
 def positive(name: str, value: float) -> float:
     """Return `value` if it is finite and > 0, else raise."""
-    if not (_is_finite(value) and value > 0):
+    if not (is_finite(value) and value > 0):
         raise UsageError(f"{name} must be a finite number > 0. Received: {name}={shown(value)}.")
     return value
 
 
 def temperature(name: str, value: float) -> float:
     """Return `value` if it is a temperature at which losses are exact in float32, else raise."""
-    if not (_is_finite(value) and 1e-3 <= value <= 1e3):
+    if not (is_finite(value) and 1e-3 <= value <= 1e3):
         raise UsageError(
             f"{name} must be a number from 0.001 to 1000. Received: {name}={shown(value)}."
         )
@@ -76,7 +76,7 @@ def temperature(name: str, value: float) -> float:
 
 def non_negative(name: str, value: float) -> float:
     """Return `value` if it is finite and >= 0, else raise."""
-    if not (_is_finite(value) and value >= 0):
+    if not (is_finite(value) and value >= 0):
         raise UsageError(f"{name} must be a finite number >= 0. Received: {name}={shown(value)}.")
     return value
 
@@ -98,17 +98,6 @@ def bits(name: str, value: int) -> int:
     """Return a number of bits to round to if it is from 2 to 8, else raise."""
     if count(name, value, minimum=2) > 8:
         raise UsageError(f"{name} must be from 2 to 8. Received: {name}={value}.")
-    return value
-
-
-def pixel_range(name: str, value: Sequence[float]) -> Sequence[float]:
-    """Return what a network expects for the pixels 0 and 255 if it is two rising numbers."""
-    numbers = isinstance(value, Sequence) and len(value) == 2 and all(map(_is_finite, value))
-    if not numbers or not value[0] < value[1]:
-        raise UsageError(
-            f"{name} must be two numbers, what the network expects for the pixels 0 and 255, such "
-            f"as [0, 1]. Received: {name}={shown(value)}."
-        )
     return value
 
 
@@ -258,7 +247,8 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Return whether a value is a number, neither infinite nor NaN."""
     try:
         return _is_number(value) and math.isfinite(value)
     except OverflowError:  # a whole number beyond every float
