@@ -116,6 +116,10 @@ def test_outputs_picked_by_number_and_by_name(file, tmp_path, pixels):
     (tmp_path / "users" / "labels.txt").write_text("ant\nbee\ncat\ndog\n")
     by_name = saved.load(tmp_path / "users", SHAPE, 2, classes=["dog", "bee"])(pixels)
     np.testing.assert_allclose(keras.ops.softmax(by_name), expected, rtol=1e-5)
+    # ImageNet has two classes called crane, the bird and the machine.
+    (tmp_path / "users" / "labels.txt").write_text("crane\nbee\ncrane\ndog\n")
+    with pytest.raises(UsageError, match="2 outputs called 'crane': 0, 2. Give classes the number"):
+        saved.load(tmp_path / "users", SHAPE, 2, classes=["dog", "crane"])
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def pick_classes(
         is the network's over these classes alone.
 
     Raises:
-        UsageError: A number or name that the network does not have, one that is picked twice, or a
-            model without known outputs.
+        UsageError: A number or name that the network does not have, one that is picked twice, a
+            name of several outputs, or a model without known outputs.
 
     Example:
         >>> imagenet = keras.applications.MobileNetV2()
@@ -68,7 +68,15 @@ def class_numbers(
                     f"The network's class names are not known. Received: classes={one!r}. Give "
                     "the numbers of its outputs, from 0."
                 )
-            one = list(names).index(checks.one_of("classes", one, names))
+            checks.one_of("classes", one, names)
+            places = [place for place, name in enumerate(names) if name == one]
+            if len(places) > 1:  # as two of ImageNet's classes are called crane
+                raise checks.UsageError(
+                    f"The network has {len(places)} outputs called {one!r}: "
+                    f"{', '.join(map(str, places))}. Give classes the number of the one that is "
+                    "meant."
+                )
+            one = places[0]
         if checks.count("classes", one, minimum=0) >= outputs:
             raise checks.UsageError(
                 f"classes must be numbers of the network's outputs, 0..{outputs - 1}. Received: "

@@ -51,6 +51,7 @@ def fitting(wish: "Wish", path: Path, images: "data.Dataset", progress: Silent) 
         progress.say(f"Teacher: {path.name}, {len(wish.classes)} of its {outputs} outputs")
         return dataclasses.replace(given, classes=list(wish.classes))
     if wish.head != "new" and names and set(images.class_names) <= set(names):
+        class_numbers(images.class_names, outputs, names)
         progress.say(f"Teacher: {path.name}, its outputs picked by the classes' names")
         return dataclasses.replace(given, classes=list(images.class_names))
     if wish.head != "new" and outputs == images.num_classes:
