@@ -286,6 +286,17 @@ EXTRAS: dict[str, tuple[dict, dict]] = {
                     ],
                 }
             ],
+            "channels": {
+                "network": "single-0",
+                "label": "three",
+                "channels": [
+                    {
+                        "number": 4,
+                        "share": 0.5,
+                        "images": [{"id": 7, "png": _png(), "map": _png()}],
+                    }
+                ],
+            },
         },
     ),
 }
@@ -299,7 +310,8 @@ def extras(kind: str) -> dict[str, tuple[dict, dict]]:
         found[name] = changed({"settings": settings, **extra})
     for key in EXTRAS[kind][1]:
         for name, value in _VALUES.items():
-            if (key, value) != ("layer", None):  # each network's own
+            # The layer is each network's own, and channels need not be shown.
+            if (key, value) not in (("layer", None), ("channels", None)):
                 settings, extra = EXTRAS[kind]
                 found[f"{key} is {name}"] = {"settings": settings, **extra, key: value}
     return {name: (each.pop("settings"), each) for name, each in found.items()}
@@ -322,6 +334,12 @@ _EXTRA_CHANGES: dict[str, dict[str, Callable[[dict], dict]]] = {
         "no classes": _without("settings", "data", "classes"),
     },
     "saliency": {
+        "channels of no network": _set("channels", "network", "single-9"),
+        "no channels": _set("channels", "channels", []),
+        "a channel without images": _set("channels", "channels", 0, "images", []),
+        "a channel of text": _set("channels", "channels", 0, "number", "4"),
+        "a channel's share of 3": _set("channels", "channels", 0, "share", 3.0),
+        "a channel's map of text": _set("channels", "channels", 0, "images", 0, "map", "x"),
         "a network of no row": _without("networks", 0, "row"),
         "coverage of text": _set("networks", 1, "ensemble", "mean", "half"),
         "no coverage by chance": _without("networks", 1, "chance"),

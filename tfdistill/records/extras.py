@@ -69,11 +69,33 @@ class _Image:
 
 
 @dataclass
+class _ChannelImage:
+    id: int
+    png: str
+    map: str
+
+
+@dataclass
+class _Channel:
+    number: int
+    share: float
+    images: list[_ChannelImage]
+
+
+@dataclass
+class _Channels:
+    network: str
+    label: str
+    channels: list[_Channel]
+
+
+@dataclass
 class _Saliency:
     layer: str | None
     tested: int
     networks: list[_Coverage]
     images: list[_Image]
+    channels: _Channels | None = None
 
 
 _OF_KIND = {"multi_view": _MultiView, "saliency": _Saliency}
@@ -154,6 +176,28 @@ def _check_heat_maps(found: _Saliency) -> None:
                 raise checks.UsageError(
                     f"{where}.views.probability is {checks.shown(view.probability)}"
                 )
+
+    if found.channels:
+        _check_channels(found.channels, names - {ENSEMBLE})
+
+
+def _check_channels(found: _Channels, names: set[str]) -> None:
+    where = "extra.channels"
+    if found.network not in names:
+        raise checks.UsageError(f"{where}.network is {checks.shown(found.network)}")
+    if not found.channels:
+        raise checks.UsageError(f"{where}.channels is empty")
+    for channel in found.channels:
+        if not _within(channel.share, 0, 1):
+            raise checks.UsageError(f"{where}.channels.share is {checks.shown(channel.share)}")
+        if not channel.images:
+            raise checks.UsageError(f"{where}.channels.images is empty")
+        for number in (channel.number, *(image.id for image in channel.images)):
+            if not _within(number, 0, checks.LARGEST):
+                raise checks.UsageError(f"{where} has the number {checks.shown(number)}")
+        for image in channel.images:
+            _check_picture(f"{where}.channels.images.png", image.png)
+            _check_picture(f"{where}.channels.images.map", image.map)
 
 
 def _check_picture(where: str, text: str) -> None:

@@ -89,7 +89,7 @@ def run(config: RunConfig, study_folder: Path, session: Session) -> Record:
                 `views`: for each member and then the `ensemble` its `name`, the `map` as a grey
                 PNG (base64) of which 255 is the largest value, the `predicted` class, its
                 `probability`, and whether it is `right`
-            channels: empty, or the `network` and the `label` that were looked at, and `channels`:
+            channels: null, or the `network` and the `label` that were looked at, and `channels`:
                 for each its `number`, its `share` (the mean of alpha_k A^k over places and images,
                 as a share of the sum of all channels that speak for the class), and `images`: of
                 those of the class in which it is most active `id`, `png`, and its `map`
@@ -323,12 +323,12 @@ def _pictures(shown: _Views, class_names: tuple[str, ...]) -> list[dict]:
     ]
 
 
-def _channels(config, settings, images, study_folder: Path, tested: data.Examples) -> dict:
+def _channels(config, settings, images, study_folder: Path, tested: data.Examples) -> dict | None:
     """Return what single channels of the first single network respond to."""
     label = images.class_names.index(settings.channel_class) if settings.channel_class else 0
     examples = tested.take(np.flatnonzero(tested.labels == label))
     if not settings.channels or not len(examples):
-        return {}
+        return None
     batch_size, name = config.training.batch_size, settings.singles[0]
     network = evaluation.load_network(study_folder, name, images)
     served = pipeline.evaluation_batches(examples, batch_size, images.input_size)
@@ -353,7 +353,9 @@ def _channels(config, settings, images, study_folder: Path, tested: data.Example
                 ],
             }
         )
-    return {"network": name, "label": images.class_names[label], "channels": shown}
+    return (
+        {"network": name, "label": images.class_names[label], "channels": shown} if shown else None
+    )
 
 
 def _prediction(logits: np.ndarray, label: int, class_names: tuple[str, ...]) -> dict:

@@ -150,7 +150,7 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
             ("Where the ensemble and its students look", ensemble | students),
         ]
     drawn = [(title, pictures.grid(record, shown), _caption(record)) for title, shown in parts]
-    if (found := record.extra.get("channels")) and found["channels"]:
+    if record.extra.get("channels"):
         title = "What single channels respond to"
         drawn.append((title, pictures.channels(record), _channels_caption(record)))
     return drawn
