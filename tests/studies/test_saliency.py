@@ -147,13 +147,13 @@ def test_students_are_compared_with_single_networks_above_chance():
     ]
     coverage, accuracy = study.comparisons(records)
     # Chance is half of what is covered: 0.35 for 0.26.
-    assert coverage.title == "coverage above chance"
+    assert coverage.title == "coverage above chance, distilled for single"
     assert coverage.rows[study.DISTILLED].difference == pytest.approx(0.09)
     assert accuracy.rows[study.DISTILLED].difference == pytest.approx(0.02)
     assert coverage.rows[study.DISTILLED].seeds == 2
     assert [row[0] for row in study.tables(records)[-1].rows] == [
-        "coverage above chance: distilled from the ensemble",
-        "accuracy: distilled from the ensemble",
+        "coverage above chance, distilled for single",
+        "accuracy, distilled for single",
     ]
 
 

@@ -34,7 +34,7 @@ SOURCE = (
     "et al. (arXiv 1610.02391)"
 )
 COMMANDS = {
-    "tfdistill run configs/saliency/small.yaml": "six minutes on two cores",
+    "tfdistill run configs/saliency/small.yaml": "half an hour on two cores",
     "tfdistill run configs/saliency/full.yaml": "about half a day of one GPU, an estimate",
 }
 PUBLISHED_ON = ("tfds:cifar10",)
@@ -234,8 +234,8 @@ def _channels_caption(record: Record) -> str:
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return what students cover of the ensemble's view, above chance, and their accuracy, against
-    single networks; no student has a single network's seed, so by Welch's test."""
+    """Return what networks cover of the ensemble's view, above chance, and their accuracy, each
+    for two kinds of network; no two have a seed in common, so by Welch's test."""
     rows, heat_maps = by_row(records), _heat_map_record(records)
     covered: dict[str, list[float]] = {}
     for network in heat_maps.extra["networks"] if heat_maps else ():
@@ -245,11 +245,32 @@ def comparisons(records: Sequence[Record]) -> list[Family]:
     kinds = {"coverage above chance": covered, "accuracy": right}
     return common.compared(
         *(
-            welch(values.get(SINGLE, []), row, values.get(row, []), "single networks", title, 4)
-            for title, values in kinds.items()
-            for row in (DISTILLED, SELF_DISTILLED)
+            welch(
+                kinds[kind].get(other, []),
+                row,
+                kinds[kind].get(row, []),
+                NAMES[other],
+                f"{kind}, {words}",
+                together=len(_COMPARED),
+            )
+            for kind, words, row, other in _COMPARED
         )
     )
+
+
+NAMES = {
+    SINGLE: "a single one",
+    DISTILLED: "a distilled network",
+    SELF_DISTILLED: "a self-distilled one",
+}
+# What is compared: (the figure, in words, row, the row that it is compared with).
+_COMPARED = (
+    ("coverage above chance", "distilled for single", DISTILLED, SINGLE),
+    ("coverage above chance", "distilled for self-distilled", DISTILLED, SELF_DISTILLED),
+    ("coverage above chance", "self-distilled for single", SELF_DISTILLED, SINGLE),
+    ("accuracy", "distilled for single", DISTILLED, SINGLE),
+    ("accuracy", "self-distilled for single", SELF_DISTILLED, SINGLE),
+)
 
 
 def _accuracy_table(records: Sequence[Record]) -> Table:
@@ -278,15 +299,15 @@ def _accuracy_table(records: Sequence[Record]) -> Table:
 
 def _differences_table(families: Sequence[Family]) -> Table:
     lines = tuple(
-        (f"{family.title}: {row}", str(found.seeds), text.interval(found))
+        (family.title, str(family.seeds), text.interval(found))
         for family in families
-        for row, found in family.rows.items()
+        for found in family.rows.values()
     )
     note = (
-        "Against the single networks, in points: of the ensemble's view that a network covers, "
-        "less what it covers by chance, and of test accuracy. Welch's t-test over networks, no two "
-        "of which have a seed in common; the 95 % intervals hold for the four lines at once "
-        "(Bonferroni). Networks: of the smaller side."
+        "In points: of the ensemble's view that a network covers, less what it covers by chance, "
+        "and of test accuracy. Welch's t-test over networks, which have no seed in common; "
+        f"the 95 % intervals hold for all {len(_COMPARED)} comparisons at once (Bonferroni). "
+        "Networks: of the smaller side."
     )
     return Table("Differences", ("", "networks", "difference, 95 % interval"), lines, note)
 
