@@ -23,6 +23,7 @@ from tfdistill.reporting.significance import LEVEL, critical_value, dunnett, mcn
 # Rows, seeds, correlation of the rows of a seed, and the spread (log-normal) of their deviations.
 SCENARIOS = (
     (1, 5, 0.3, 0.0),
+    (6, 5, 0.3, 0.6),
     (14, 3, 0.0, 0.0),
     (14, 3, 0.3, 0.0),
     (14, 5, 0.3, 0.0),
@@ -71,6 +72,12 @@ def _beyond(values: np.ndarray, std: np.ndarray, critical: float) -> np.ndarray:
     return np.abs(t) > critical
 
 
+def paired_bonferroni(values: np.ndarray) -> np.ndarray:
+    """Return what paired t-tests say whose intervals hold at once, as those of pairs in reports."""
+    found = scipy.stats.ttest_rel(values[:, 1:], values[:, :1], axis=2).pvalue
+    return found < LEVEL / found.shape[1]
+
+
 def paired_holm(values: np.ndarray) -> np.ndarray:
     """Return what paired t-tests say, corrected for their number (Holm)."""
     return _holm(scipy.stats.ttest_rel(values[:, 1:], values[:, :1], axis=2).pvalue)
@@ -95,6 +102,7 @@ def _holm(p: np.ndarray) -> np.ndarray:
 TESTS = {
     "Dunnett, seeds as blocks": with_blocks,
     "Dunnett, pooled": pooled,
+    "paired t, Bonferroni": paired_bonferroni,
     "paired t, Holm": paired_holm,
     "Welch, Holm": welch_holm,
 }
