@@ -224,7 +224,7 @@ def tables(records: Sequence[Record]) -> list[Table]:
     if not _kept(records):
         return _seeds_tables(records, mus[0])
     parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
-    found = {part: records for part in parts if (records := _of(rows, part, mus[0]))}
+    found = {part: members for part in parts if (members := _of(rows, part, mus[0]))}
     return [
         _errors_table(found, mus[0]),
         _views_table(found, mus[0]),
