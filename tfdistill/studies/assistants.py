@@ -34,7 +34,7 @@ QUESTION = (
 
 SOURCE = "Mirzadeh et al. 2019 (arXiv 1902.03393), table 1: ResNet-110, 20 and 8 on CIFAR-10"
 COMMANDS = {
-    "tfdistill run configs/assistants/small.yaml": "8 minutes on two cores",
+    "tfdistill run configs/assistants/small.yaml": "20 minutes on two cores",
     "tfdistill run configs/assistants/full.yaml": "a day of one GPU",
 }
 PUBLISHED_ON: tuple[str, ...] = ()

@@ -57,7 +57,7 @@ QUESTION = (
 )
 SOURCE = "Allen-Zhu & Li (arXiv 2012.09816), the theorems on multi-view data"
 COMMANDS = {
-    "tfdistill run configs/multi_view/small.yaml": "6 minutes on two cores",
+    "tfdistill run configs/multi_view/small.yaml": "11 minutes on two cores",
     "tfdistill run configs/multi_view/full.yaml": "an hour of one GPU",
 }
 PUBLISHED_ON: tuple[str, ...] = ()

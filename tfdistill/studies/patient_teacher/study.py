@@ -36,7 +36,7 @@ QUESTION = (
 
 SOURCE = "Beyer et al. 2021 (arXiv 2106.05237), section 3"
 COMMANDS = {
-    "tfdistill run configs/patient_teacher/small.yaml": "8 minutes on two cores",
+    "tfdistill run configs/patient_teacher/small.yaml": "45 minutes on two cores",
     "tfdistill run configs/patient_teacher/full.yaml": "some days of one GPU",
 }
 PUBLISHED_ON: tuple[str, ...] = ()
