@@ -30,7 +30,7 @@ QUESTION = (
 
 SOURCE = "Allen-Zhu & Li (arXiv 2012.09816), second table: Wide ResNets on CIFAR-10"
 COMMANDS = {
-    "tfdistill run configs/distilled_ensembles/small.yaml": "8 minutes on two cores",
+    "tfdistill run configs/distilled_ensembles/small.yaml": "23 minutes on two cores",
     "tfdistill run configs/distilled_ensembles/full.yaml": "some weeks of one GPU",
 }
 
