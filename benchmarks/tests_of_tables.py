@@ -18,7 +18,8 @@ import numpy as np
 import scipy.stats
 
 from tfdistill.records import Predictions
-from tfdistill.reporting.significance import LEVEL, critical_value, dunnett, mcnemar
+from tfdistill.reporting.largest_t import LEVEL, critical_value
+from tfdistill.reporting.significance import dunnett, mcnemar
 
 # Rows, seeds, correlation of the rows of a seed, and the spread (log-normal) of their deviations.
 SCENARIOS = (

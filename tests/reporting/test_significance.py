@@ -7,9 +7,8 @@ import pytest
 import scipy.stats
 
 from tfdistill.records import Predictions
+from tfdistill.reporting.largest_t import critical_value, detectable
 from tfdistill.reporting.significance import (
-    critical_value,
-    detectable,
     dunnett,
     mcnemar,
     paired,

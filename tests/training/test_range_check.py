@@ -109,7 +109,9 @@ def test_a_mode_is_one_of_three_channels(unit):
         from_pixels(unit[0], "caffe")
 
 
-@pytest.mark.parametrize("value", [[0, "1"], [1, 0], [0], "tf", 5, None, [0, np.inf]])
+@pytest.mark.parametrize(
+    "value", [[0, "1"], [1, 0], [0], "tf", 5, None, [0, np.inf], np.array([0, 1])]
+)
 def test_other_pixel_ranges_are_refused(value):
     with pytest.raises(
         UsageError, match=r"such as \[0, 1\], or caffe or torch. Received: model.pix"

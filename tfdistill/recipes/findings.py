@@ -216,7 +216,8 @@ def power_table(config: StudyConfig, folder: Path, deviation: float | None) -> "
             None means that of the runs in `folder`, and without any `ASSUMED`.
     """
     from tfdistill.records import Table
-    from tfdistill.reporting.significance import CLAIM_SEEDS, detectable
+    from tfdistill.reporting.largest_t import detectable
+    from tfdistill.reporting.significance import CLAIM_SEEDS
     from tfdistill.reporting.verdicts import few_seeds
     from tfdistill.training.study_folder import readable
 

@@ -20,9 +20,10 @@ def check(name: str, value: PixelRange) -> PixelRange:
     Raises:
         UsageError: Anything else.
     """
-    ends: Any = () if isinstance(value, str) or not isinstance(value, Sequence) else value
-    rising = len(ends) == 2 and all(map(checks.is_finite, ends)) and ends[0] < ends[1]
-    if not rising and value not in MODES:
+    if isinstance(value, str) and value in MODES:
+        return value
+    ends: Any = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(ends) != 2 or not all(map(checks.is_finite, ends)) or ends[0] >= ends[1]:
         raise checks.UsageError(
             f"{name} must be two numbers, what the network expects for the pixels 0 and 255, such "
             f"as [0, 1], or {' or '.join(MODES)}. Received: {name}={checks.shown(value)}."

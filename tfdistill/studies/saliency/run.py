@@ -353,9 +353,9 @@ def _channels(config, settings, images, study_folder: Path, tested: data.Example
                 ],
             }
         )
-    return (
-        {"network": name, "label": images.class_names[label], "channels": shown} if shown else None
-    )
+    if not shown:  # none speaks for the class
+        return None
+    return {"network": name, "label": images.class_names[label], "channels": shown}
 
 
 def _prediction(logits: np.ndarray, label: int, class_names: tuple[str, ...]) -> dict:
