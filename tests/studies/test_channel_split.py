@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tfdistill import data, models
 from tfdistill.cli import options
@@ -161,7 +162,8 @@ def rows(table):
 
 
 def test_tables_are_laid_out_as_published():
-    ours, published, gains = study.tables(results())
+    ours, lost, published, gains = study.tables(results())
+    assert rows(lost)["ensembles, wrn-10-2 stage2"] == ("-2.00", "-6.00")
     assert ours.columns[1:] == ("channels", "trained whole", "original", "split in 2", "split in 4")
     single = ("32", "72.00", "70.00 ± 1.15", "68.00 ± 1.15", "64.00 ± 1.15")
     assert rows(ours)["single wrn-10-1 stage2"] == single
@@ -172,7 +174,9 @@ def test_tables_are_laid_out_as_published():
     assert rows(gains)["wrn-10-1 stage1"] == ("+5.00", "+5.00", "+5.00", "–")
     assert rows(gains)["published, wrn-28-1 stage1"] == ("+5.08", "+5.30", "+6.93", "–")
     assert all(
-        len(row) == len(table.columns) for table in (ours, published, gains) for row in table.rows
+        len(row) == len(table.columns)
+        for table in (ours, lost, published, gains)
+        for row in table.rows
     )
 
 
@@ -187,6 +191,45 @@ def test_an_unfinished_study_has_tables_of_what_there_is():
     assert rows(gains)["wrn-10-1 stage1"] == ("–",) * 4
     assert study.tables([])[0].rows == ()
     assert study.figures([]) == []
+
+
+def on_five(lost):
+    """Return records of five trained networks, whose split networks lose `lost` points, one each,
+    and whose ensembles lose nothing."""
+    found = []
+    small = config(networks=["wrn-10-2"], cuts=["stage2"], parts=[1, 2], seeds=range(5))
+    for run in study.runs(small):
+        base = int(run.name.split("-s")[1].split("-")[0])
+        if run.members:
+            found.append(made_up(run, 0.75 + 0.001 * base))
+        elif run.split:
+            part = lost[base] / 100 if run.split.parts == 2 else 0.0
+            found.append(made_up(run, 0.70 + 0.001 * run.seed / 1000 - part))
+        else:
+            found.append(made_up(run, 0.72))
+    return found
+
+
+def test_each_trained_network_counts_once():
+    lost = [1.0, 2.0, 3.0, 2.0, 2.0]
+    networks, ensembles = study.comparisons(on_five(lost))
+    (found,) = networks.rows.values()
+    low, high = stats.ttest_1samp(lost, 0).confidence_interval()
+    assert (found.seeds, networks.degrees) == (5, 4)
+    ours = [100 * -end for end in (found.difference, found.high, found.low)]
+    assert ours == pytest.approx([2.0, low, high])
+    assert ensembles.title == "wrn-10-2 stage2, ensembles"
+    assert ensembles.rows["split in 2"].difference == pytest.approx(0.0)
+    table = study.tables(on_five(lost))[1]
+    assert rows(table)["networks, wrn-10-2 stage2"] == (f"-2.00, {-high:.2f} to {-low:.2f}",)
+
+
+def test_networks_on_one_trained_network_are_compared_by_seed():
+    first = [record for record in on_five([1.0] * 5) if "-s0" in record.name]
+    (networks,) = study.comparisons(first)
+    assert networks.rows["split in 2"].seeds == 4
+    (widest, *_) = study.comparisons(results())
+    assert widest.title == "wrn-10-2 stage2, networks"
 
 
 @pytest.mark.parametrize("size", ["small", "full"])

@@ -14,7 +14,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -270,6 +270,7 @@ def compare_runs(
     rows: Mapping[Any, Sequence[Record]],
     words: str = "the baseline",
     title: str = "",
+    values: Callable[[Iterable[Record]], Mapping[Any, float]] = accuracy_by_seed,
 ) -> Family | None:
     """Compare the test accuracy of every row's runs with that of a baseline's, as `dunnett`.
 
@@ -278,9 +279,10 @@ def compare_runs(
         rows: Records of each row.
         words: The baseline in words.
         title: What tells the family from the study's others.
+        values: What is compared of a row's records: a value for each block, by default for each
+            seed.
     """
-    values = {row: accuracy_by_seed(runs) for row, runs in rows.items()}
-    family = dunnett(accuracy_by_seed(baseline), values)
+    family = dunnett(values(baseline), {row: values(runs) for row, runs in rows.items()})
     if family is None:
         return None
     best = best_row({row: rows[row] for row in family.rows})

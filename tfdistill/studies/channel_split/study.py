@@ -10,11 +10,14 @@ and n. Command: tfdistill run configs/channel_split/{small,full}.yaml.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from tfdistill.config import ChannelSplitConfig, ModelConfig, RunConfig, StudyConfig, settings_of
-from tfdistill.records import Record, Table, by_row
+from tfdistill.records import Record, Table, accuracy_by_seed, by_row
 from tfdistill.reporting.significance import Family, compare_runs
 from tfdistill.studies import common
 from tfdistill.utils import checks
@@ -32,6 +35,7 @@ COMMANDS = {
 }
 
 PUBLISHED_ON = ("tfds:cifar100", "tfds:cifar10")
+Cut = tuple[ModelConfig, str, list[int]]  # network, layer, numbers of parts of its channels
 # (network, layer): accuracy in percent of the single networks and of their ensemble, by n.
 _PARTS = (1, 2, 4, 8)
 _SINGLE = {
@@ -75,6 +79,7 @@ def _kept(parts: int) -> str:
     return "original" if parts == 1 else f"split in {parts}"
 
 
+_KINDS = {"network": single_row, "ensemble": ensemble_row}
 # Test accuracy in 0..1 on CIFAR-100.
 PUBLISHED = {
     row(*cut, parts): float(text.split()[0]) / 100
@@ -223,26 +228,29 @@ def _ensemble(
 
 
 def comparisons(records: Sequence[Record]) -> list[Family]:
-    """Return the networks on a part of the channels against those on all, for each cut."""
-    rows = by_row(records)
-    found = []
-    for network, layer, split in _cuts(rows):
-        cells = {n: rows.get(single_row(label(network), layer, n), []) for n in sorted(set(split))}
-        parts = {f"split in {n}": members for n, members in cells.items() if n > 1}
-        title = f"{label(network)} {layer}"
-        found.append(compare_runs(cells.get(1, []), parts, "networks on all channels", title))
+    """Return networks on a part of the channels against those on all, and their ensembles likewise,
+    for each cut; the one with the most channels first.
+
+    The networks of a cell share the trained one below them: of what other trained networks hold
+    they are one sample, not several. So each trained network counts once, with the mean of its
+    cell. Where there is only one, its networks are compared seed by seed.
+    """
+    rows, bases = by_row(records), _bases(records)
+    cuts = sorted(_cuts(rows), key=lambda cut: -stage_channels(cut[0])[cut[1]])
+    found = (_compare(rows, bases, cut, kind) for cut in cuts for kind in _KINDS)
     return common.compared(*found)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
-    """Return accuracies as published, ours and theirs, and the gain of the ensembles."""
+    """Return accuracies, what splitting costs, the published, and the gain of the ensembles."""
     rows = by_row(records)
     cuts = list(_cuts(rows))
     parts = sorted({n for *_, split in cuts for n in split})
     shown = common.published_on(records, PUBLISHED_ON) or not records
     published = [_published_table()] if shown else []
     accuracy = _accuracy_table(rows, cuts, parts)
-    return [accuracy, *published, _gain_table(rows, cuts, parts, shown)]
+    split = _split_table(rows, _bases(records), cuts)
+    return [accuracy, *split, *published, _gain_table(rows, cuts, parts, shown)]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -259,9 +267,42 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     return [("Accuracy by share of the channels", drawn, caption)] if drawn else []
 
 
-def _cuts(rows: dict[str, list[Record]]) -> Iterator[tuple[ModelConfig, str, list[int]]]:
+def _compare(
+    rows: dict[str, list[Record]], bases: dict[str, str], cut: Cut, kind: str
+) -> Family | None:
+    network, layer, split = cut
+    cells = {n: rows.get(_KINDS[kind](label(network), layer, n), []) for n in sorted(set(split))}
+    parts = {_kept(n): members for n, members in cells.items() if n > 1}
+    title = f"{label(network)} {layer}, {kind}s"
+    values = partial(_accuracies, bases)
+    return compare_runs(cells.get(1, []), parts, f"{kind}s on all channels", title, values)
+
+
+def _bases(records: Iterable[Record]) -> dict[str, str]:
+    """Return the trained network below each run and each ensemble of a cell, by their names."""
+    found: dict[str, str] = {}
+    for record in records:  # members stand before their ensemble
+        if split := record.config.get("split"):
+            found[record.name] = split["base"]
+        elif base := found.get(next(iter(record.config.get("members", ())), "")):
+            found[record.name] = base
+    return found
+
+
+def _accuracies(bases: dict[str, str], records: Iterable[Record]) -> dict[Any, float]:
+    """Return a cell's mean accuracy on each trained network; on a single one, those by seed."""
+    cells: dict[str, list[Record]] = {}
+    for record in records:
+        cells.setdefault(bases[record.name], []).append(record)
+    means = {base: accuracy_by_seed(members) for base, members in cells.items()}
+    if len(means) == 1:
+        return dict(*means.values())
+    return {base: statistics.fmean(values.values()) for base, values in means.items() if values}
+
+
+def _cuts(rows: dict[str, list[Record]]) -> Iterator[Cut]:
     """Yield network, layer and the numbers of parts of every line of the table."""
-    found: dict[tuple[str, str], tuple[ModelConfig, str, list[int]]] = {}
+    found: dict[tuple[str, str], Cut] = {}
     for records in rows.values():
         if split := records[0].config.get("split"):
             network = network_of(records[0])
@@ -290,6 +331,29 @@ def _accuracy_table(rows, cuts, parts: Sequence[int]) -> Table:
     )
     columns = ("", "channels", "trained whole", *map(_kept, parts))
     return Table("Test accuracy", columns, tuple(lines), note)
+
+
+def _split_table(rows, bases, cuts: Sequence[Cut]) -> list[Table]:
+    """Return what each cell has above the same networks on all channels; none where there is no
+    such cell."""
+    columns = sorted({n for *_, split in cuts for n in split if n > 1})
+    lines = []
+    for kind, row in _KINDS.items():
+        for cut in cuts:
+            network, layer, _ = cut
+            family = _compare(rows, bases, cut, kind)
+            cells = {n: rows.get(row(label(network), layer, n), []) for n in (1, *columns)}
+            gains = (common.interval_cell(family, _kept(n), cells[n], cells[1]) for n in columns)
+            lines.append((f"{kind}s, {label(network)} {layer}", *gains))
+    note = (
+        "Test accuracy less that of the same cut's networks, or ensemble, on all channels, in "
+        "points. Intervals: Dunnett's test, simultaneous over a line, with the trained networks "
+        "that are cut as blocks, each with the mean of its cell; where there is only one, with the "
+        "seeds of the networks on it."
+    )
+    if not columns:
+        return []
+    return [Table("Lost by splitting", ("", *map(_kept, columns)), tuple(lines), note)]
 
 
 def _published_table() -> Table:
