@@ -255,6 +255,30 @@ class TestKeras:
         right = network(pixels(7)[:1].astype("float32"))
         assert answer.top[0].probability == pytest.approx(float(np.max(right)), abs=1e-6)
 
+    def test_pixels_of_another_range_are_asked_for(self, photos, network, tmp_path):
+        """What was trained on 0..1 is another network than the same weights on 0..255."""
+        inputs = keras.Input(SHAPE)
+        outputs = network.layers[-1](network.layers[-2](network.layers[-3](inputs)))
+        keras.Model(inputs, outputs).save(tmp_path / "unit.keras")
+        network.save(tmp_path / "full.keras")
+
+        def top(name, **range):
+            found = predictions.classify(tmp_path / name, [photos / "0.png"], **range)
+            ((answer,), said) = list(found), output.summary(found)
+            return answer.top[0], any("which pixels it expects" in line for line in said)
+
+        right, told = top("full.keras")
+        assert told
+        assert top("unit.keras", pixel_range=[0, 1]) == (right, False)
+        assert top("unit.keras")[0] != right
+
+    @pytest.mark.parametrize("name", ["SavedModel", "LiteRT"])
+    def test_an_export_has_its_own_pixels(self, export, photos, name):
+        path = export / "2" / FILES[name]
+        with pytest.raises(UsageError, match="takes pixels 0..255. Received: pixel_range=.0, 1."):
+            predictions.classify(path, [photos / "0.png"], pixel_range=[0, 1])
+        assert not classifiers.open_export(path).assumed
+
     def test_code_in_a_file_needs_trust(self, photos, tmp_path):
         inputs = keras.Input(SHAPE)
         x = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x * 2)(inputs))

@@ -208,6 +208,7 @@ def predict(
     top: options.Whole = 3,
     batch_size: options.Whole = 32,
     output: Path | None = None,
+    pixel_range: Annotated[PixelRange, PIXEL_RANGE] = FULL,
     allow_unsafe: AllowUnsafe = False,
 ) -> int:
     """Classify image files with an exported network.
@@ -222,6 +223,8 @@ def predict(
         top: Classes in each answer; a network of several labels gives all.
         batch_size: Images at once.
         output: The file to write; without it they are printed.
+        pixel_range: What a network of your own, in a .keras file, expects for the pixels 0 and
+            255, as 0,1 or -1,1; or caffe or torch, how keras.applications prepared them.
     """
     checks.count("top", top)
     checks.count("batch_size", batch_size)
@@ -235,6 +238,7 @@ def predict(
         batch_size=batch_size,
         output=str(output) if output else None,
         allow_unsafe=allow_unsafe,
+        pixel_range=pixel_range,
     )
 
 

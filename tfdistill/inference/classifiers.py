@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from tfdistill.config import DataConfig, build
 from tfdistill.data import image_files
 from tfdistill.export import versions
 from tfdistill.export.format import Runtime, formats_of, open_model, suffixes
-from tfdistill.utils import checks, foreign, tensorflow
+from tfdistill.utils import checks, foreign, pixels, tensorflow
+from tfdistill.utils.pixels import FULL, PixelRange
 
 LABELS, CARD = "labels.txt", "model_card.json"
 KERAS = ".keras"
@@ -41,6 +42,7 @@ class Model:
         image_size: Side of the square that images are brought to first; None means the model's.
         class_names: One for each class: names, or numbers where no names are known.
         multi_label: Whether an image may have any number of the classes, which are then labels.
+        assumed: What is taken for granted of a network of which nothing is known, in a sentence.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Model:
     image_size: int | None
     class_names: tuple[str, ...]
     multi_label: bool = False
+    assumed: str = ""
 
     @property
     def name(self) -> str:
@@ -99,26 +102,37 @@ class Model:
         )
 
 
-def open_export(model: str | Path, allow_unsafe: bool = False) -> Model:
+def open_export(
+    model: str | Path, allow_unsafe: bool = False, pixel_range: PixelRange = FULL
+) -> Model:
     """Open a model and let it answer once.
 
     Args:
         model: `saved_models/NAME/VERSION`, `saved_models/NAME` (its highest version), or a
             .tflite, .onnx or .keras file.
         allow_unsafe: Also load a model that could run code or reach files.
+        pixel_range: What a network of one's own, in a .keras file, expects for the pixels 0 and
+            255, such as `[0, 1]`; or `caffe` or `torch`, how `keras.applications` prepared them.
 
     Raises:
-        UsageError: No model, an unfit or a damaged one, or a missing package.
+        UsageError: No model, an unfit or a damaged one, or a missing package; or a pixel range for
+            one that tfdistill made, which takes 0..255.
 
     Example:
         >>> model = open_export("saved_models/quickstart-student/1/model.int8.tflite")
         >>> model.classify(model.read(Path("three.png"))[None])[0][0].name
         '3'
     """
+    pixels.check("pixel_range", pixel_range)
     path = place_of(Path(model))
+    if not pixels.is_full(pixel_range) and _made_here(path):
+        raise checks.UsageError(
+            f"{path} was made by tfdistill and takes pixels 0..255. Received: pixel_range="
+            f"{checks.shown(pixel_range)}. Remove it."
+        )
     tensorflow.start()
     if path.suffix == KERAS:
-        return _of_run(path, allow_unsafe)
+        return _of_keras_file(path, allow_unsafe, pixel_range)
     folder = path if path.is_dir() else path.parent
     versions.check(path)
     runtime, sizes, image_size, names = _runtime(path, allow_unsafe), *_card(folder)
@@ -158,7 +172,14 @@ def _runtime(path: Path, allow_unsafe: bool):
         raise checks.UsageError(str(error)) from error
 
 
-def _of_run(path: Path, allow_unsafe: bool) -> Model:
+def _made_here(path: Path) -> bool:
+    """Return whether a model is an export, or a .keras file that a run or its record knows."""
+    from tfdistill.models.weights.notes import read_notes
+
+    return path.suffix != KERAS or bool(read_notes(path)) or records.read(path.parent) is not None
+
+
+def _of_keras_file(path: Path, allow_unsafe: bool, pixel_range: PixelRange) -> Model:
     """Return the network in a .keras file, with what its run's record knows about images.
 
     Where it was copied from its run, what stands in the file says what its outputs are.
@@ -175,7 +196,7 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
         several = record.multi_label if record else notes.get("multi_label", False)
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"The record beside it cannot be read: {error}.") from error
-    runtime = _KerasRuntime(path, allow_unsafe, several)
+    runtime = _KerasRuntime(path, allow_unsafe, several, pixel_range)
     if config:
         from tfdistill import data
 
@@ -187,7 +208,14 @@ def _of_run(path: Path, allow_unsafe: bool) -> Model:
         else:
             image_size, names = images.stored_side, images.class_names
     shape = _shape(path, runtime.input_shape, (None, None))
-    return _tried(Model(path, runtime, shape, image_size, tuple(names)))
+    assumed = ""
+    known = record or notes or not pixels.is_full(pixel_range)
+    if not known and not runtime.scales_pixels:
+        assumed = (
+            "Nothing in the network says which pixels it expects, so it was shown 0..255. Trained "
+            "on others, it answers wrongly: give pixel_range, such as 0,1, here or in an export."
+        )
+    return _tried(Model(path, runtime, shape, image_size, tuple(names), assumed=assumed))
 
 
 def open_once(path: str) -> None:
@@ -207,10 +235,12 @@ class _KerasRuntime:
 
     title = "Keras"
 
-    def __init__(self, path: Path, allow_unsafe: bool, multi_label: bool):
+    def __init__(self, path: Path, allow_unsafe: bool, multi_label: bool, pixel_range: PixelRange):
+        import keras
         import tensorflow as tf
 
         from tfdistill.models import logits
+        from tfdistill.models.pixel_range import from_pixels
 
         network = _load(path, allow_unsafe)
         shape = getattr(network, "input_shape", None)
@@ -226,6 +256,11 @@ class _KerasRuntime:
             raise _unfit(path, "It has one output, which is no class of several.")
         else:
             done, activation = logits.gives_probabilities(network, tried), tf.nn.softmax
+        self.scales_pixels = any(
+            isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
+            for layer in network._flatten_layers()
+        )
+        network = from_pixels(network, pixel_range)
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
         def answer(images):
@@ -281,7 +316,7 @@ def _tried(model: Model) -> Model:
     if len(names) != classes:
         raise _unfit(model.path, f"It tells {classes} classes apart and has {len(names)} names.")
     several = "present" in answer
-    return Model(model.path, model.runtime, model.shape, model.image_size, names, several)
+    return replace(model, class_names=names, multi_label=several)
 
 
 def _ask(runtime, images: np.ndarray, path: Path) -> dict[str, np.ndarray]:

@@ -153,7 +153,8 @@ def page(shown: Sequence[Shown], samples: Sequence[Path] = ()) -> "gr.Blocks":
     several = all(one.model.multi_label for one in shown)
     asked = "see which labels it has" if several else "see which classes it is taken for"
     with gr.Blocks(title=f"{title} – tfdistill", analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {title}\nDrop an image to {asked}.")
+        assumed = [f"{one.role}: {one.model.assumed}" for one in shown if one.model.assumed]
+        gr.Markdown("\n\n".join([f"# {title}\nDrop an image to {asked}.", *assumed]))
         picture: dict[str, Any] = {"buttons": [], "elem_classes": "picture"}
         image = gr.Image(sources=["upload"], label="Image", height=240, **picture)
         problem = gr.HTML(elem_id="problem", padding=False, visible=False)

@@ -14,6 +14,7 @@ from tfdistill.inference.predictions import Answer, Predictions
 from tfdistill.records import Table
 from tfdistill.reporting import reports
 from tfdistill.utils import checks, storage
+from tfdistill.utils.pixels import FULL, PixelRange
 from tfdistill.utils.text import MISSING, cell, printable
 
 WIDTH, LEAST_IMAGE = 80, 18
@@ -31,11 +32,12 @@ def run(
     batch_size: int = 32,
     output: str | None = None,
     allow_unsafe: bool = False,
+    pixel_range: PixelRange = FULL,
 ) -> int:
     """Classify image files and write the answers; what `tfdistill predict` does.
 
     Args:
-        model, images, top, batch_size, allow_unsafe: As of `predictions.classify`.
+        model, images, top, batch_size, allow_unsafe, pixel_range: As of `predictions.classify`.
         format: `table`, `json` or `csv`.
         output: The file to write, which appears whole or not at all; None prints.
 
@@ -53,7 +55,12 @@ def run(
     if output and Path(output).is_dir():
         raise checks.UsageError(f"output must be a file's path. Received: {output!r}, a folder.")
     answers = predictions.classify(
-        model, images, top=top, batch_size=batch_size, allow_unsafe=allow_unsafe
+        model,
+        images,
+        top=top,
+        batch_size=batch_size,
+        allow_unsafe=allow_unsafe,
+        pixel_range=pixel_range,
     )
     if output:
         save(answers, format, Path(output))
@@ -108,7 +115,8 @@ def summary(answers: Predictions) -> list[str]:
     number = f"{answers.images} image{'s' * (answers.images != 1)}, {answers.failed} failed"
     lines = [f"{number}. {each:.1f} ms for each, with reading it."]
     lines.append(printable(f"Model: {answers.model.path} ({answers.model.runtime.title})"))
-    return lines + answers.skipped.lines()
+    assumed = [answers.model.assumed] if answers.model.assumed else []
+    return lines + assumed + answers.skipped.lines()
 
 
 _HEADING = ("class", "prob.", "next")

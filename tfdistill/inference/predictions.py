@@ -15,6 +15,7 @@ import numpy as np
 from tfdistill.data import image_files
 from tfdistill.inference.classifiers import Guess, Model, open_export, place_of
 from tfdistill.utils import checks
+from tfdistill.utils.pixels import FULL, PixelRange
 
 NO_NUMBER = "The model's answer is no number."
 
@@ -105,6 +106,7 @@ def classify(
     top: int = 3,
     batch_size: int = 32,
     allow_unsafe: bool = False,
+    pixel_range: PixelRange = FULL,
 ) -> Predictions:
     """Open a model and return its answers about image files, which are made when asked for.
 
@@ -115,12 +117,15 @@ def classify(
         top: How many classes each answer holds, >= 1; of several labels it holds all.
         batch_size: Images at once, >= 1.
         allow_unsafe: Also load a model that could run code or reach files.
+        pixel_range: What a network of one's own, in a .keras file, expects for the pixels 0 and
+            255, such as `[0, 1]`; or `caffe` or `torch`, how `keras.applications` prepared them.
 
     Returns:
         The answers, in the order of the paths.
 
     Raises:
-        UsageError: No model, an unfit one, a missing package, or no image at all.
+        UsageError: No model, an unfit one, a missing package, no image at all, or a pixel range
+            for a model that tfdistill made.
 
     Example:
         >>> for answer in classify("saved_models/quickstart-student", ["photos"]):
@@ -131,7 +136,7 @@ def classify(
     given = tuple(map(Path, paths))
     place = place_of(Path(model))
     _check_paths(given)
-    return Predictions(open_export(place, allow_unsafe), given, top, batch_size)
+    return Predictions(open_export(place, allow_unsafe, pixel_range), given, top, batch_size)
 
 
 def _check_paths(paths: Sequence[Path]) -> None:
