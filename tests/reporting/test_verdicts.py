@@ -6,7 +6,7 @@ import pytest
 
 from tfdistill.records import Record
 from tfdistill.reporting.significance import Comparison, Family
-from tfdistill.reporting.verdicts import published_verdict, same_size, verdict
+from tfdistill.reporting.verdicts import power, published_verdict, same_size, verdict
 
 NONE = Comparison(-0.004, -0.009, 0.002, 0.17, 5)
 UP = Comparison(0.037, 0.029, 0.046, 0.0002, 5)
@@ -34,6 +34,18 @@ def test_an_interval_that_holds_with_others_is_told_to_be_simultaneous():
     one_of_three = dataclasses.replace(family(taught=UP), together=3)
     said = verdict([one_of_three])
     assert "the same network alone (simultaneous 95 % interval 2.9 to 4.6, five seeds)" in said
+
+
+def test_the_power_is_that_of_the_families_that_the_verdict_tells():
+    def of(std):
+        return Family({"taught": UP}, std, 4, 0.015)
+
+    # Student's t of four degrees, shifted by delta, passes 2.776 in 80 % at delta = 3.76: so
+    # delta x 0.008 x sqrt(2 / 5) = 1.9 points.
+    assert power([of(0.008)]) == "differences of 1.9 points are seen four times in five"
+    assert power([of(0.008), of(0.004), of(0.05)]).startswith("differences of 1.9 or 1.0 points")
+    assert power([Family({"other network": dataclasses.replace(UP, seeds=1)}, 0, 1, 0)]) == ""
+    assert power([]) == ""
 
 
 def test_a_row_alone_is_its_accuracy():

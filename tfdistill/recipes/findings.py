@@ -185,7 +185,7 @@ def write_kept(config: StudyConfig, folder: Path) -> tuple[Findings, Path]:
     source = _of_records(found) if whole else _of_results(found)
     if says.comparisons:
         source += " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
-    setting = reports.setting(found)
+    setting = reports.setting(found, says.comparisons)
     page = Page(says.title, says.verdict, setting, says.tables, says.pictures, source)
     return says, write_page(folder, page)
 

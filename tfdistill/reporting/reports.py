@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tfdistill.records import DIVERGED, FINISHED, Record, Table, frame
 from tfdistill.reporting.significance import Family
+from tfdistill.reporting.verdicts import power
 from tfdistill.utils import storage
 from tfdistill.utils.storage import appearing
 from tfdistill.utils.text import (
@@ -89,7 +90,7 @@ def write_report(
         title=title,
         question=question,
         verdict=verdict,
-        setting=setting(records),
+        setting=setting(records, comparisons),
         facts=_facts(records),
         tables=tables,
         notes=notes,
@@ -143,8 +144,8 @@ def comparison_frame(comparisons: Iterable[Family]) -> "pd.DataFrame":
     )
 
 
-def setting(records: Sequence[Record]) -> str:
-    """Return data, networks and sizes of a study in one line."""
+def setting(records: Sequence[Record], comparisons: Sequence[Family] = ()) -> str:
+    """Return data, networks, sizes and power of a study in one line."""
     if not records:
         return ""
     networks: dict[str, int] = {}
@@ -159,7 +160,7 @@ def setting(records: Sequence[Record]) -> str:
     counts = sorted({len(each) for each in seeds.values() if len(each) > 1}) or [1]
     most = counted(counts[-1], "seed")
     several = f"{counted(counts[0], '').split()[0]} to {most}" if len(counts) > 1 else most
-    parts = [_data(records), ", ".join(_few(sizes)), several]
+    parts = [_data(records), ", ".join(_few(sizes)), several, power(comparisons)]
     return " · ".join(part for part in parts if part)
 
 

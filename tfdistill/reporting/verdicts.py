@@ -19,6 +19,8 @@ NOT_COMPARABLE = "not comparable"
 ONCE = "published once"
 # Networks, images and epochs of a study within this factor of the published are of its size.
 SAME_SIZE = 2.0
+# Families that the verdict is about.
+TOLD = 2
 
 
 def published_verdict(
@@ -93,11 +95,24 @@ def verdict(
             "told from luck."
         )
     sizes = _sizes(records)
-    sentences = [_sentence(family, names or {}, sizes) for family in families[:2]]
-    fewest = min((family.seeds for family in families[:2] if family.seeds > 1), default=None)
+    told = families[:TOLD]
+    sentences = [_sentence(family, names or {}, sizes) for family in told]
+    fewest = min((family.seeds for family in told if family.seeds > 1), default=None)
     if fewest and fewest < CLAIM_SEEDS:
         sentences.append(few_seeds(fewest))
     return " ".join(sentences)
+
+
+def power(families: Sequence[Family]) -> str:
+    """Return which true difference the comparisons of a verdict would have shown, in words.
+
+    Example:
+        >>> power(families)
+        'differences of 1.1 or 2.0 points are seen four times in five'
+    """
+    told = [family for family in families[:TOLD] if family.seeds > 1]
+    seen = list(dict.fromkeys(_points(family.detectable) for family in told))
+    return f"differences of {' or '.join(seen)} points are seen four times in five" if seen else ""
 
 
 def _sentence(family: Family, names: Mapping[str, str], sizes: Mapping[str, str]) -> str:
