@@ -30,7 +30,7 @@ QUESTION = (
 )
 SOURCE = "Allen-Zhu & Li (arXiv 2012.09816), the table of split channels"
 COMMANDS = {
-    "tfdistill run configs/channel_split/small.yaml": "eight minutes on two cores",
+    "tfdistill run configs/channel_split/small.yaml": "45 minutes on two cores",
     "tfdistill run configs/channel_split/full.yaml": "some weeks of one GPU",
 }
 
