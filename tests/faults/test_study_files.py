@@ -212,19 +212,6 @@ def test_an_archive_that_is_cut_or_goes_on_is_damaged(tmp_path):
             records.read_archive(path)
 
 
-def test_results_that_are_cut_are_damaged(tmp_path):
-    path = tmp_path / "results.csv"
-    whole = "run,row,seed,status,best_test_accuracy\r\none,row,0,finished,0.75\r\n"
-    path.write_text(whole, newline="")
-    assert records.read_results(path, {"one": {}})[0].best == {"test_accuracy": 0.75}
-    # Of which the second would read as 0.7, and the last as a run without a seed.
-    wrong = whole[:-2], whole[:-3], whole[:20], "", whole.replace("0,finished", "x,finished")
-    for text in (*wrong, f"{whole}one\r\n"):
-        path.write_text(text, newline="")
-        with pytest.raises(storage.DamagedError, match=f"{path}.*Put a whole copy"):
-            records.read_results(path, {"one": {}})
-
-
 def test_predictions_that_are_none_are_one_line_that_names_them(tmp_path):
     header = np.lib.format.header_data_from_array_1_0(np.zeros(1, [("label", "<u2")]))
     folder = records.run_folder(tmp_path, TAUGHT.name)

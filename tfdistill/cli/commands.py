@@ -431,8 +431,8 @@ def export(
 def report(folder: Path, /, *, archive: Path | None = None) -> int:
     """Write the report of a study again, also of an unfinished one.
 
-    Of a folder that keeps a study's records in one file, records.jsonl.xz, or its results.csv
-    alone, the page README.md is written, too: verdict, tables and pictures, between two marks.
+    Of a folder that keeps a study's records in one file, records.jsonl.xz, the page README.md is
+    written, too: verdict, tables and pictures, between two marks.
 
     Args:
         folder: The folder that the study wrote its results to, or one that keeps its records.

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from tfdistill.reporting.reports import Drawn
     from tfdistill.reporting.significance import Family
 
-# What wrote `results.csv` before records were kept with results.
-_BEFORE_RECORDS = "0.1.0"
-
 
 # The deviation of a run, in points, where nothing tells it.
 ASSUMED = 1.0
@@ -157,53 +154,32 @@ def _together(config: StudyConfig, found: "list[Record]", archive: Path) -> "lis
 
 
 def is_kept(folder: Path) -> bool:
-    """Return whether a folder holds a study's records or results, and no runs."""
-    from tfdistill.records import ARCHIVE_FILE, RESULTS_FILE
+    """Return whether a folder holds a study's records in one file, and no runs."""
+    from tfdistill.records import ARCHIVE_FILE
 
-    names = (ARCHIVE_FILE, RESULTS_FILE)
-    return not (folder / "runs").exists() and any((folder / name).exists() for name in names)
+    return not (folder / "runs").exists() and (folder / ARCHIVE_FILE).exists()
 
 
 def write_kept(config: StudyConfig, folder: Path) -> tuple[Findings, Path]:
-    """Write the page of kept records or results, and of records the report, too."""
-    from tfdistill.config import to_dict
-    from tfdistill.records import ARCHIVE_FILE, RESULTS_FILE, read_archive, read_results
+    """Write report and page of kept records."""
+    from tfdistill.records import ARCHIVE_FILE, read_archive
     from tfdistill.reporting import reports
     from tfdistill.reporting.pages import Page, write_page
-    from tfdistill.training import runner
 
-    if whole := (folder / ARCHIVE_FILE).exists():
-        found = read_archive(folder / ARCHIVE_FILE)
-    else:
-        configs = {run.name: to_dict(run) for run in runner.plan(config)}
-        found = read_results(folder / RESULTS_FILE, configs)
+    found = read_archive(folder / ARCHIVE_FILE)
     says = findings(config, found)
-    if whole:
-        write(folder, says)
-    else:
-        reports.write_comparisons(folder, says.comparisons)
-    source = _of_records(found) if whole else _of_results(found)
-    if says.comparisons:
-        source += " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
+    write(folder, says)
     setting = reports.setting(found, says.comparisons)
-    page = Page(says.title, says.verdict, setting, says.tables, says.pictures, source)
+    page = Page(says.title, says.verdict, setting, says.tables, says.pictures, _source(says, found))
     return says, write_page(folder, page)
 
 
-def _of_records(found: "list[Record]") -> str:
+def _source(says: Findings, found: "list[Record]") -> str:
     versions = sorted({record.versions.get("tfdistill", "unknown") for record in found})
     runs = "1 run" if len(found) == 1 else f"{len(found)} runs"
     made = f"Made of [records.jsonl.xz](records.jsonl.xz), {runs} of tfdistill "
-    return f"{made}{' and '.join(versions)}."
-
-
-def _of_results(found: "list[Record]") -> str:
-    return (
-        f"Made of [results.csv](results.csv), {len(found)} runs of tfdistill {_BEFORE_RECORDS} "
-        "from before records were kept: figures alone, no learning curves, no calibration "
-        "diagrams, no comparison of networks image by image. [report.html](report.html) "
-        "is as that version wrote it, with an older test."
-    )
+    compared = " Every comparison with its p value: [comparisons.csv](comparisons.csv)."
+    return f"{made}{' and '.join(versions)}.{compared if says.comparisons else ''}"
 
 
 def power_table(config: StudyConfig, folder: Path, deviation: float | None) -> "Table":

@@ -2,9 +2,7 @@
 
 from tfdistill.records.archive import (
     ARCHIVE_FILE,
-    RESULTS_FILE,
     read_archive,
-    read_results,
     write_archive,
 )
 from tfdistill.records.checking import DIVERGED, FINISHED
@@ -45,7 +43,6 @@ __all__ = [
     "FINISHED",
     "PREDICTIONS_FILE",
     "RECORD_FILE",
-    "RESULTS_FILE",
     "Predictions",
     "Record",
     "Spread",
@@ -60,7 +57,6 @@ __all__ = [
     "read",
     "read_all",
     "read_archive",
-    "read_results",
     "read_runs",
     "revisions",
     "run_folder",

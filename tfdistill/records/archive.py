@@ -1,16 +1,13 @@
 """Records of a finished study in one small file, to be kept with its results.
 
 `records.jsonl.xz` has one line for each record: figures, history, configuration, versions, and what
-the network said of each test image. Results that were published before such files were kept have
-`results.csv` alone, which holds figures and no histories, calibration or predictions.
+the network said of each test image.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import lzma
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from tfdistill.records.predictions import Predictions
 from tfdistill.records.record import Record, as_values, of_values
 from tfdistill.utils import checks, storage
 
-ARCHIVE_FILE, RESULTS_FILE = "records.jsonl.xz", "results.csv"
+ARCHIVE_FILE = "records.jsonl.xz"
 _PREDICTIONS = "predictions"
 # What is unpacked of a file: 1,000 records with what they say of 10,000 images are 200 MB.
 _MOST_BYTES, _MOST_BYTES_OF_A_LINE, _PART = 2**28, 2**25, 2**20
@@ -97,57 +94,6 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from whole
         if rest or unpacking.unused_data or file.read(1):
             raise ValueError("something stands after its records")
-
-
-def read_results(path: Path, configs: Mapping[str, dict[str, Any]]) -> list[Record]:
-    """Return what `results.csv` tells of a study's runs: figures, without all that is not in it.
-
-    Args:
-        path: The file.
-        configs: The configuration of each planned run, by name.
-
-    Raises:
-        DamagedError: It is no such file, or has a run that is not planned.
-    """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-        lines = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, ValueError, csv.Error) as error:
-        problem = checks.first_line(error).rstrip(".")
-        raise storage.DamagedError(path, f"cannot be read ({problem})", KEPT) from None
-    if not lines or not {"run", "row", "seed", "status"} <= lines[0].keys():
-        raise storage.DamagedError(path, "is no table of runs", KEPT)
-    if not text.endswith("\n"):
-        raise storage.DamagedError(path, "is damaged (it is cut off)", KEPT)
-    if unknown := [line["run"] for line in lines if line["run"] not in configs]:
-        raise storage.DamagedError(
-            path, f"has runs that config.yaml beside it does not plan, such as {unknown[0]}", KEPT
-        )
-    try:
-        return [_of_line(line, configs[line["run"]]) for line in lines]
-    except (TypeError, ValueError, OverflowError) as error:
-        problem = checks.first_line(error).rstrip(".")
-        raise storage.DamagedError(path, f"is damaged ({problem})", KEPT) from None
-
-
-def _of_line(line: dict[str, str], config: dict[str, Any]) -> Record:
-    def figures(part: str) -> dict[str, float]:
-        known = {name: text for name, text in line.items() if name.startswith(part) and text}
-        return {name.removeprefix(part): float(text) for name, text in known.items()}
-
-    return Record(
-        name=line["run"],
-        row=line["row"],
-        seed=int(line["seed"]),
-        key=line.get("key", ""),
-        config=config,
-        status=line["status"],
-        best=figures("best_"),
-        last=figures("last_"),
-        parameters=int(float(line.get("parameters") or 0)),
-        flops=int(float(line.get("flops") or 0)),
-        seconds=float(line.get("seconds") or 0),
-    )
 
 
 def _listed(predictions: Predictions) -> dict[str, list[float]]:

@@ -232,8 +232,7 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
 
 
 def _curves_kept(rows: dict[str, list[Record]]) -> bool:
-    """Return whether students' records hold their curves; results.csv does not, nor does a teacher
-    that was only evaluated."""
+    """Return whether students' records hold their curves."""
     students = [record for row, runs in rows.items() if row != TEACHER for record in runs]
     return all(_curve(record) for record in students)
 

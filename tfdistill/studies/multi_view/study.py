@@ -221,8 +221,6 @@ def tables(records: Sequence[Record]) -> list[Table]:
     mus = mus_of(records)
     if not mus:
         return []
-    if not _kept(records):
-        return _seeds_tables(records, mus[0])
     parts = (SINGLE, LOGITS, PROBABILITIES, CONTROL, *_PARTS)
     found = {part: members for part in parts if (members := _of(rows, part, mus[0]))}
     return [
@@ -241,7 +239,7 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
 
     rows = by_row(records)
     mus = mus_of(records)
-    if not mus or not _kept(records):
+    if not mus:
         return []
     shown = (SINGLE, LOGITS, *_PARTS)
     first = {part: _values(_of(rows, part, mus[0])[:1], "learned") for part in shown}
@@ -273,11 +271,6 @@ def mus_of(records: Sequence[Record]) -> list[float]:
     """Return all values of mu, that of most runs first."""
     data = (record.config["settings"]["data"] for record in records)
     return [mu for mu, _ in Counter(each["mu"] for each in data if each).most_common()]
-
-
-def _kept(records: Sequence[Record]) -> bool:
-    """Return whether records hold what each network of a group does; results.csv does not."""
-    return all(record.extra for record in records)
 
 
 def _of(rows: dict[str, list[Record]], part: str, mu: float) -> list[Record]:
