@@ -14,6 +14,8 @@ from tfdistill.config import (
     to_dict,
 )
 from tfdistill.records import DIVERGED, Record
+from tfdistill.studies.learning_speed import rows as study_rows
+from tfdistill.studies.learning_speed import speed
 from tfdistill.studies.learning_speed import study as study
 from tfdistill.training import train
 from tfdistill.utils.checks import UsageError
@@ -50,7 +52,7 @@ def test_a_seed_has_hard_labels_all_cells_and_each_flaw():
 
 def test_the_seven_published_cells_are_the_default():
     rows = {run.row for run in study.runs(config(settings={}))}
-    assert {study.cell_row(*cell) for cell in study._PUBLISHED_CELLS} < rows
+    assert {study.cell_row(*cell) for cell in study_rows.PUBLISHED_CELLS} < rows
     assert {row for row, value in study.PUBLISHED.items() if value == 0.423} & rows == {
         "alpha 0.5, T 5",
         "alpha 0.5, T 5, soft loss zero, dropout on",
@@ -220,11 +222,11 @@ def test_speed_is_compared_first_and_a_teacher_that_was_only_evaluated_hides_it_
 def test_a_run_of_half_the_pace_has_half_the_epochs_in_the_time_of_hard_labels():
     run = study.runs(config())[1]
     slow = made_up(run, history={"val_accuracy": [0.1, 0.3, 0.5, 0.7]}, seconds=8.0)
-    assert study.seconds_per_epoch(slow) == 2
-    assert study.mean_over_time(slow, 8.0) == pytest.approx(study.mean_over_epochs(slow))
+    assert speed.seconds_per_epoch(slow) == 2
+    assert speed.mean_over_time(slow, 8.0) == pytest.approx(speed.mean_over_epochs(slow))
     # After 1, 2, 3 and 4 seconds: no epoch, one, one, two.
-    assert study.mean_over_time(slow, 4.0) == pytest.approx((0 + 0.1 + 0.1 + 0.3) / 4)
-    assert study.mean_over_time(slow, 80.0) > 0.65
+    assert speed.mean_over_time(slow, 4.0) == pytest.approx((0 + 0.1 + 0.1 + 0.3) / 4)
+    assert speed.mean_over_time(slow, 80.0) > 0.65
 
 
 def test_flaws_are_compared_with_hard_labels_of_the_same_dropout():

@@ -16,31 +16,33 @@ tfdistill run configs/learning_speed/{small,full}.yaml.
 """
 
 import dataclasses
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfdistill.config import RunConfig, StudyConfig, settings_of
 from tfdistill.config.registry import NETWORKS
-from tfdistill.records import Record, Spread, Table, by_row
-from tfdistill.reporting.significance import (
-    CLAIM_SEEDS,
-    Family,
-    best_row,
-    compare_runs,
-    dunnett,
-)
-from tfdistill.reporting.verdicts import few_seeds
+from tfdistill.records import Record, Table, by_row
+from tfdistill.reporting.significance import Family, compare_runs
 from tfdistill.studies import common
 from tfdistill.studies.common import INTERVAL, TEACHER
+from tfdistill.studies.learning_speed import flaws, speed
+from tfdistill.studies.learning_speed.rows import (
+    DROPPING,
+    HARD,
+    PUBLISHED,
+    PUBLISHED_CELLS,
+    ZERO,
+    cell_of,
+    cell_row,
+    cells_of,
+    comparison_note,
+    flawed_row,
+)
 from tfdistill.utils import checks
-from tfdistill.utils.text import MISSING, mean_std, percent
+from tfdistill.utils.text import percent
 
-HARD = _WORDS = "hard labels"
-_SPEED, _END = "speed, validation accuracy averaged over all epochs", "test accuracy at the end"
-# The published mistakes, as `published` rebuilds them: a loss, and the end of a network's name.
-ZERO, DROPPING = "kl_of_log", "-dropout-in-evaluation"
+_END = "test accuracy at the end"
 
 TITLE = "Learning speed"
 QUESTION = (
@@ -54,41 +56,7 @@ COMMANDS = {
     "tfdistill run configs/learning_speed/full.yaml": "65 small trainings on one GPU",
 }
 
-_PUBLISHED_CELLS = {
-    (0.1, 20): 0.407,
-    (0.5, 20): 0.413,
-    (0.9, 20): 0.407,
-    (0.99, 20): 0.418,
-    (0.5, 1): 0.414,
-    (0.5, 5): 0.423,
-    (0.5, 100): 0.398,
-}
 PUBLISHED_ON = ("imagewoof",)
-_PUBLISHED_TESTED = 3929  # images, of which the published figures are shares
-
-
-def cell_row(alpha: float, temperature: float) -> str:
-    """Return the name of a cell's row, as it was meant: `alpha 0.5, T 20`."""
-    return f"alpha {alpha:g}, T {temperature:g}"
-
-
-def flawed_row(of: str, zero: bool, dropout: bool) -> str:
-    """Return the name of the row `of` with a flaw or two: `alpha 0.5, T 20, soft loss zero`."""
-    return of + ", soft loss zero" * zero + ", dropout on" * dropout
-
-
-# Test accuracy of the last epoch in 0..1, one run each; on the images that are our test images. The
-# published rows are what the page says, and under it what its program did.
-PUBLISHED = {
-    TEACHER: 0.902,
-    HARD: 0.402,
-    **{cell_row(*cell): accuracy for cell, accuracy in _PUBLISHED_CELLS.items()},
-    flawed_row(HARD, False, True): 0.402,
-    **{
-        flawed_row(cell_row(*cell), True, True): accuracy
-        for cell, accuracy in _PUBLISHED_CELLS.items()
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +71,7 @@ class Settings:
     """
 
     cells: list[list[float]] = field(
-        default_factory=lambda: [list(map(float, cell)) for cell in _PUBLISHED_CELLS]
+        default_factory=lambda: [list(map(float, cell)) for cell in PUBLISHED_CELLS]
     )
     flawed_cells: list[list[float]] = field(default_factory=lambda: [[0.5, 5.0], [0.99, 20.0]])
 
@@ -193,17 +161,17 @@ def _with_dropout(run: RunConfig) -> RunConfig:
 def comparisons(records: Sequence[Record]) -> list[Family]:
     """Return the cells against hard labels, in speed and at the end, and the published flaws."""
     rows = by_row(records)
-    flawed = (_compare_flawed(rows, dropout) for dropout in (False, True))
-    end = compare_runs(rows.get(HARD, []), _cells(rows), _WORDS, _END)
-    return common.compared(_compare_speed(rows), end, *flawed)
+    flawed = (flaws.compare(rows, dropout) for dropout in (False, True))
+    end = compare_runs(rows.get(HARD, []), cells_of(rows), HARD, _END)
+    return common.compared(speed.compare(rows), end, *flawed)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
     """Return the tables of accuracy, of speed (where curves were kept) and of the flaws."""
     rows = by_row(records)
     shown = common.published_on(records, PUBLISHED_ON)
-    speed = [_speed_table(rows)] if _curves_kept(rows) else []
-    return [_accuracy_table(rows, shown), *speed, _flaws_table(rows, shown)]
+    learning = [speed.table(rows)] if speed.curves_kept(rows) else []
+    return [_accuracy_table(rows, shown), *learning, flaws.table(rows, shown)]
 
 
 def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
@@ -211,57 +179,29 @@ def figures(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     from tfdistill.studies.learning_speed import figures as pictures
 
     rows = by_row(records)
-    if not _curves_kept(rows):
+    if not speed.curves_kept(rows):
         return []
     caption = "Validation accuracy, mean over seeds; band: standard deviation. Dashed: hard labels."
     return [
         (
             "Learning curves",
             pictures.over_alpha_and_temperature(
-                {_cell(members[0]): members for members in _cells(rows).values()},
+                {cell_of(members[0]): members for members in cells_of(rows).values()},
                 {HARD: rows.get(HARD, [])},
             ),
             caption,
         ),
         (
             "Learning curves with the published flaws",
-            pictures.curves(_flaw_panels(rows), HARD, "Validation accuracy with published flaws"),
+            pictures.curves(flaws.panels(rows), HARD, "Validation accuracy with published flaws"),
             f"{caption} Where the soft loss is zero, the student is one of hard labels.",
         ),
     ]
 
 
-def _curves_kept(rows: dict[str, list[Record]]) -> bool:
-    """Return whether students' records hold their curves."""
-    students = [record for row, runs in rows.items() if row != TEACHER for record in runs]
-    return all(_curve(record) for record in students)
-
-
-def _kind(record: Record) -> tuple[bool, bool]:
-    """Return whether a student's soft loss is zero, and whether dropout is on in validation."""
-    taught = record.config["distillation"] or {}
-    return taught.get("loss") == ZERO, record.config["model"]["name"].endswith(DROPPING)
-
-
-def _cell(record: Record) -> tuple[float, float]:
-    taught = record.config["distillation"]
-    return taught["alpha"], taught["temperature"]
-
-
-def _cells(
-    rows: dict[str, list[Record]], zero: bool = False, dropout: bool = False
-) -> dict[str, list[Record]]:
-    """Return the rows of taught students of one kind."""
-    return {
-        row: members
-        for row, members in rows.items()
-        if members[0].config["distillation"] and _kind(members[0]) == (zero, dropout)
-    }
-
-
 def _accuracy_table(rows: dict[str, list[Record]], published: bool) -> Table:
-    hard, cells = rows.get(HARD, []), _cells(rows)
-    family = compare_runs(hard, cells, _WORDS)
+    hard, cells = rows.get(HARD, []), cells_of(rows)
+    family = compare_runs(hard, cells, HARD)
     lines = []
     for row, members in {TEACHER: rows.get(TEACHER), HARD: hard, **cells}.items():
         if members:
@@ -277,7 +217,7 @@ def _accuracy_table(rows: dict[str, list[Record]], published: bool) -> Table:
     columns: tuple[str, ...] = ("", "runs", "last epoch", "best epoch", INTERVAL)
     note = (
         "Test accuracy in percent, mean ± standard deviation over seeds. Gain in points over hard "
-        f"labels. {_verdict(family)}"
+        f"labels. {comparison_note(family)}"
     )
     if published:
         columns += ("published",)
@@ -288,19 +228,6 @@ def _accuracy_table(rows: dict[str, list[Record]], published: bool) -> Table:
     return Table("Test accuracy", columns, tuple(lines), note)
 
 
-def _verdict(family: Family | None) -> str:
-    if family is None:
-        return "Fewer than two common seeds: no test."
-    better = sum(found.differs and found.difference > 0 for found in family.rows.values())
-    worse = sum(found.differs and found.difference < 0 for found in family.rows.values())
-    return (
-        f"Of {len(family.rows)} cells {better} are above hard labels and {worse} below by more "
-        "than luck (simultaneous 95 % intervals, Dunnett's test with seeds as blocks); a cell must "
-        f"differ by {100 * family.visible:.2f} points."
-        + (f" {few_seeds(family.seeds)}" if family.seeds < CLAIM_SEEDS else "")
-    )
-
-
 def _teacher_label(record: Record) -> str:
     model = record.config["model"]
     if model["name"] == "saved":
@@ -309,168 +236,3 @@ def _teacher_label(record: Record) -> str:
         return f"{TEACHER} ({model['name']}, from scratch)"
     origin = "ImageNet" if model["weights"] == "imagenet" else "a file's"
     return f"{TEACHER} ({model['name']}, from {origin} weights)"
-
-
-def _compare_speed(rows: dict[str, list[Record]]) -> Family | None:
-    """Compare the areas under the curves, where those were kept."""
-    hard, cells = rows.get(HARD, []), _cells(rows)
-    if not hard or not _curves_kept(rows):
-        return None
-    family = dunnett(_areas(hard), {row: _areas(members) for row, members in cells.items()})
-    if family is None:
-        return None
-    best = best_row({row: cells[row] for row in family.rows})
-    return dataclasses.replace(family, baseline=_WORDS, title=_SPEED, best=best)
-
-
-def _speed_table(rows: dict[str, list[Record]]) -> Table:
-    columns = (
-        *("", "last epoch", "reached", "epochs", "seconds"),
-        *("mean over epochs", "difference, 95 % interval", "mean over time"),
-    )
-    hard, cells = rows.get(HARD, []), _cells(rows)
-    if not hard:
-        return Table("Speed of learning", columns, (), "There is no finished run of hard labels.")
-    goal = statistics.fmean(_curve(record)[-1] for record in hard)
-    duration = statistics.fmean(record.seconds for record in hard)
-    family = _compare_speed(rows)
-    lines = []
-    for row, members in {HARD: hard, **cells}.items():
-        reaching = [(record, epoch) for record in members if (epoch := reached(record, goal))]
-        seconds = [epoch * seconds_per_epoch(record) for record, epoch in reaching]
-        lines.append(
-            (
-                row,
-                mean_std(Spread.of(_curve(record)[-1] for record in members)),
-                f"{len(reaching)} of {len(members)}",
-                mean_std(Spread.of(epoch for _, epoch in reaching), 1.0, 1),
-                mean_std(Spread.of(seconds), 1.0, 1),
-                mean_std(Spread.of(map(mean_over_epochs, members))),
-                common.interval_cell(family, row),
-                mean_std(Spread.of(mean_over_time(record, duration) for record in members)),
-            )
-        )
-    return Table("Speed of learning", columns, tuple(lines), _speed_note(goal, duration, family))
-
-
-def _speed_note(goal: float, duration: float, family: Family | None) -> str:
-    return (
-        "Accuracy in percent on validation images held back from the training images; mean ± "
-        "standard deviation over seeds. Reached: runs with an epoch of at least the mean last "
-        f"accuracy of hard labels, {100 * goal:.2f} %; epochs and seconds: until the first such "
-        "epoch, of these runs alone. Mean over epochs: the area under the curve. "
-        f"{_verdict(family)} Mean over time: of the last finished epoch, over the {duration:.0f} s "
-        "of a run of hard labels. Seconds are a run's time for training and evaluation, by its "
-        "epochs; of students trained together each has an equal share. The teacher's training is "
-        "not counted; where its logits are stored, neither are its passes, done once for all."
-    )
-
-
-def _flaws_table(rows: dict[str, list[Record]], published: bool) -> Table:
-    lines = [*_flaw_lines(rows, dropout=False), *_flaw_lines(rows, dropout=True)]
-    columns = ("", "soft loss", "dropout", "runs", "accuracy", INTERVAL, "published")
-    shown = len(columns) if published else -1
-    cut = tuple(line[:shown] for line in lines)
-    return Table("The published flaws", columns[:shown], cut, _flaws_note(rows))
-
-
-def _compare_flawed(rows: dict[str, list[Record]], dropout: bool) -> Family | None:
-    hard = rows.get(flawed_row(HARD, False, dropout), [])
-    title = f"with a soft loss of zero, dropout {'on' if dropout else 'off'} in validation"
-    return compare_runs(hard, _flawed(rows, dropout), _WORDS, title)
-
-
-def _flawed(rows: dict[str, list[Record]], dropout: bool) -> dict[str, list[Record]]:
-    """Return the flawed cells as meant and with a soft loss of zero."""
-    zero, meant = _cells(rows, True, dropout), _cells(rows, False, dropout)
-    flawed = {_cell(members[0]) for members in zero.values()}
-    return {row: found for row, found in meant.items() if _cell(found[0]) in flawed} | zero
-
-
-def _flaw_lines(rows: dict[str, list[Record]], dropout: bool) -> Iterator[tuple[str, ...]]:
-    """Yield hard labels, and the flawed cells as meant and with a soft loss of zero."""
-    baseline = flawed_row(HARD, False, dropout)
-    zero, taught = _cells(rows, True, dropout), _flawed(rows, dropout)
-    hard = rows.get(baseline, [])
-    family = _compare_flawed(rows, dropout)
-    for row, members in {baseline: hard, **taught}.items():
-        if members:
-            soft = "zero" if row in zero else "as meant" if row in taught else "–"
-            yield (
-                cell_row(*_cell(members[0])) if row in taught else HARD,
-                soft,
-                "on" if dropout else "off",
-                str(len(members)),
-                common.figure_cell(members, "test_accuracy"),
-                common.interval_cell(family, row, members, hard if row in taught else []),
-                percent(PUBLISHED.get(row), 1) if dropout else MISSING,
-            )
-
-
-def _flaws_note(rows: dict[str, list[Record]]) -> str:
-    published = [PUBLISHED[HARD], *_PUBLISHED_CELLS.values()]
-    mean = statistics.fmean(published)
-    error = (mean * (1 - mean) / _PUBLISHED_TESTED) ** 0.5
-    note = (
-        "Test accuracy in percent, mean ± standard deviation over seeds; gain in points over hard "
-        "labels with dropout alike, intervals as above. Soft loss zero: of the teacher's "
-        "log-probabilities in the place of probabilities, as published; so its temperature changes "
-        "nothing. Dropout: on or off in validation and test; of one seed the weights are the same. "
-        f"The eight published students have {100 * mean:.2f} % with a standard deviation of "
-        f"{100 * Spread.of(published).std:.2f} points, about what the {_PUBLISHED_TESTED:,} test "
-        f"images alone give to eight runs of hard labels ({100 * error:.2f})."
-    )
-    zero = _cells(rows, True, False) | _cells(rows, True, True)
-    runs = [run for members in zero.values() for run in members]
-    losses = [abs(x) for run in runs for x in run.history.get("soft_loss", ())]
-    return f"{note} Largest soft loss in the rows of zero: {max(losses):g}." if losses else note
-
-
-def _curve(record: Record) -> list[float]:
-    return record.history.get("val_accuracy", [])
-
-
-def _areas(records: Sequence[Record]) -> dict[int, float]:
-    return {record.seed: mean_over_epochs(record) for record in records}
-
-
-def seconds_per_epoch(record: Record) -> float:
-    """Return a run's time for training and evaluation, by its epochs."""
-    return record.seconds / len(_curve(record))
-
-
-def reached(record: Record, goal: float) -> int | None:
-    """Return the first epoch (1, 2, ...) with at least this validation accuracy, None without."""
-    return next((epoch for epoch, value in enumerate(_curve(record), 1) if value >= goal), None)
-
-
-def mean_over_epochs(record: Record) -> float:
-    """Return the area under the validation curve, in accuracy: its mean over the epochs."""
-    return statistics.fmean(_curve(record))
-
-
-def mean_over_time(record: Record, duration: float) -> float:
-    """Return the mean over `duration` seconds of the validation accuracy reached by then.
-
-    That is the accuracy of the last finished epoch; before the first it counts as 0. A run with
-    as many epochs in `duration` as it has at all gets its mean over epochs.
-    """
-    curve, steps = [0.0, *_curve(record)], len(_curve(record))
-    # A thousandth of a step, so that round-off does not count as an epoch not finished.
-    done = (
-        int(step * duration / steps / seconds_per_epoch(record) + 1e-3)
-        for step in range(1, steps + 1)
-    )
-    return statistics.fmean(curve[min(epochs, steps)] for epochs in done)
-
-
-def _flaw_panels(rows: dict[str, list[Record]]) -> dict[str, dict[str, list[Record]]]:
-    panels = {}
-    for dropout in (False, True):
-        panel = {HARD: rows.get(flawed_row(HARD, False, dropout), [])}
-        for members in _cells(rows, True, dropout).values():
-            name = cell_row(*_cell(members[0]))
-            panel[name] = rows.get(flawed_row(name, False, dropout), [])
-            panel[f"{name}, soft loss zero"] = members
-        panels[f"dropout {'on' if dropout else 'off'} in validation"] = panel
-    return panels if any(len(panel) > 1 for panel in panels.values()) else {}
