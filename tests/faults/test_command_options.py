@@ -96,7 +96,8 @@ def test_the_page_of_a_command_explains_all_that_it_takes(name, capsys):
 
 
 def test_the_options_of_predict_are_those_that_it_hands_on():
-    assert set(options.named(predict)) == {"format", "top", "batch_size", "output", "allow-unsafe"}
+    handed_on = {"format", "top", "batch_size", "output", "pixel_range", "allow-unsafe"}
+    assert set(options.named(predict)) == handed_on
 
 
 def test_help_and_errors_do_not_wait_for_tensorflow():
