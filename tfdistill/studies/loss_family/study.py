@@ -41,7 +41,7 @@ SOURCE = (
     "2205.10536), standardised logits (arXiv 2403.01427), born-again networks (arXiv 1805.04770)"
 )
 COMMANDS = {
-    "tfdistill run configs/loss_family/small.yaml": "20 minutes on two cores",
+    "tfdistill run configs/loss_family/small.yaml": "an hour and a half on two cores",
     "tfdistill run configs/loss_family/full.yaml": "some days of one GPU",
 }
 PUBLISHED_ON = ("tfds:cifar100", "tfds:cifar10")
