@@ -224,6 +224,13 @@ def test_each_trained_network_counts_once():
     assert rows(table)["networks, wrn-10-2 stage2"] == (f"-2.00, {-high:.2f} to {-low:.2f}",)
 
 
+def test_an_ensemble_whose_members_are_gone_is_not_compared():
+    found = on_five([1.0] * 5)
+    gone = "wrn-10-2-s0-stage2-2-0"  # the first member of an ensemble
+    networks, ensembles = study.comparisons([record for record in found if record.name != gone])
+    assert (networks.seeds, ensembles.seeds) == (5, 4)
+
+
 def test_networks_on_one_trained_network_are_compared_by_seed():
     first = [record for record in on_five([1.0] * 5) if "-s0" in record.name]
     (networks,) = study.comparisons(first)

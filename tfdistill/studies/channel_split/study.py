@@ -293,7 +293,8 @@ def _accuracies(bases: dict[str, str], records: Iterable[Record]) -> dict[Any, f
     """Return a cell's mean accuracy on each trained network; on a single one, those by seed."""
     cells: dict[str, list[Record]] = {}
     for record in records:
-        cells.setdefault(bases[record.name], []).append(record)
+        if base := bases.get(record.name):  # not of an ensemble whose members are gone
+            cells.setdefault(base, []).append(record)
     means = {base: accuracy_by_seed(members) for base, members in cells.items()}
     if len(means) == 1:
         return dict(*means.values())
